@@ -1,0 +1,14 @@
+//! The decisions of agentd, and nothing else.
+//!
+//! Owns: what a worker, an app, a rollout and the whole [`fleet`] do next. Pure: no clock, no randomness,
+//! no descriptor, no file. Time comes in as a [`time::Moment`], chance as [`time::Tick::entropy`], facts as
+//! [`event::Event`]s; what comes out is an [`effect::Outcome`]: what to *persist*, then what to *do*, then what to
+//! *publish*, in that order.
+//!
+//! Start reading at [`worker::state`] (the life of one worker), then [`rollout`] (how a generation replaces
+//! another), then [`fleet`] (which composes them and names the invariants).
+#![forbid(unsafe_code)]
+
+pub mod id;
+pub mod policy;
+pub mod time;
