@@ -9,6 +9,16 @@
 //! another), then [`fleet`] (which composes them and names the invariants).
 #![forbid(unsafe_code)]
 
+pub mod admission;
+pub mod app;
+pub mod drain;
+pub mod effect;
+pub mod event;
+pub mod fleet;
+pub mod grace;
 pub mod id;
 pub mod policy;
+pub mod restart;
+pub mod rollout;
 pub mod time;
+pub mod worker;

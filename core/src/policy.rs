@@ -20,6 +20,8 @@ pub struct AppPolicy {
     pub ready: ReadyPolicy,
     /// How a ready worker proves that it still lives; none when it need not.
     pub live: Option<LivePolicy>,
+    /// Longest silence on `WATCHDOG=1` once it is ready; none when no watchdog is wanted.
+    pub watchdog: Option<Duration>,
     /// What follows an exit that nobody asked for.
     pub restart: RestartPolicy,
     /// How a worker is asked to end.
@@ -77,11 +79,12 @@ pub struct RestartPolicy {
     pub when: RestartWhen,
     /// Wait before the first restart.
     pub backoff_min: Duration,
-    /// Longest wait; each crash doubles the wait up to it.
+    /// Longest wait; each crash doubles the wait up to it. A worker that had served this long is forgiven: its
+    /// restart is immediate, and the doubling starts anew.
     pub backoff_max: Duration,
     /// More than this many restarts within `period` park the worker as failed.
     pub max: u32,
-    /// The window that `max` counts in. A worker that stays up this long starts again at `backoff_min`.
+    /// The window that `max` counts in.
     pub period: Duration,
 }
 
@@ -136,6 +139,7 @@ impl Default for AppPolicy {
             lanes: Lanes::None,
             ready: ReadyPolicy { timeout: Duration::from_secs(60) },
             live: None,
+            watchdog: None,
             restart: RestartPolicy {
                 when: RestartWhen::Always,
                 backoff_min: Duration::from_millis(100),

@@ -1,0 +1,298 @@
+//! Requests, and the one place that says yes or no to them.
+//!
+//! Every request is answered at once: accepted (with the number of the operation that it begins), already so, or
+//! denied with a reason that says what to do. The end of an accepted one is told by
+//! [`News::Finished`](crate::effect::News::Finished).
+
+use thiserror::Error;
+
+use crate::app::{App, Context, Desired, Pending};
+use crate::effect::{News, OperationKind};
+use crate::fleet::Fleet;
+use crate::id::{AppName, Operation, Revision};
+use crate::policy::{AppPolicy, Lanes};
+use crate::rollout::{Rollout, Side};
+use crate::worker::{Phase, State};
+
+/// Most workers of one app: each has a place in the kernel's group and a share in its program.
+pub const WORKERS_MAX: u32 = 4096;
+
+/// Something that somebody asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Make an app run. An unknown one is added.
+    Start {
+        /// Which.
+        app: AppName,
+        /// Its configuration as of now.
+        revision: Revision,
+        /// Its policy as of now.
+        policy: AppPolicy,
+    },
+    /// Drain and end its workers; it stays known, and so do its sockets.
+    Stop {
+        /// Which.
+        app: AppName,
+    },
+    /// Stop, then forget.
+    Delete {
+        /// Which.
+        app: AppName,
+    },
+    /// Replace its workers beside each other, with today's configuration.
+    Reload {
+        /// Which.
+        app: AppName,
+        /// Its configuration as of now.
+        revision: Revision,
+        /// Its policy as of now.
+        policy: AppPolicy,
+    },
+    /// End its workers, then start new ones, with today's configuration.
+    Restart {
+        /// Which.
+        app: AppName,
+        /// Its configuration as of now.
+        revision: Revision,
+        /// Its policy as of now.
+        policy: AppPolicy,
+    },
+    /// Change how many workers serve.
+    Scale {
+        /// Which.
+        app: AppName,
+        /// How many.
+        workers: u32,
+    },
+}
+
+/// A yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It began; its end is told by its number.
+    Begun(Operation),
+    /// Nothing to do: it is as asked.
+    AlreadySo,
+}
+
+/// A no.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Denied {
+    /// Nobody knows the app.
+    #[error("no app is named {0}")]
+    NoSuchApp(AppName),
+    /// One deployment at a time.
+    #[error("deployment {id} of {app} is running")]
+    DeploymentRunning {
+        /// Whose.
+        app: AppName,
+        /// The running one.
+        id: Operation,
+    },
+    /// A reload needs something to reload.
+    #[error("{0} is stopped")]
+    Stopped(AppName),
+    /// It is on its way out.
+    #[error("{0} is being deleted")]
+    BeingDeleted(AppName),
+    /// No or too many workers.
+    #[error("{0} workers were asked for; between 1 and {WORKERS_MAX} are possible")]
+    WorkerCount(u32),
+}
+
+impl Request {
+    /// Which app it is about.
+    #[must_use]
+    pub fn app(&self) -> &AppName {
+        match self {
+            Self::Start { app, .. }
+            | Self::Stop { app }
+            | Self::Delete { app }
+            | Self::Reload { app, .. }
+            | Self::Restart { app, .. }
+            | Self::Scale { app, .. } => app,
+        }
+    }
+}
+
+impl Fleet {
+    /// Says yes or no without doing anything; a yes is for a request that begins something or is met.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn check(&self, request: &Request) -> Result<(), Denied> {
+        let name = request.app();
+        let Some(app) = self.app(name) else {
+            return match request {
+                Request::Start { policy, .. } => worker_count(policy.workers),
+                Request::Stop { .. }
+                | Request::Delete { .. }
+                | Request::Reload { .. }
+                | Request::Restart { .. }
+                | Request::Scale { .. } => Err(Denied::NoSuchApp(name.clone())),
+            };
+        };
+        let deleted = app.head.desired == Desired::Deleted;
+        let free = || match &app.head.rollout {
+            Some(rollout) => Err(Denied::DeploymentRunning { app: name.clone(), id: rollout.id }),
+            None => Ok(()),
+        };
+        let running = || match app.head.desired {
+            Desired::Running => Ok(()),
+            Desired::Stopped | Desired::Deleted => Err(Denied::Stopped(name.clone())),
+        };
+        match request {
+            Request::Delete { .. } => Ok(()),
+            _ if deleted => Err(Denied::BeingDeleted(name.clone())),
+            Request::Stop { .. } => Ok(()),
+            Request::Start { policy, .. } => worker_count(policy.workers),
+            Request::Restart { policy, .. } => worker_count(policy.workers).and_then(|()| free()),
+            Request::Reload { policy, .. } => {
+                worker_count(policy.workers).and_then(|()| running()).and_then(|()| free())
+            }
+            Request::Scale { workers, .. } => worker_count(*workers).and_then(|()| free()),
+        }
+    }
+}
+
+fn worker_count(workers: u32) -> Result<(), Denied> {
+    if (1..=WORKERS_MAX).contains(&workers) { Ok(()) } else { Err(Denied::WorkerCount(workers)) }
+}
+
+impl App {
+    /// Begins what was admitted.
+    pub(crate) fn begin(&mut self, cx: &mut Context<'_>, id: Operation, request: Request) -> Admitted {
+        let admitted = match request {
+            Request::Start { revision, policy, .. } => self.begin_start(cx, id, revision, policy),
+            Request::Stop { .. } => self.begin_stop(cx, id, OperationKind::Stop, Desired::Stopped),
+            Request::Delete { .. } => self.begin_stop(cx, id, OperationKind::Delete, Desired::Deleted),
+            Request::Reload { revision, policy, .. } => {
+                self.begin_rollout(cx, id, OperationKind::Reload, revision, policy)
+            }
+            Request::Restart { revision, policy, .. } if self.head.desired == Desired::Running => {
+                self.begin_rollout(cx, id, OperationKind::Restart, revision, policy)
+            }
+            Request::Restart { revision, policy, .. } => self.begin_start(cx, id, revision, policy),
+            Request::Scale { workers, .. } => self.begin_scale(cx, id, workers),
+        };
+        cx.out.save_app(&self.head.name);
+        self.reconcile(cx);
+        admitted
+    }
+
+    fn begin_start(&mut self, cx: &mut Context<'_>, id: Operation, revision: Revision, policy: AppPolicy) -> Admitted {
+        if self.head.desired == Desired::Running {
+            return self.revive(cx, id);
+        }
+        self.abort_pending(cx, &[OperationKind::Stop], "the app was started again");
+        self.head.desired = Desired::Running;
+        self.adopt_policy(revision, policy);
+        self.head.revision = revision;
+        self.head.generation = self.next_generation();
+        self.push(cx, id, OperationKind::Start);
+        Admitted::Begun(id)
+    }
+
+    /// Starts what waits for a person or for its backoff.
+    fn revive(&mut self, cx: &mut Context<'_>, id: Operation) -> Admitted {
+        let mut any = false;
+        for worker in self.workers.values_mut() {
+            let waits = matches!(worker.state.phase(), Phase::Failed | Phase::Backoff | Phase::Exited);
+            if waits && worker.id.generation == self.head.generation {
+                any = true;
+                worker.restarts.forgive();
+                worker.state = State::Backoff { until: cx.tick.now };
+                cx.out.save_worker(&worker.id);
+            }
+        }
+        if !any {
+            return Admitted::AlreadySo;
+        }
+        self.push(cx, id, OperationKind::Start);
+        self.on_wake(cx);
+        Admitted::Begun(id)
+    }
+
+    fn begin_stop(&mut self, cx: &mut Context<'_>, id: Operation, kind: OperationKind, desired: Desired) -> Admitted {
+        if kind == OperationKind::Stop && self.head.desired == Desired::Stopped && !self.has_any_process() {
+            return Admitted::AlreadySo;
+        }
+        let why = if kind == OperationKind::Stop { "the app was stopped" } else { "the app was deleted" };
+        self.abort_rollout(cx, why);
+        self.abort_pending(cx, &[OperationKind::Start, OperationKind::Scale], why);
+        self.head.desired = desired;
+        self.push(cx, id, kind);
+        Admitted::Begun(id)
+    }
+
+    fn begin_rollout(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: Operation,
+        kind: OperationKind,
+        revision: Revision,
+        policy: AppPolicy,
+    ) -> Admitted {
+        let why = "a deployment took its place";
+        self.abort_pending(cx, &[OperationKind::Start, OperationKind::Scale], why);
+        // A number that was scaled by hand stays, unless the configuration's own number changed.
+        let count = if policy.workers == self.policy_now().workers { self.head.count } else { policy.workers };
+        self.roll_to(cx, id, kind, revision, policy, count)
+    }
+
+    fn begin_scale(&mut self, cx: &mut Context<'_>, id: Operation, workers: u32) -> Admitted {
+        if self.head.count == workers && self.head.pending.is_empty() {
+            return Admitted::AlreadySo;
+        }
+        let shared = self.policy_now().lanes == Lanes::PerGeneration;
+        if shared && workers < self.head.count && self.head.desired == Desired::Running {
+            // Workers that share a queue cannot be drained one by one: the whole generation is replaced.
+            let (revision, policy) = (self.head.revision, self.policy_now().clone());
+            return self.roll_to(cx, id, OperationKind::Scale, revision, policy, workers);
+        }
+        self.abort_pending(cx, &[OperationKind::Scale], "it was scaled again");
+        self.head.count = workers;
+        self.push(cx, id, OperationKind::Scale);
+        if self.head.desired != Desired::Running {
+            // Only noted, for the next start.
+            self.head.pending.retain(|pending| pending.id != id);
+            return Admitted::AlreadySo;
+        }
+        Admitted::Begun(id)
+    }
+
+    fn roll_to(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: Operation,
+        kind: OperationKind,
+        revision: Revision,
+        policy: AppPolicy,
+        count: u32,
+    ) -> Admitted {
+        let from = Side { generation: self.head.generation, revision: self.head.revision, count: self.head.count };
+        let to = Side { generation: self.next_generation(), revision, count };
+        let rollout = Rollout::begin(id, kind, from, to, &policy, cx.tick.now);
+        self.head.policies.insert(revision, policy);
+        self.head.rollout = Some(rollout);
+        cx.out.tell_app(&self.head.name, News::RolloutStarted { id, from: from.generation, to: to.generation });
+        Admitted::Begun(id)
+    }
+
+    fn adopt_policy(&mut self, revision: Revision, policy: AppPolicy) {
+        let before = self.policy_now().workers;
+        if self.head.last_generation.0 == 0 || before != policy.workers {
+            self.head.count = policy.workers;
+        }
+        self.head.policies.insert(revision, policy);
+    }
+
+    fn next_generation(&mut self) -> crate::id::Generation {
+        self.head.last_generation = self.head.last_generation.next();
+        self.head.last_generation
+    }
+
+    fn push(&mut self, cx: &mut Context<'_>, id: Operation, kind: OperationKind) {
+        self.head.pending.push(Pending { id, kind, started_at: cx.tick.now, failure: None });
+    }
+}

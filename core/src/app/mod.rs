@@ -1,0 +1,304 @@
+//! One app: what is wanted of it, its workers, and the deployment that changes it.
+//!
+//! ```text
+//!            start                         stop                      (all ended)
+//!  unknown ────────► Running ◄──────────────────────────── Stopped ──────────────┐
+//!                     │   ▲  └────────────── stop ───────────► ▲                 │ delete
+//!                     │   │                                    │                 ▼
+//!        reload, restart, scale (shared)                       └─── delete ──► Deleted ──► forgotten
+//!                     ▼   │
+//!                    rollout (see `rollout`)
+//! ```
+//!
+//! Desired and current state are apart: a request changes what is desired, and [`App::reconcile`] moves what is
+//! towards it after every event, by levels rather than by scripts, so a crash in the middle of anything needs no
+//! code of its own.
+
+mod operation;
+mod reconcile;
+mod weights;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::effect::{Outcome, StopReason};
+use crate::event::WorkerEvent;
+use crate::id::{AppName, Generation, Lane, Launch, Revision, Slot, WorkerId};
+use crate::policy::{AppPolicy, Lanes};
+use crate::rollout::Rollout;
+use crate::time::{Moment, Tick};
+use crate::worker::{After, Phase, State, Worker};
+
+pub use operation::Pending;
+
+/// An app with its workers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct App {
+    /// Everything but the workers; written as one record.
+    pub head: Head,
+    /// Its workers by slot; each written as a record of its own.
+    pub workers: BTreeMap<Slot, Worker>,
+    /// The shares last asked for, by lane.
+    pub weights: Vec<u32>,
+}
+
+/// What is kept of an app beside its workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its name.
+    pub name: AppName,
+    /// What somebody asked for last.
+    pub desired: Desired,
+    /// How many workers serve; the configuration's number unless it was scaled.
+    pub count: u32,
+    /// The configuration that new workers of `generation` get.
+    pub revision: Revision,
+    /// The generation that serves (while a deployment runs: served before it).
+    pub generation: Generation,
+    /// The newest generation ever made.
+    pub last_generation: Generation,
+    /// The policy of each revision that a worker may still run.
+    pub policies: BTreeMap<Revision, AppPolicy>,
+    /// The deployment that runs.
+    pub rollout: Option<Rollout>,
+    /// Requests that are not over.
+    pub pending: Vec<Pending>,
+    /// The lane where connections wait while nobody is ready; the next worker starts there.
+    pub parked: Option<Lane>,
+}
+
+/// What somebody asked for last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    /// Run.
+    Running,
+    /// Be there, without workers.
+    Stopped,
+    /// Be gone, once nothing of it is left.
+    Deleted,
+}
+
+/// How an app is, in one word, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppState {
+    /// All its workers are ready.
+    Running,
+    /// None is ready yet, and some are starting.
+    Starting,
+    /// Some are ready and some are not, outside of a deployment.
+    Degraded,
+    /// A deployment runs.
+    Deploying,
+    /// Nobody wants it to run, or its workers ended for good.
+    Stopped,
+    /// None is ready, and one waits for a person.
+    Failed,
+}
+
+/// What an app needs of the fleet while it takes a step.
+pub(crate) struct Context<'a> {
+    /// Now, and chance.
+    pub(crate) tick: Tick,
+    /// The next number for a process start.
+    pub(crate) next_launch: &'a mut Launch,
+    /// Where to put what is to be done.
+    pub(crate) out: &'a mut Outcome,
+}
+
+impl Context<'_> {
+    fn launch(&mut self) -> Launch {
+        let launch = *self.next_launch;
+        *self.next_launch = launch.next();
+        launch
+    }
+}
+
+impl App {
+    pub(crate) fn new(name: AppName, revision: Revision, policy: AppPolicy) -> Self {
+        let head = Head {
+            name,
+            desired: Desired::Stopped,
+            count: policy.workers,
+            revision,
+            generation: Generation(0),
+            last_generation: Generation(0),
+            policies: BTreeMap::from([(revision, policy)]),
+            rollout: None,
+            pending: Vec::new(),
+            parked: None,
+        };
+        Self { head, workers: BTreeMap::new(), weights: Vec::new() }
+    }
+
+    /// How it is, in one word.
+    #[must_use]
+    pub fn state(&self) -> AppState {
+        let (mut ready, mut starting, mut failed) = (0, 0, 0);
+        for worker in self.workers.values() {
+            match worker.state.phase() {
+                Phase::Ready => ready += 1,
+                Phase::Starting | Phase::Backoff => starting += 1,
+                Phase::Failed => failed += 1,
+                Phase::Draining | Phase::Stopping | Phase::Exited => {}
+            }
+        }
+        if self.head.rollout.is_some() {
+            AppState::Deploying
+        } else if self.head.desired != Desired::Running {
+            AppState::Stopped
+        } else if ready >= self.head.count {
+            AppState::Running
+        } else if ready > 0 {
+            AppState::Degraded
+        } else if failed > 0 {
+            AppState::Failed
+        } else if starting > 0 || self.has_any_process() {
+            AppState::Starting
+        } else {
+            AppState::Stopped
+        }
+    }
+
+    /// Workers that serve now.
+    #[must_use]
+    pub fn ready(&self) -> u32 {
+        self.in_phase(|_| true, Phase::Ready)
+    }
+
+    /// The policy of the revision that `worker` runs.
+    #[must_use]
+    pub fn policy_of(&self, worker: &Worker) -> &AppPolicy {
+        self.policy(worker.revision)
+    }
+
+    /// The policy of the revision that serves.
+    #[must_use]
+    pub fn policy_now(&self) -> &AppPolicy {
+        self.policy(self.head.revision)
+    }
+
+    fn policy(&self, revision: Revision) -> &AppPolicy {
+        self.head.policies.get(&revision).expect("every revision that is named has its policy")
+    }
+
+    /// When something changes by itself next.
+    #[must_use]
+    pub fn wake(&self) -> Option<Moment> {
+        self.workers.values().filter_map(|worker| worker.state.wake()).min()
+    }
+
+    pub(crate) fn has_any_process(&self) -> bool {
+        self.workers.values().any(|worker| worker.state.process().is_some())
+    }
+
+    fn in_phase(&self, of: impl Fn(&Worker) -> bool, phase: Phase) -> u32 {
+        let count = self.workers.values().filter(|worker| of(worker) && worker.state.phase() == phase).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Takes in a fact about the process of the worker in `slot`, then moves the app on.
+    pub(crate) fn on_worker(&mut self, cx: &mut Context<'_>, slot: Slot, event: WorkerEvent) {
+        let Some(worker) = self.workers.get_mut(&slot) else { return };
+        let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
+        if let WorkerEvent::TaskEnded { id } = &event
+            && matches!(worker.state.phase(), Phase::Draining | Phase::Stopping)
+            && worker.state.process().is_some_and(|process| process.tasks.contains_key(id))
+            && let Some(rollout) = &mut self.head.rollout
+        {
+            rollout.report.finished += 1;
+        }
+        let after = worker.step(cx.tick, policy, event, cx.out);
+        self.follow(cx, slot, after);
+    }
+
+    /// Does what is due for every worker, then moves the app on.
+    pub(crate) fn on_wake(&mut self, cx: &mut Context<'_>) {
+        let due: Vec<Slot> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.state.wake().is_some_and(|at| at <= cx.tick.now))
+            .map(|(&slot, _)| slot)
+            .collect();
+        for slot in due {
+            let Some(worker) = self.workers.get_mut(&slot) else { continue };
+            let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
+            if matches!(worker.state, State::Backoff { until } if until <= cx.tick.now) {
+                let launch = cx.launch();
+                worker.start(cx.tick, policy, launch, cx.out);
+                continue;
+            }
+            let after = worker.wake(cx.tick, policy, cx.out);
+            self.follow(cx, slot, after);
+        }
+    }
+
+    /// What a worker's step means to its app.
+    fn follow(&mut self, cx: &mut Context<'_>, slot: Slot, after: After) {
+        match after {
+            After::Same => return,
+            After::Moved => self.reverse_if_useless(cx, slot),
+            After::Cut { in_flight } => {
+                if let Some(rollout) = &mut self.head.rollout {
+                    rollout.report.idle_cut += in_flight.idle;
+                    rollout.report.busy_cut += in_flight.busy;
+                }
+            }
+            After::Ended { reason, tasks_lost } => {
+                if let Some(rollout) = &mut self.head.rollout {
+                    rollout.report.lost += tasks_lost;
+                }
+                let kept = reason == StopReason::Stop
+                    && self.workers.get(&slot).is_some_and(|worker| worker.id.generation == self.head.generation);
+                if !kept {
+                    self.remove(cx, slot);
+                }
+            }
+            After::Crashed(crash) => self.crashed(cx, slot, &crash),
+        }
+        self.reconcile(cx);
+    }
+
+    fn remove(&mut self, cx: &mut Context<'_>, slot: Slot) {
+        if let Some(worker) = self.workers.remove(&slot) {
+            cx.out.save_worker(&worker.id);
+        }
+    }
+
+    /// Makes a worker of `generation` in a free slot and starts it.
+    fn add_worker(&mut self, cx: &mut Context<'_>, slot: Slot, generation: Generation, revision: Revision) {
+        let policy = self.policy(revision).clone();
+        let lane = match policy.lanes {
+            Lanes::None => None,
+            Lanes::PerWorker => Some(Lane(slot.0)),
+            Lanes::PerGeneration => Some(self.generation_lane(generation)),
+        };
+        let id = WorkerId { app: self.head.name.clone(), slot, generation };
+        let mut worker = Worker {
+            id,
+            revision,
+            lane,
+            state: State::Exited,
+            restarts: crate::restart::RestartHistory::default(),
+            last_exit: None,
+        };
+        let launch = cx.launch();
+        worker.start(cx.tick, &policy, launch, cx.out);
+        self.workers.insert(slot, worker);
+    }
+
+    /// The lane of a generation under [`Lanes::PerGeneration`]: the one its workers have, else the one that the
+    /// other generation has not. Two suffice: a deployment starts only when the last one's leavings are gone.
+    fn generation_lane(&self, generation: Generation) -> Lane {
+        let lane_of = |of: &dyn Fn(&&Worker) -> bool| self.workers.values().find(of).and_then(|worker| worker.lane);
+        if let Some(lane) = lane_of(&|worker| worker.id.generation == generation) {
+            return lane;
+        }
+        match lane_of(&|worker| worker.id.generation != generation && worker.lane.is_some()) {
+            Some(Lane(0)) => Lane(1),
+            Some(_) => Lane(0),
+            None => self.head.parked.unwrap_or(Lane(0)),
+        }
+    }
+}

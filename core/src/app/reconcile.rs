@@ -1,0 +1,338 @@
+//! Moving what is towards what is wanted.
+//!
+//! Called after every event. Looks at levels only: who is there, in which phase, of which generation. Each call does
+//! all that is allowed now; what is not allowed yet is done by the call after the event that allows it.
+
+use std::time::Duration;
+
+use crate::effect::{News, OperationKind, OperationResult, StopReason};
+use crate::id::{Generation, Slot};
+use crate::policy::{Lanes, RestartWhen};
+use crate::rollout::{Direction, Rollout, Side};
+use crate::worker::state::Worker;
+use crate::worker::{Phase, State};
+
+use super::operation::Failure;
+use super::{App, Context, Desired};
+use crate::worker::After;
+
+impl App {
+    pub(crate) fn reconcile(&mut self, cx: &mut Context<'_>) {
+        match self.head.desired {
+            Desired::Stopped | Desired::Deleted => self.drain_where(cx, StopReason::Stop, Duration::ZERO, |_| true),
+            Desired::Running if self.head.rollout.is_some() => self.advance(cx),
+            Desired::Running => self.fill(cx),
+        }
+        self.conclude(cx);
+        self.share_out(cx.out);
+        self.forget_policies();
+    }
+
+    /// Outside of a deployment: `count` workers of the serving generation.
+    fn fill(&mut self, cx: &mut Context<'_>) {
+        let side = Side { generation: self.head.generation, revision: self.head.revision, count: self.head.count };
+        self.drain_where(cx, StopReason::Replaced, Duration::ZERO, |worker| worker.id.generation != side.generation);
+        let surge = self.policy_now().reload.max_surge;
+        self.start_missing(cx, side, surge);
+        // Too many: the highest slots go.
+        let mut staying: Vec<Slot> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.id.generation == side.generation && stays(worker))
+            .map(|(&slot, _)| slot)
+            .collect();
+        while staying.len() > side.count as usize {
+            let Some(slot) = staying.pop() else { break };
+            self.drain_slot(cx, slot, StopReason::ScaleDown, Duration::ZERO);
+        }
+    }
+
+    /// One pass of the deployment that runs.
+    fn advance(&mut self, cx: &mut Context<'_>) {
+        let Some(rollout) = self.head.rollout.clone() else { return };
+        let target = rollout.target_side();
+        self.undrain(cx, target.generation);
+        self.drop_dead(cx, target.generation);
+        self.start_missing(cx, target, rollout.surge);
+        self.drain_surplus(cx, &rollout);
+        self.end_if_over(cx, &rollout);
+    }
+
+    /// Whoever belongs to the side that is to serve, and can still be taken back into service, is.
+    fn undrain(&mut self, cx: &mut Context<'_>, target: Generation) {
+        for worker in self.workers.values_mut().filter(|worker| worker.id.generation == target) {
+            let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
+            let for_rollout =
+                matches!(worker.state, State::Draining { reason: StopReason::Replaced | StopReason::RolledBack, .. });
+            if for_rollout {
+                worker.undrain(cx.tick, policy, cx.out);
+            }
+        }
+    }
+
+    /// Workers of the other side that have no process are not worth a slot.
+    fn drop_dead(&mut self, cx: &mut Context<'_>, target: Generation) {
+        let dead: Vec<Slot> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.id.generation != target && worker.state.process().is_none())
+            .map(|(&slot, _)| slot)
+            .collect();
+        for slot in dead {
+            self.remove(cx, slot);
+        }
+    }
+
+    /// Starts what is missing of `side`, as far as slots are free. Under a lane a worker there are `count + surge`
+    /// slots, and one more than `count` at least, so that connections always have a place to wait.
+    fn start_missing(&mut self, cx: &mut Context<'_>, side: Side, surge: u32) {
+        let policy = self.policy(side.revision);
+        let (lanes, slots) = match policy.lanes {
+            Lanes::PerGeneration => (Lanes::PerGeneration, side.count.saturating_mul(2).max(self.slots_used())),
+            lanes @ (Lanes::None | Lanes::PerWorker) => (lanes, side.count.saturating_add(surge.max(1))),
+        };
+        let present = |app: &Self| {
+            let counted = |worker: &&Worker| worker.id.generation == side.generation && stays(worker);
+            u32::try_from(app.workers.values().filter(counted).count()).unwrap_or(u32::MAX)
+        };
+        let mut missing = side.count.saturating_sub(present(self));
+        let mut room = side.count.saturating_add(surge).saturating_sub(self.processes());
+        if lanes == Lanes::PerGeneration {
+            room = missing;
+        }
+        while missing > 0 && room > 0 {
+            let Some(slot) = self.free_slot(slots, lanes) else { break };
+            self.add_worker(cx, slot, side.generation, side.revision);
+            missing -= 1;
+            room -= 1;
+        }
+    }
+
+    /// The slot whose lane connections wait in, if it is free, else the lowest free one under `slots`.
+    fn free_slot(&self, slots: u32, lanes: Lanes) -> Option<Slot> {
+        let parked = self.head.parked.filter(|_| lanes == Lanes::PerWorker).map(|lane| Slot(lane.0));
+        parked.into_iter().chain((0..slots).map(Slot)).find(|slot| !self.workers.contains_key(slot))
+    }
+
+    fn slots_used(&self) -> u32 {
+        self.workers.keys().next_back().map_or(0, |slot| slot.0 + 1)
+    }
+
+    fn processes(&self) -> u32 {
+        let count = self.workers.values().filter(|worker| worker.state.process().is_some()).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Takes workers of the other side out of service, as far as enough stay ready.
+    fn drain_surplus(&mut self, cx: &mut Context<'_>, rollout: &Rollout) {
+        let target = rollout.target_side();
+        let reason = match rollout.direction {
+            Direction::Forward => StopReason::Replaced,
+            Direction::Back { .. } => StopReason::RolledBack,
+        };
+        // A warm worker is worth its while only where a failure of the new one would take the deployment back.
+        let warm = if rollout.reversible() { self.policy(rollout.to.revision).reload.settle } else { Duration::ZERO };
+        self.drain_where(cx, reason, Duration::ZERO, |worker| {
+            worker.id.generation != target.generation && matches!(worker.state, State::Starting { .. })
+        });
+        if self.policy(target.revision).lanes == Lanes::PerGeneration {
+            if self.switched(rollout) {
+                self.drain_where(cx, reason, warm, |worker| {
+                    worker.id.generation != target.generation && matches!(worker.state, State::Ready { .. })
+                });
+            }
+            return;
+        }
+        let new = self.in_phase(|worker| worker.id.generation == target.generation, Phase::Ready);
+        let mut old = self.in_phase(|worker| worker.id.generation != target.generation, Phase::Ready);
+        let floor = target.count.saturating_sub(rollout.unavailable);
+        while old > 0 && new + old > floor {
+            let next = self.workers.iter().find(|(_, worker)| {
+                worker.id.generation != target.generation && matches!(worker.state, State::Ready { .. })
+            });
+            let Some((&slot, _)) = next else { break };
+            self.drain_slot(cx, slot, reason, warm);
+            old -= 1;
+        }
+    }
+
+    /// Under one lane a generation: whether the side that is to serve in the end serves now.
+    pub(super) fn switched(&self, rollout: &Rollout) -> bool {
+        let target = rollout.target_side();
+        let ready = self.in_phase(|worker| worker.id.generation == target.generation, Phase::Ready);
+        ready >= target.count.saturating_sub(rollout.unavailable)
+    }
+
+    fn end_if_over(&mut self, cx: &mut Context<'_>, rollout: &Rollout) {
+        let target = rollout.target_side();
+        if self.workers.values().any(|worker| worker.id.generation != target.generation) {
+            return;
+        }
+        let settled = |worker: &Worker| match rollout.direction {
+            Direction::Forward => matches!(worker.state.phase(), Phase::Ready | Phase::Exited),
+            // What served before is back where it was; whether it is well is its restart policy's matter.
+            Direction::Back { .. } => !matches!(worker.state.phase(), Phase::Starting),
+        };
+        let enough = self.workers.values().filter(|worker| stays(worker) && settled(worker)).count();
+        if enough < target.count as usize {
+            return;
+        }
+        self.head.rollout = None;
+        self.head.generation = target.generation;
+        self.head.revision = target.revision;
+        self.head.count = target.count;
+        let (result, failure) = match &rollout.direction {
+            Direction::Forward => (OperationResult::Done, None),
+            Direction::Back { why, culprit } => {
+                (OperationResult::RolledBack, Some(Failure { why: why.clone(), culprit: *culprit }))
+            }
+        };
+        self.finish_rollout(cx, rollout, result, failure);
+    }
+
+    /// A worker ended, or could not start, and nobody had asked.
+    pub(super) fn crashed(&mut self, cx: &mut Context<'_>, slot: Slot, crash: &crate::worker::Crash) {
+        let Some(worker) = self.workers.get(&slot) else { return };
+        let (id, revision) = (worker.id.clone(), worker.revision);
+        let sentence = format!("{id} {}", crash.why);
+        let completed = crash.exit.is_success() && self.policy(revision).restart.when != RestartWhen::Always;
+        if crash.served.is_none() && !completed {
+            self.blame(&sentence, crash.launch);
+        }
+        if let Some(rollout) = self.head.rollout.clone() {
+            let new = id.generation == rollout.to.generation;
+            if new && rollout.reversible() && !completed {
+                self.reverse(cx, &sentence, crash.launch);
+            }
+            let going = self.head.rollout.as_ref().is_some_and(|now| now.target() != id.generation);
+            if going {
+                self.remove(cx, slot);
+                return;
+            }
+            if new && rollout.kind == OperationKind::Restart && crash.served.is_none() {
+                self.give_up(cx, &rollout, Failure { why: sentence, culprit: Some(crash.launch) });
+            }
+        }
+        let policy = self.head.policies.get(&revision).expect("a worker's revision has its policy");
+        if self.head.desired != Desired::Running {
+            return;
+        }
+        if let Some(worker) = self.workers.get_mut(&slot) {
+            worker.follow_policy(cx.tick, policy, crash, cx.out);
+            if matches!(worker.state, State::Backoff { until } if until <= cx.tick.now) {
+                let launch = cx.launch();
+                worker.start(cx.tick, policy, launch, cx.out);
+            }
+        }
+    }
+
+    /// A new worker that is being stopped because it is of no use takes its deployment back at once, before its end.
+    pub(super) fn reverse_if_useless(&mut self, cx: &mut Context<'_>, slot: Slot) {
+        let Some(worker) = self.workers.get(&slot) else { return };
+        let useless = matches!(
+            worker.state,
+            State::Stopping {
+                reason: StopReason::NotReady | StopReason::Unhealthy | StopReason::Watchdog | StopReason::Own,
+                ..
+            }
+        );
+        let Some(launch) = worker.launch().filter(|_| useless) else { return };
+        let noted = worker.last_exit.as_ref().filter(|noted| noted.launch == launch);
+        let why = noted.map_or_else(|| "ended by itself".to_owned(), |noted| noted.reason.clone());
+        let (generation, sentence) = (worker.id.generation, format!("{} {why}", worker.id));
+        if worker.state.served_since().is_none() {
+            self.blame(&sentence, launch);
+        }
+        let new = self
+            .head
+            .rollout
+            .as_ref()
+            .is_some_and(|rollout| rollout.reversible() && rollout.to.generation == generation);
+        if new {
+            self.reverse(cx, &sentence, launch);
+        }
+    }
+
+    fn reverse(&mut self, cx: &mut Context<'_>, why: &str, culprit: crate::id::Launch) {
+        let Some(rollout) = &mut self.head.rollout else { return };
+        rollout.direction = Direction::Back { why: why.to_owned(), culprit: Some(culprit) };
+        let id = rollout.id;
+        cx.out.save_app(&self.head.name);
+        cx.out.tell_app(&self.head.name, News::RolloutReversed { id, why: why.to_owned(), culprit: Some(culprit) });
+    }
+
+    /// A restart whose new worker fell: there is nothing to go back to, so it goes on by its restart policy.
+    fn give_up(&mut self, cx: &mut Context<'_>, rollout: &Rollout, failure: Failure) {
+        self.head.rollout = None;
+        self.head.generation = rollout.to.generation;
+        self.head.revision = rollout.to.revision;
+        self.head.count = rollout.to.count;
+        self.finish_rollout(cx, rollout, OperationResult::Failed, Some(failure));
+    }
+
+    /// Ends the deployment that runs because another request takes its place.
+    pub(crate) fn abort_rollout(&mut self, cx: &mut Context<'_>, why: &str) {
+        if let Some(rollout) = self.head.rollout.take() {
+            let failure = Failure { why: why.to_owned(), culprit: None };
+            self.finish_rollout(cx, &rollout, OperationResult::Aborted, Some(failure));
+        }
+    }
+
+    fn drain_where(&mut self, cx: &mut Context<'_>, reason: StopReason, warm: Duration, of: impl Fn(&Worker) -> bool) {
+        let slots: Vec<Slot> = self.workers.iter().filter(|(_, worker)| of(worker)).map(|(&slot, _)| slot).collect();
+        for slot in slots {
+            self.drain_slot(cx, slot, reason, warm);
+        }
+    }
+
+    fn drain_slot(&mut self, cx: &mut Context<'_>, slot: Slot, reason: StopReason, warm: Duration) {
+        let Some(worker) = self.workers.get_mut(&slot) else { return };
+        let already = match &worker.state {
+            State::Draining { reason: present, .. }
+            | State::Stopping { reason: present, .. }
+            | State::Killed { reason: present, .. } => *present == reason,
+            State::Exited => reason == StopReason::Stop && worker.id.generation == self.head.generation,
+            State::Starting { .. } | State::Ready { .. } | State::Backoff { .. } | State::Failed { .. } => false,
+        };
+        if already {
+            return;
+        }
+        let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
+        if let After::Ended { reason, .. } = worker.drain(cx.tick, policy, reason, warm, cx.out) {
+            let kept = reason == StopReason::Stop && worker.id.generation == self.head.generation;
+            if !kept {
+                self.remove(cx, slot);
+            }
+        }
+    }
+
+    /// Policies of revisions that nothing names any more.
+    fn forget_policies(&mut self) {
+        let (now, rollout, workers) = (self.head.revision, &self.head.rollout, &self.workers);
+        self.head.policies.retain(|&revision, _| {
+            revision == now
+                || rollout.as_ref().is_some_and(|r| r.from.revision == revision || r.to.revision == revision)
+                || workers.values().any(|worker| worker.revision == revision)
+        });
+    }
+}
+
+/// Whether a worker fills its place: everyone but those on their way out.
+fn stays(worker: &Worker) -> bool {
+    match worker.state.phase() {
+        Phase::Starting | Phase::Ready | Phase::Backoff | Phase::Exited | Phase::Failed => true,
+        Phase::Draining => false,
+        Phase::Stopping => match &worker.state {
+            // It comes back by its restart policy.
+            State::Stopping { reason, .. } | State::Killed { reason, .. } => {
+                matches!(reason, StopReason::NotReady | StopReason::Unhealthy | StopReason::Watchdog | StopReason::Own)
+            }
+            State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Backoff { .. }
+            | State::Exited
+            | State::Failed { .. } => false,
+        },
+    }
+}

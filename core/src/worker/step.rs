@@ -1,0 +1,536 @@
+//! The transitions of one worker.
+
+use std::time::Duration;
+
+use crate::drain::{self, Drain};
+use crate::effect::{Effect, News, Outcome, StopReason, drain_by};
+use crate::event::{Exit, InFlight, Proof, WorkerEvent};
+use crate::grace;
+use crate::id::Launch;
+use crate::policy::AppPolicy;
+use crate::restart::Verdict;
+use crate::time::{Moment, Tick};
+
+use super::state::{KernelProcess, LastExit, NextProbe, Probe, Process, State, Task, Watchdog, Worker};
+
+/// How long a worker that is of no use (never ready, unhealthy, hung) has between the stop signal and the kill.
+const USELESS_STOP: Duration = Duration::from_secs(5);
+
+/// Pause before a killed tree that is still there is killed once more.
+const KILL_AGAIN: Duration = Duration::from_secs(5);
+
+/// Tasks remembered per worker; what is told beyond is not counted.
+const TASKS_MAX: usize = 10_000;
+
+/// What a step of one worker means to its app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Nothing that others must know of.
+    Same,
+    /// It became ready, left readiness or is otherwise in another phase.
+    Moved,
+    /// It was told to end, with work still in hand.
+    Cut {
+        /// What it had.
+        in_flight: InFlight,
+    },
+    /// It ended as it was asked to.
+    Ended {
+        /// Why it was asked.
+        reason: StopReason,
+        /// Tasks that it told of and did not end.
+        tasks_lost: u32,
+    },
+    /// It ended, or could not start, and nobody had asked.
+    Crashed(Crash),
+}
+
+/// An end that nobody asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crash {
+    /// Which process start.
+    pub launch: Launch,
+    /// How it ended.
+    pub exit: Exit,
+    /// In words, as a fragment after the worker's name: "exited with code 1 before it was ready".
+    pub why: String,
+    /// How long it had served; none when it never was ready.
+    pub served: Option<Duration>,
+    /// A restart without a change cannot help.
+    pub permanent: bool,
+}
+
+impl Worker {
+    /// Starts a process for it. Only from a state without one.
+    pub(crate) fn start(&mut self, tick: Tick, policy: &AppPolicy, launch: Launch, out: &mut Outcome) {
+        debug_assert!(self.state.process().is_none(), "{} is started while it has a process", self.id);
+        let process = Process {
+            launch,
+            kernel: None,
+            started_at: tick.now,
+            tasks: std::collections::BTreeMap::new(),
+            drains_itself: false,
+            watchdog: None,
+        };
+        self.state = State::Starting { process, ready_by: tick.now + policy.ready.timeout, refuted: None };
+        out.save_worker(&self.id);
+        out.act.push(Effect::Spawn { launch, worker: self.id.clone(), revision: self.revision, lane: self.lane });
+        out.tell(&self.id, News::Starting { launch });
+    }
+
+    /// Takes in a fact about its present process.
+    pub(crate) fn step(&mut self, tick: Tick, policy: &AppPolicy, event: WorkerEvent, out: &mut Outcome) -> After {
+        match event {
+            WorkerEvent::Spawned { pid, start_time } => self.spawned(KernelProcess { pid, start_time }, out),
+            WorkerEvent::SpawnFailed { why, permanent } => self.spawn_failed(why, permanent, out),
+            WorkerEvent::ReadyProven { proof } => self.ready_proven(tick, policy, proof, out),
+            WorkerEvent::ReadyRefuted { why } => {
+                if let State::Starting { refuted, .. } = &mut self.state {
+                    *refuted = Some(why);
+                }
+                After::Same
+            }
+            WorkerEvent::ProbeAnswered { result } => self.probe_answered(tick, policy, result, out),
+            WorkerEvent::DrainObserved(seen) => self.drain_observed(tick, policy, seen, out),
+            WorkerEvent::Exited { exit } => self.exited(tick, exit, out),
+            WorkerEvent::TimeoutExtended { by } => self.timeout_extended(tick, policy, by, out),
+            WorkerEvent::StoppingSaid => self.stopping_said(tick, policy, out),
+            WorkerEvent::DrainsItselfSaid => {
+                if let Some(process) = self.state.process_mut() {
+                    process.drains_itself = true;
+                    out.save_worker(&self.id);
+                }
+                self.judge_drain(tick, policy, out)
+            }
+            WorkerEvent::WatchdogBeat => {
+                self.set_watchdog(tick, None);
+                After::Same
+            }
+            WorkerEvent::WatchdogSet { interval } => {
+                self.set_watchdog(tick, Some(interval));
+                After::Same
+            }
+            WorkerEvent::WatchdogTriggered => self.hung(tick, out),
+            WorkerEvent::TaskBegan { id, kind } => {
+                if let Some(process) = self.state.process_mut()
+                    && process.tasks.len() < TASKS_MAX
+                {
+                    process.tasks.entry(id).or_insert(Task { since: tick.now, kind });
+                }
+                After::Same
+            }
+            WorkerEvent::TaskEnded { id } => self.task_ended(tick, policy, &id, out),
+        }
+    }
+
+    /// Does what is due at `tick.now`. [`State::Backoff`] is its app's to end.
+    pub(crate) fn wake(&mut self, tick: Tick, policy: &AppPolicy, out: &mut Outcome) -> After {
+        let now = tick.now;
+        match &mut self.state {
+            State::Starting { ready_by, refuted, .. } => {
+                if now < *ready_by {
+                    return After::Same;
+                }
+                let why = refuted.clone();
+                self.stop_useless(tick, StopReason::NotReady, why, out)
+            }
+            State::Ready { process, probe, .. } => {
+                if process.watchdog.is_some_and(|watchdog| watchdog.due <= now) {
+                    return self.hung(tick, out);
+                }
+                if let Some(probe) = probe
+                    && let NextProbe::At(at) = probe.next
+                    && at <= now
+                {
+                    probe.next = NextProbe::UnderWay;
+                    out.act.push(Effect::ProbeLive { launch: process.launch });
+                }
+                After::Same
+            }
+            State::Draining { warm_until, .. } => {
+                if warm_until.is_some_and(|at| at <= now) {
+                    *warm_until = None;
+                }
+                self.judge_drain(tick, policy, out)
+            }
+            State::Stopping { process, served_since, reason, kill_at } => {
+                if now < *kill_at {
+                    return After::Same;
+                }
+                out.act.push(Effect::Kill { launch: process.launch });
+                self.state = State::Killed {
+                    process: process.clone(),
+                    served_since: *served_since,
+                    reason: *reason,
+                    again_at: now + KILL_AGAIN,
+                };
+                out.save_worker(&self.id);
+                out.tell(&self.id, News::Killed);
+                After::Same
+            }
+            State::Killed { process, again_at, .. } => {
+                if now >= *again_at {
+                    *again_at = now + KILL_AGAIN;
+                    out.act.push(Effect::Kill { launch: process.launch });
+                }
+                After::Same
+            }
+            State::Backoff { .. } | State::Exited | State::Failed { .. } => After::Same,
+        }
+    }
+
+    /// Takes it out of service: it gets nothing new, finishes what it has, and is then told to end. Not before
+    /// `warm` is over, so that it can be taken back. A worker that never served is told to end at once.
+    pub(crate) fn drain(
+        &mut self,
+        tick: Tick,
+        policy: &AppPolicy,
+        reason: StopReason,
+        warm: Duration,
+        out: &mut Outcome,
+    ) -> After {
+        match &mut self.state {
+            State::Ready { process, since, .. } => {
+                let deadline = tick.now + grace::bound(&policy.grace);
+                let launch = process.launch;
+                self.state = State::Draining {
+                    process: process.clone(),
+                    served_since: Some(*since),
+                    reason,
+                    deadline,
+                    warm_until: (!warm.is_zero()).then(|| tick.now + warm),
+                    in_flight: None,
+                };
+                out.save_worker(&self.id);
+                out.act.push(Effect::WatchDrain { launch });
+                out.tell(&self.id, News::Draining { reason, deadline });
+                After::Moved
+            }
+            State::Starting { .. } => {
+                self.tell_to_end(tick, policy, reason, out);
+                After::Moved
+            }
+            // It is on its way out already: only what follows its exit changes.
+            State::Draining { reason: present, .. }
+            | State::Stopping { reason: present, .. }
+            | State::Killed { reason: present, .. } => {
+                *present = reason;
+                out.save_worker(&self.id);
+                After::Same
+            }
+            State::Backoff { .. } | State::Exited | State::Failed { .. } => {
+                self.state = State::Exited;
+                out.save_worker(&self.id);
+                After::Ended { reason, tasks_lost: 0 }
+            }
+        }
+    }
+
+    /// Takes a draining worker back into service; whether it could be.
+    pub(crate) fn undrain(&mut self, tick: Tick, policy: &AppPolicy, out: &mut Outcome) -> bool {
+        let State::Draining { process, served_since: Some(since), .. } = &self.state else {
+            return false;
+        };
+        let launch = process.launch;
+        self.state = State::Ready {
+            process: process.clone(),
+            since: *since,
+            proof: Proof::Accepted,
+            probe: first_probe(tick.now, policy),
+        };
+        out.save_worker(&self.id);
+        out.act.push(Effect::UnwatchDrain { launch });
+        out.tell(&self.id, News::Undrained);
+        true
+    }
+
+    /// After a crash: another start after the policy's wait, or none. The app then starts it when it is due.
+    pub(crate) fn follow_policy(&mut self, tick: Tick, policy: &AppPolicy, crash: &Crash, out: &mut Outcome) {
+        if crash.permanent {
+            return self.park(crash.why.clone(), out);
+        }
+        match self.restarts.after_exit(tick, &policy.restart, crash.exit, crash.served) {
+            Verdict::Again { delay, attempt } => {
+                self.state = State::Backoff { until: tick.now + delay };
+                out.save_worker(&self.id);
+                out.tell(&self.id, News::Backoff { delay, attempt });
+            }
+            Verdict::Stay => {
+                self.state = State::Exited;
+                out.save_worker(&self.id);
+            }
+            Verdict::Park { restarts } => {
+                let window = policy.restart.period.as_secs();
+                let why = format!("{}; {restarts} restarts within {window} s did not help", crash.why);
+                self.park(why, out);
+            }
+        }
+    }
+
+    /// No more starts until somebody asks.
+    pub(crate) fn park(&mut self, why: String, out: &mut Outcome) {
+        out.tell(&self.id, News::Parked { why: why.clone() });
+        self.state = State::Failed { why };
+        out.save_worker(&self.id);
+    }
+
+    fn spawned(&mut self, kernel: KernelProcess, out: &mut Outcome) -> After {
+        if let Some(process) = self.state.process_mut() {
+            process.kernel = Some(kernel);
+            let launch = process.launch;
+            out.save_worker(&self.id);
+            out.tell(&self.id, News::Spawned { pid: kernel.pid });
+            if matches!(self.state, State::Starting { .. }) {
+                out.act.push(Effect::ProveReady { launch });
+            }
+        }
+        After::Same
+    }
+
+    fn spawn_failed(&mut self, why: String, permanent: bool, out: &mut Outcome) -> After {
+        let Some(process) = self.state.process() else { return After::Same };
+        let launch = process.launch;
+        let asked = match &self.state {
+            State::Draining { reason, .. } | State::Stopping { reason, .. } | State::Killed { reason, .. } => {
+                Some(*reason)
+            }
+            State::Starting { .. } | State::Ready { .. } => None,
+            State::Backoff { .. } | State::Exited | State::Failed { .. } => return After::Same,
+        };
+        self.last_exit = Some(LastExit { launch, exit: Exit::Unknown, reason: why.clone() });
+        self.state = State::Exited;
+        out.save_worker(&self.id);
+        match asked {
+            Some(reason) => After::Ended { reason, tasks_lost: 0 },
+            None => After::Crashed(Crash { launch, exit: Exit::Code(127), why, served: None, permanent }),
+        }
+    }
+
+    fn ready_proven(&mut self, tick: Tick, policy: &AppPolicy, proof: Proof, out: &mut Outcome) -> After {
+        let State::Starting { process, .. } = &mut self.state else { return After::Same };
+        if process.watchdog.is_none() {
+            process.watchdog = policy.watchdog.map(|interval| Watchdog { interval, due: tick.now });
+        }
+        if let Some(watchdog) = &mut process.watchdog {
+            watchdog.due = tick.now + watchdog.interval;
+        }
+        let after = tick.now.since(process.started_at);
+        self.state =
+            State::Ready { process: process.clone(), since: tick.now, proof, probe: first_probe(tick.now, policy) };
+        out.save_worker(&self.id);
+        out.tell(&self.id, News::Ready { proof, after });
+        After::Moved
+    }
+
+    fn probe_answered(
+        &mut self,
+        tick: Tick,
+        policy: &AppPolicy,
+        result: Result<(), String>,
+        out: &mut Outcome,
+    ) -> After {
+        let State::Ready { probe: Some(probe), .. } = &mut self.state else { return After::Same };
+        let Some(live) = policy.live else { return After::Same };
+        probe.next = NextProbe::At(tick.now + live.every);
+        let Err(why) = result else {
+            probe.failures = 0;
+            return After::Same;
+        };
+        probe.failures = probe.failures.saturating_add(1);
+        let failures = probe.failures;
+        out.tell(&self.id, News::ProbeFailed { why: why.clone(), failures, of: live.failures });
+        if failures < live.failures {
+            return After::Same;
+        }
+        self.stop_useless(tick, StopReason::Unhealthy, Some(why), out)
+    }
+
+    fn drain_observed(&mut self, tick: Tick, policy: &AppPolicy, seen: InFlight, out: &mut Outcome) -> After {
+        let tasks = self.tasks();
+        let State::Draining { in_flight, .. } = &mut self.state else { return After::Same };
+        if *in_flight != Some(seen) {
+            *in_flight = Some(seen);
+            let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
+            out.tell(&self.id, News::DrainProgress { in_flight: seen, tasks });
+        }
+        self.judge_drain(tick, policy, out)
+    }
+
+    fn judge_drain(&mut self, tick: Tick, policy: &AppPolicy, out: &mut Outcome) -> After {
+        let State::Draining { process, deadline, warm_until, in_flight, reason, .. } = &self.state else {
+            return After::Same;
+        };
+        let drain = Drain {
+            deadline: *deadline,
+            warm_until: *warm_until,
+            by: drain_by(policy.stop.drain, process.drains_itself),
+            in_flight: *in_flight,
+            tasks: process.tasks.len(),
+        };
+        match drain::verdict(&drain, tick.now) {
+            drain::Verdict::Wait { .. } => After::Same,
+            drain::Verdict::Terminate => {
+                let (reason, cut) = (*reason, in_flight.unwrap_or_default());
+                self.tell_to_end(tick, policy, reason, out);
+                After::Cut { in_flight: cut }
+            }
+        }
+    }
+
+    /// Sends the stop signal; the kill follows at the end of the grace.
+    fn tell_to_end(&mut self, tick: Tick, policy: &AppPolicy, reason: StopReason, out: &mut Outcome) {
+        let (deadline, cut) = match &self.state {
+            State::Draining { deadline, in_flight, .. } => (*deadline, in_flight.unwrap_or_default()),
+            State::Starting { .. } | State::Ready { .. } => {
+                (tick.now + grace::bound(&policy.grace), InFlight::default())
+            }
+            State::Stopping { .. }
+            | State::Killed { .. }
+            | State::Backoff { .. }
+            | State::Exited
+            | State::Failed { .. } => {
+                return;
+            }
+        };
+        // At its deadline a worker still gets time to act on the signal.
+        let mut kill_at = deadline.max(tick.now + USELESS_STOP);
+        if let Some(timeout) = policy.stop.timeout {
+            kill_at = kill_at.min(tick.now + timeout);
+        }
+        let tasks_cut = u32::try_from(self.tasks()).unwrap_or(u32::MAX);
+        self.signal(reason, kill_at, out);
+        out.tell(&self.id, News::Stopping { reason, cut, tasks_cut });
+    }
+
+    /// Ends a worker that is of no use, without a drain: there is nothing to wait for.
+    fn stop_useless(&mut self, tick: Tick, reason: StopReason, why: Option<String>, out: &mut Outcome) -> After {
+        if let Some(process) = self.state.process() {
+            let launch = process.launch;
+            let reason_text = match (reason, why) {
+                (StopReason::NotReady, Some(why)) => format!("was not ready in time: {why}"),
+                (StopReason::Unhealthy, Some(why)) => format!("failed its liveness probes: {why}"),
+                (other, Some(why)) => format!("{}: {why}", other.word()),
+                (other, None) => format!("was stopped: {}", other.word()),
+            };
+            self.last_exit = Some(LastExit { launch, exit: Exit::Unknown, reason: reason_text });
+        }
+        self.signal(reason, tick.now + USELESS_STOP, out);
+        out.tell(&self.id, News::Stopping { reason, cut: InFlight::default(), tasks_cut: 0 });
+        After::Moved
+    }
+
+    fn signal(&mut self, reason: StopReason, kill_at: Moment, out: &mut Outcome) {
+        let Some(process) = self.state.process() else { return };
+        let launch = process.launch;
+        let served_since = self.state.served_since();
+        self.state = State::Stopping { process: process.clone(), served_since, reason, kill_at };
+        out.save_worker(&self.id);
+        out.act.push(if reason == StopReason::Watchdog {
+            Effect::SendAbort { launch }
+        } else {
+            Effect::SendStop { launch }
+        });
+    }
+
+    fn hung(&mut self, tick: Tick, out: &mut Outcome) -> After {
+        match self.state {
+            State::Starting { .. } | State::Ready { .. } => {
+                let why = Some("no WATCHDOG=1 within its interval".to_owned());
+                self.stop_useless(tick, StopReason::Watchdog, why, out)
+            }
+            // It is on its way out, and that has a deadline of its own.
+            State::Draining { .. }
+            | State::Stopping { .. }
+            | State::Killed { .. }
+            | State::Backoff { .. }
+            | State::Exited
+            | State::Failed { .. } => After::Same,
+        }
+    }
+
+    fn set_watchdog(&mut self, tick: Tick, interval: Option<Duration>) {
+        let Some(process) = self.state.process_mut() else { return };
+        let interval = interval.or(process.watchdog.map(|watchdog| watchdog.interval));
+        process.watchdog = interval
+            .filter(|interval| !interval.is_zero())
+            .map(|interval| Watchdog { interval, due: tick.now + interval });
+    }
+
+    fn timeout_extended(&mut self, tick: Tick, policy: &AppPolicy, by: Duration, out: &mut Outcome) -> After {
+        let until = tick.now + by.min(policy.grace.max.max(policy.ready.timeout));
+        match &mut self.state {
+            State::Starting { ready_by: at, .. }
+            | State::Draining { deadline: at, .. }
+            | State::Stopping { kill_at: at, .. } => {
+                *at = (*at).max(until);
+                out.save_worker(&self.id);
+            }
+            State::Ready { .. }
+            | State::Killed { .. }
+            | State::Backoff { .. }
+            | State::Exited
+            | State::Failed { .. } => {}
+        }
+        After::Same
+    }
+
+    fn stopping_said(&mut self, tick: Tick, policy: &AppPolicy, out: &mut Outcome) -> After {
+        let State::Ready { process, since, .. } = &self.state else { return After::Same };
+        self.state = State::Stopping {
+            process: process.clone(),
+            served_since: Some(*since),
+            reason: StopReason::Own,
+            kill_at: tick.now + grace::bound(&policy.grace),
+        };
+        out.save_worker(&self.id);
+        let cut = InFlight::default();
+        out.tell(&self.id, News::Stopping { reason: StopReason::Own, cut, tasks_cut: 0 });
+        After::Moved
+    }
+
+    fn task_ended(&mut self, tick: Tick, policy: &AppPolicy, id: &str, out: &mut Outcome) -> After {
+        if let Some(process) = self.state.process_mut() {
+            process.tasks.remove(id);
+        }
+        self.judge_drain(tick, policy, out)
+    }
+
+    fn exited(&mut self, tick: Tick, exit: Exit, out: &mut Outcome) -> After {
+        let tasks_lost = u32::try_from(self.tasks()).unwrap_or(u32::MAX);
+        let served = self.state.served_since().map(|since| tick.now.since(since));
+        let Some(process) = self.state.process() else {
+            // Doubled: its end is known.
+            return After::Same;
+        };
+        let launch = process.launch;
+        let uptime = tick.now.since(process.started_at);
+        let noted = self.last_exit.take().filter(|noted| noted.launch == launch).map(|noted| noted.reason);
+        let (asked, reason) = match &self.state {
+            State::Starting { .. } => (None, format!("ended before it was ready ({exit})")),
+            State::Ready { .. } => (None, format!("ended by itself ({exit})")),
+            State::Draining { reason, .. } => (Some(*reason), format!("{}, ended while draining", reason.word())),
+            State::Stopping { reason, .. } => (Some(*reason), reason.word().to_owned()),
+            State::Killed { reason, .. } => (Some(*reason), format!("{}, killed: did not end in time", reason.word())),
+            State::Backoff { .. } | State::Exited | State::Failed { .. } => return After::Same,
+        };
+        let reason = noted.unwrap_or(reason);
+        out.tell(&self.id, News::Exited { exit, reason: reason.clone(), uptime });
+        self.last_exit = Some(LastExit { launch, exit, reason: reason.clone() });
+        self.state = State::Exited;
+        out.save_worker(&self.id);
+        let crash = |why| After::Crashed(Crash { launch, exit, why, served, permanent: false });
+        match asked {
+            None => crash(reason),
+            Some(StopReason::NotReady | StopReason::Unhealthy | StopReason::Watchdog | StopReason::Own) => {
+                crash(reason)
+            }
+            Some(
+                reason @ (StopReason::Stop | StopReason::ScaleDown | StopReason::Replaced | StopReason::RolledBack),
+            ) => After::Ended { reason, tasks_lost },
+        }
+    }
+}
+
+fn first_probe(now: Moment, policy: &AppPolicy) -> Option<Probe> {
+    policy.live.map(|live| Probe { failures: 0, next: NextProbe::At(now + live.every) })
+}
