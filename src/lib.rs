@@ -13,7 +13,9 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod home;
 pub mod logs;
 pub mod notify;
 pub mod process;
 pub mod sockets;
+pub mod store;

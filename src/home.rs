@@ -1,0 +1,237 @@
+//! Where an instance keeps its things, and the lock that makes it the only one there.
+//!
+//! | what | `AGENTD_HOME` | system service (root) | a user |
+//! |---|---|---|---|
+//! | state | `$AGENTD_HOME/state` | `/var/lib/agentd` | `$XDG_STATE_HOME/agentd` |
+//! | run | `$AGENTD_HOME/run` | `/run/agentd` | `$XDG_RUNTIME_DIR/agentd`, else `/tmp/agentd-<uid>` |
+//! | logs | `$AGENTD_HOME/logs` | `/var/log/agentd` | `$XDG_STATE_HOME/agentd/logs` |
+//!
+//! Every folder is made with mode 0700 and must belong to the user that runs the daemon. A Unix socket's name holds
+//! 107 bytes; where `run` is so deep that a worker's notify socket would not fit, `run` is made a link to a short folder
+//! below `/tmp` with a name that only this path has.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use nix::fcntl::{Flock, FlockArg};
+use thiserror::Error;
+
+/// Longest `run` folder below which every socket's name fits 107 bytes (`notify/` and a launch number).
+const RUN_MAX: usize = 80;
+
+/// The folders of one instance.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// The database.
+    pub state: Utf8PathBuf,
+    /// Sockets and FIFOs; short enough for their names.
+    pub run: Utf8PathBuf,
+    /// What workers print.
+    pub logs: Utf8PathBuf,
+}
+
+/// Why an instance cannot use its folders.
+#[derive(Debug, Error)]
+pub enum HomeError {
+    /// A folder could not be made.
+    #[error("failed to make the folder {path}")]
+    Make {
+        /// Which.
+        path: Utf8PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A folder belongs to somebody else, who could put sockets of their own there.
+    #[error("the folder {path} belongs to uid {owner}, not to uid {us}: choose another with AGENTD_HOME")]
+    Foreign {
+        /// Which.
+        path: Utf8PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who runs the daemon.
+        us: u32,
+    },
+    /// Another daemon has it.
+    #[error("another agentd (pid {pid}) runs in {run}; `agentctl daemon status` tells of it")]
+    Taken {
+        /// Its pid, as far as it told.
+        pid: String,
+        /// Where.
+        run: Utf8PathBuf,
+    },
+    /// The lock could not be taken for another reason.
+    #[error("failed to lock {path}")]
+    Lock {
+        /// Which file.
+        path: Utf8PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Held as long as the daemon lives; the kernel lets go of it with the process.
+#[derive(Debug)]
+pub struct InstanceLock {
+    _file: Flock<File>,
+}
+
+impl Home {
+    /// The folders for `home`, or the usual ones for who we are. Nothing is made yet.
+    #[must_use]
+    pub fn locate(home: Option<&Utf8Path>) -> Self {
+        let variable =
+            |name: &str| std::env::var(name).ok().filter(|value| value.starts_with('/')).map(Utf8PathBuf::from);
+        if let Some(home) = home.map(Utf8Path::to_owned).or_else(|| std::env::var("AGENTD_HOME").ok().map(Into::into)) {
+            let home = camino::absolute_utf8(&home).unwrap_or(home);
+            return Self { state: home.join("state"), run: home.join("run"), logs: home.join("logs") };
+        }
+        let uid = nix::unistd::geteuid();
+        if uid.is_root() {
+            return Self { state: "/var/lib/agentd".into(), run: "/run/agentd".into(), logs: "/var/log/agentd".into() };
+        }
+        let user_home = variable("HOME").unwrap_or_else(|| "/tmp".into());
+        let state = variable("XDG_STATE_HOME").unwrap_or_else(|| user_home.join(".local/state")).join("agentd");
+        let run = variable("XDG_RUNTIME_DIR")
+            .map_or_else(|| Utf8PathBuf::from(format!("/tmp/agentd-{uid}")), |dir| dir.join("agentd"));
+        Self { logs: state.join("logs"), state, run }
+    }
+
+    /// Makes the folders, shortens `run` where it must be, and takes the lock.
+    ///
+    /// # Errors
+    /// What stands in the way; [`HomeError::Taken`] names the other daemon.
+    pub fn enter(mut self) -> Result<(Self, InstanceLock), HomeError> {
+        make(&self.state)?;
+        make(&self.logs)?;
+        self.run = short_run(&self.run)?;
+        for below in ["notify", "fifo"] {
+            make(&self.run.join(below))?;
+        }
+        let lock = lock(&self.run)?;
+        Ok((self, lock))
+    }
+
+    /// Where agentctl talks to the daemon.
+    #[must_use]
+    pub fn control_socket(&self) -> Utf8PathBuf {
+        self.run.join("control.sock")
+    }
+
+    /// Where scripts read the status.
+    #[must_use]
+    pub fn status_socket(&self) -> Utf8PathBuf {
+        self.run.join("status.sock")
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> Utf8PathBuf {
+        self.state.join("agentd.db")
+    }
+}
+
+fn make(path: &Utf8Path) -> Result<(), HomeError> {
+    let failed = |source| HomeError::Make { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let owner = fs::metadata(path).map_err(failed)?.uid();
+    let us = nix::unistd::geteuid().as_raw();
+    if owner != us {
+        return Err(HomeError::Foreign { path: path.to_owned(), owner, us });
+    }
+    Ok(())
+}
+
+fn short_run(run: &Utf8Path) -> Result<Utf8PathBuf, HomeError> {
+    if run.as_str().len() <= RUN_MAX {
+        make(run)?;
+        return Ok(run.to_owned());
+    }
+    let mut hasher = DefaultHasher::new();
+    run.as_str().hash(&mut hasher);
+    let short = Utf8PathBuf::from(format!("/tmp/agentd-{}-{:016x}", nix::unistd::geteuid(), hasher.finish()));
+    make(&short)?;
+    let failed = |source| HomeError::Make { path: run.to_owned(), source };
+    match symlink(&short, run) {
+        Ok(()) => Ok(short),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            match run.read_link_utf8() {
+                Ok(target) if target == short => Ok(short),
+                // An empty folder from elsewhere may make way; anything else is somebody's.
+                Ok(_) | Err(_) => {
+                    fs::remove_dir(run).map_err(failed)?;
+                    symlink(&short, run).map_err(failed)?;
+                    Ok(short)
+                }
+            }
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn lock(run: &Utf8Path) -> Result<InstanceLock, HomeError> {
+    let path = run.join("agentd.lock");
+    let failed = |source| HomeError::Lock { path: path.clone(), source };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut file) => {
+            file.set_len(0).map_err(failed)?;
+            file.rewind().map_err(failed)?;
+            writeln!(file, "{}", std::process::id()).map_err(failed)?;
+            Ok(InstanceLock { _file: file })
+        }
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid).map_err(failed)?;
+            let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
+            Err(HomeError::Taken { pid, run: run.to_owned() })
+        }
+        Err((_, errno)) => Err(failed(errno.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temporary() -> (tempfile::TempDir, Utf8PathBuf) {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = Utf8PathBuf::from_path_buf(dir.path().to_owned()).expect("a UTF-8 path");
+        (dir, path)
+    }
+
+    #[test]
+    fn the_second_daemon_in_a_home_is_refused_and_told_of_the_first() {
+        let (_dir, path) = temporary();
+        let (home, lock) = Home::locate(Some(&path)).enter().expect("the first gets it");
+        let refused = Home::locate(Some(&path)).enter();
+        assert!(matches!(refused, Err(HomeError::Taken { pid, .. }) if pid == std::process::id().to_string()));
+        drop(lock);
+        Home::locate(Some(&path)).enter().expect("it is free again");
+        assert_eq!(home.run, path.join("run"));
+    }
+
+    #[test]
+    fn a_home_too_deep_for_a_sockets_name_gets_a_short_folder_for_its_sockets() {
+        let (_dir, path) = temporary();
+        let deep = path.join("x".repeat(60)).join("y".repeat(60));
+        let (home, lock) = Home::locate(Some(&deep)).enter().expect("it is entered");
+        assert!(home.run.as_str().len() <= RUN_MAX);
+        let (again, _) = {
+            drop(lock);
+            Home::locate(Some(&deep)).enter().expect("it is entered again")
+        };
+        assert_eq!(home.run, again.run);
+        assert_eq!(fs::canonicalize(deep.join("run")).ok(), fs::canonicalize(&home.run).ok());
+        fs::remove_dir_all(&home.run).expect("the short folder is removed");
+    }
+}

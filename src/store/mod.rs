@@ -1,0 +1,307 @@
+//! What survives the supervisor: SQLite, one file, one writer.
+//!
+//! Owns `state/agentd.db`: the apps and what is wanted of them, each revision of their configuration that a worker
+//! still runs, the workers with the processes that they have, and the numbers that are never given out twice.
+//! Knows nothing of what these mean; the records are core's, as JSON.
+//!
+//! **How durable.** What a person asked for must survive a power cut: such a commit waits for the disk
+//! (`synchronous=FULL`). Which process fills which slot must survive the supervisor, and means nothing after a
+//! reboot: such a commit goes to the kernel only (`synchronous=NORMAL` under WAL), which `kill -9` cannot undo and
+//! which costs tens of µs instead of an fsync. See docs/adr/0002-two-durabilities.md.
+//!
+//! **What can go wrong.** A file of a newer version is refused and left alone. A damaged one is refused with what to
+//! do. A full or failing disk is told to the caller, who goes on serving without it.
+
+mod schema;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use rusqlite::{Connection, OptionalExtension, params};
+use thiserror::Error;
+
+use agentd_core::app::Head;
+use agentd_core::fleet::Counters;
+use agentd_core::id::{AppName, Revision, Slot};
+use agentd_core::worker::Worker;
+
+/// Why the store could not do its work.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The file could not be opened or made.
+    #[error("failed to open the state database {path}")]
+    Open {
+        /// Where it is.
+        path: Utf8PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// It was written by a later agentd.
+    #[error(
+        "the state database {path} has schema {found}, and this agentd knows {known}: it was written by a newer version; \
+         run that version, or move the file aside to begin anew"
+    )]
+    Newer {
+        /// Where it is.
+        path: Utf8PathBuf,
+        /// Its schema.
+        found: u32,
+        /// The newest known here.
+        known: u32,
+    },
+    /// Its schema could not be brought up to date.
+    #[error("failed to bring the state database {path} from schema {from} to {to}")]
+    Migrate {
+        /// Where it is.
+        path: Utf8PathBuf,
+        /// From.
+        from: u32,
+        /// To.
+        to: u32,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// It could not be read.
+    #[error("failed to read {what} from the state database")]
+    Read {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// A record in it is not what it should be.
+    #[error("failed to understand {what} {key} in the state database")]
+    Record {
+        /// What.
+        what: &'static str,
+        /// Which.
+        key: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A record could not be put into words.
+    #[error("failed to encode {what} {key} for the state database")]
+    Encode {
+        /// What.
+        what: &'static str,
+        /// Which.
+        key: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A commit did not take place.
+    #[error("failed to commit to the state database")]
+    Commit(#[source] rusqlite::Error),
+}
+
+/// How much a commit must outlive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The supervisor.
+    Process,
+    /// A power cut.
+    Power,
+}
+
+/// One change of one record.
+#[derive(Debug)]
+pub enum Change {
+    /// The app's head is now this.
+    App(Box<Head>),
+    /// The app is gone, with its workers and revisions.
+    AppGone(AppName),
+    /// The slot's worker is now this.
+    Worker(Box<Worker>),
+    /// The slot is empty.
+    WorkerGone(AppName, Slot),
+    /// A revision's configuration, as JSON. Never changes once written.
+    Revision {
+        /// Whose.
+        app: AppName,
+        /// Which.
+        revision: Revision,
+        /// What it stands for.
+        json: String,
+    },
+    /// No worker runs it any more.
+    RevisionGone(AppName, Revision),
+    /// The numbers to go on from.
+    Counters(Counters),
+}
+
+/// Everything that was kept.
+#[derive(Debug)]
+pub struct Stored {
+    /// Numbers to go on from.
+    pub counters: Counters,
+    /// Apps.
+    pub heads: Vec<Head>,
+    /// Workers.
+    pub workers: Vec<Worker>,
+    /// Revisions as `(app, revision, JSON)`.
+    pub revisions: Vec<(AppName, Revision, String)>,
+    /// The boot in which it was last written.
+    pub boot: Option<String>,
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    durability: Durability,
+}
+
+impl Store {
+    /// Opens or makes the database at `path` and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] leaves the file untouched; so does every other failure before the migration.
+    pub fn open(path: &Utf8Path) -> Result<Self, StoreError> {
+        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        let mut connection = Connection::open(path).map_err(open)?;
+        connection.busy_timeout(std::time::Duration::from_secs(2)).map_err(open)?;
+        schema::migrate(&mut connection, path)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
+        // Small on purpose: rows are few and short, and the supervisor's memory is somebody's worker's.
+        connection.pragma_update(None, "cache_size", -256).map_err(open)?;
+        connection.set_prepared_statement_cache_capacity(16);
+        Ok(Self { connection, durability: Durability::Power })
+    }
+
+    /// Commits all of `changes`, or none.
+    ///
+    /// # Errors
+    /// Nothing is written then; the caller decides whether to go on without.
+    pub fn commit(&mut self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if self.durability != durability {
+            let level = match durability {
+                Durability::Process => "NORMAL",
+                Durability::Power => "FULL",
+            };
+            self.connection.pragma_update(None, "synchronous", level).map_err(StoreError::Commit)?;
+            self.durability = durability;
+        }
+        let transaction = self.connection.transaction().map_err(StoreError::Commit)?;
+        for change in changes {
+            write(&transaction, change)?;
+        }
+        transaction.commit().map_err(StoreError::Commit)
+    }
+
+    /// Everything that was kept. Records that cannot be understood are an error, never skipped: a worker that is not
+    /// known would be started a second time.
+    ///
+    /// # Errors
+    /// What could not be read, and which record of it.
+    pub fn load(&self) -> Result<Stored, StoreError> {
+        let heads = self.records("app", "SELECT name, head FROM app ORDER BY name")?;
+        let workers = self.records("worker", "SELECT app || '.' || slot, record FROM worker ORDER BY app, slot")?;
+        let revisions = self.revisions()?;
+        let counters = match self.meta("counters")? {
+            Some(json) => serde_json::from_str(&json).map_err(|source| StoreError::Record {
+                what: "numbers",
+                key: "counters".to_owned(),
+                source,
+            })?,
+            None => Counters::default(),
+        };
+        Ok(Stored { counters, heads, workers, revisions, boot: self.meta("boot")? })
+    }
+
+    /// A named text, if it was ever set.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.connection
+            .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
+            .optional()
+            .map_err(|source| StoreError::Read { what: "a named text", source })
+    }
+
+    /// Sets a named text, for good.
+    ///
+    /// # Errors
+    /// It was not written.
+    pub fn set_meta(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
+        self.connection
+            .execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value])
+            .map(|_| ())
+            .map_err(StoreError::Commit)
+    }
+
+    fn records<T: serde::de::DeserializeOwned>(&self, what: &'static str, query: &str) -> Result<Vec<T>, StoreError> {
+        let read = |source| StoreError::Read { what, source };
+        let mut statement = self.connection.prepare(query).map_err(read)?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).map_err(read)?;
+        rows.map(|row| {
+            let (key, json) = row.map_err(read)?;
+            serde_json::from_str(&json).map_err(|source| StoreError::Record { what, key, source })
+        })
+        .collect()
+    }
+
+    fn revisions(&self) -> Result<Vec<(AppName, Revision, String)>, StoreError> {
+        let read = |source| StoreError::Read { what: "a revision", source };
+        let mut statement = self.connection.prepare("SELECT app, id, config FROM revision").map_err(read)?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?)))
+            .map_err(read)?;
+        rows.map(|row| {
+            let (app, id, json) = row.map_err(read)?;
+            let app = serde_json::from_value(serde_json::Value::String(app.clone()))
+                .map_err(|source| StoreError::Record { what: "a revision of app", key: app, source })?;
+            Ok((app, Revision(id.cast_unsigned()), json))
+        })
+        .collect()
+    }
+}
+
+fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(), StoreError> {
+    let run = |sql: &str, params: &[&dyn rusqlite::ToSql]| -> Result<(), StoreError> {
+        let mut statement = transaction.prepare_cached(sql).map_err(StoreError::Commit)?;
+        statement.execute(params).map(|_| ()).map_err(StoreError::Commit)
+    };
+    match change {
+        Change::App(head) => {
+            let json = encode("app", head.name.as_str(), head)?;
+            run("INSERT OR REPLACE INTO app (name, head) VALUES (?1, ?2)", params![head.name.as_str(), json])
+        }
+        Change::AppGone(app) => {
+            run("DELETE FROM worker WHERE app = ?1", params![app.as_str()])?;
+            run("DELETE FROM revision WHERE app = ?1", params![app.as_str()])?;
+            run("DELETE FROM app WHERE name = ?1", params![app.as_str()])
+        }
+        Change::Worker(worker) => {
+            let json = encode("worker", worker.id.app.as_str(), worker)?;
+            run(
+                "INSERT OR REPLACE INTO worker (app, slot, record) VALUES (?1, ?2, ?3)",
+                params![worker.id.app.as_str(), worker.id.slot.0, json],
+            )
+        }
+        Change::WorkerGone(app, slot) => {
+            run("DELETE FROM worker WHERE app = ?1 AND slot = ?2", params![app.as_str(), slot.0])
+        }
+        Change::Revision { app, revision, json } => run(
+            "INSERT OR REPLACE INTO revision (app, id, config) VALUES (?1, ?2, ?3)",
+            params![app.as_str(), revision.0.cast_signed(), json],
+        ),
+        Change::RevisionGone(app, revision) => {
+            run("DELETE FROM revision WHERE app = ?1 AND id = ?2", params![app.as_str(), revision.0.cast_signed()])
+        }
+        Change::Counters(counters) => {
+            let json = encode("numbers", "counters", counters)?;
+            run("INSERT OR REPLACE INTO meta (key, value) VALUES ('counters', ?1)", params![json])
+        }
+    }
+}
+
+fn encode<T: serde::Serialize>(what: &'static str, key: &str, value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|source| StoreError::Encode { what, key: key.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! The database's schema and its history. Steps are forward only; each is one transaction.
+//!
+//! | schema | since | what |
+//! |---|---|---|
+//! | 1 | 0.1.0 | meta, revision, app, worker |
+
+use camino::Utf8Path;
+use rusqlite::Connection;
+
+use super::StoreError;
+
+/// One step a schema; step `n` leads from schema `n` to `n + 1`.
+const STEPS: &[&str] = &["
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE revision (
+        app TEXT NOT NULL, id INTEGER NOT NULL, config TEXT NOT NULL, PRIMARY KEY (app, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE app (name TEXT PRIMARY KEY, head TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE worker (
+        app TEXT NOT NULL, slot INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (app, slot)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+pub(super) fn migrate(connection: &mut Connection, path: &Utf8Path) -> Result<(), StoreError> {
+    let known = u32::try_from(STEPS.len()).expect("the steps fit 32 bits");
+    let found: u32 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    for (index, step) in STEPS.iter().enumerate().skip(found as usize) {
+        let from = u32::try_from(index).expect("the steps fit 32 bits");
+        let failed = |source| StoreError::Migrate { path: path.to_owned(), from, to: from + 1, source };
+        let transaction = connection.transaction().map_err(failed)?;
+        transaction.execute_batch(step).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", from + 1).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(())
+}
