@@ -1,1 +1,3 @@
-//! To be written.
+//! Programs: starting them, the processes they become, their ends.
+
+pub mod sys;
