@@ -1,3 +1,20 @@
 //! Programs: starting them, the processes they become, their ends.
+//!
+//! Owns nothing but what the kernel calls a process; knows no apps and decides nothing. Read in this order: [`plan`]
+//! (what is to be started), [`spawn`](mod@spawn) (the supervisor's half), [`shim`] (the child's half).
+//! `docs/design/spawning.md` tells the story with its measurements.
 
+pub mod plan;
+mod program;
+pub mod shim;
+pub mod spawn;
 pub mod sys;
+
+use agentd_core::id::Pid;
+
+/// The environment variable that says which launch a process belongs to; its value is the launch's number.
+pub const LAUNCH_VARIABLE: &str = "AGENTD_LAUNCH";
+
+fn our_pid(pid: rustix::process::Pid) -> Pid {
+    Pid(pid.as_raw_nonzero().get().unsigned_abs())
+}

@@ -7,11 +7,13 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 
 use agentd_core::time::Moment;
 use nix::libc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// One instruction of a classic BPF program, laid out as the kernel's `struct sock_filter`.
 #[repr(C)]
@@ -116,12 +118,15 @@ pub(super) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
 
 /// Gives every signal its default action and blocks none, as a program expects that is started afresh.
 pub(super) fn reset_signals() {
-    // SIGRTMAX as the kernel counts; the two that the C library keeps for itself are refused by it, and it never
-    // ignores them.
+    // Larger than the kernel's `struct sigaction` on any architecture; all zeroes mean SIG_DFL without flags.
+    let default = [0_u64; 8];
+    let mask_size = 8_usize;
+    // As the kernel counts them. Two of them the C library keeps for itself and refuses to touch, though they may well
+    // have come to us ignored: hence the system call.
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is a valid action for any signal and runs no code of ours. A number that cannot be changed
-        // (SIGKILL, SIGSTOP) is refused and needs no change.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel only reads `default`, which is large enough, and the action runs no code of ours. What
+        // cannot be changed (SIGKILL, SIGSTOP) is refused and needs no change.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), mask_size) };
     }
     // SAFETY: the set is initialised by `sigemptyset` before it is read, and lives across the call.
     unsafe {
@@ -140,6 +145,44 @@ pub fn is_same_open_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Option<b
     // SAFETY: no memory is involved; the kernel compares two entries of our own descriptor table.
     let order = unsafe { libc::syscall(libc::SYS_kcmp, me, me, KCMP_FILE, one.as_raw_fd(), other.as_raw_fd()) };
     (order >= 0).then_some(order == 0)
+}
+
+/// A descriptor of ours that the runtime watches for being readable.
+///
+/// It gives the descriptor out by shared reference only: nothing can be put in its place, which is what makes
+/// registering it sound.
+#[derive(Debug)]
+pub struct ReadableFd(AsyncFd<OwnedFd>);
+
+impl ReadableFd {
+    /// Takes `fd`, which has to be non-blocking if it is read from, and has the current runtime watch it.
+    ///
+    /// # Errors
+    /// What `epoll_ctl` refused, as for a regular file.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with its I/O driver on.
+    pub fn register(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: an `OwnedFd` is open and its number the same for as long as it lives; it is moved into the result,
+        // which never hands it out by mutable reference nor lets it be taken out or replaced.
+        let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        watched.map(Self).map_err(|refused| refused.into_parts().1)
+    }
+
+    /// Waits until `read` answers something else than `WouldBlock`, called whenever there may be something to read.
+    /// May be dropped at any time: nothing was read then.
+    ///
+    /// # Errors
+    /// What `read` answers.
+    pub async fn read_with<T>(&self, mut read: impl FnMut(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        self.0.async_io(Interest::READABLE, |fd| read(fd.as_fd())).await
+    }
+}
+
+impl AsFd for ReadableFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
 }
 
 fn checked(refused: libc::c_int) -> io::Result<()> {

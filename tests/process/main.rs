@@ -1,0 +1,5 @@
+//! Starting real programs through the real shim, and ending them.
+
+mod bench;
+mod spawning;
+mod stage;
