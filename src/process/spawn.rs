@@ -29,10 +29,10 @@ use rustix::net::{
 use rustix::process::{PidfdFlags, Signal, kill_process, pidfd_open};
 use thiserror::Error;
 
-use super::LAUNCH_VARIABLE;
 use super::plan::{ExecPlan, ShimWord, Stage, StageFailure};
 use super::shim::DESCRIPTORS_MAX;
 use super::sys::ReadableFd;
+use super::{INSTANCE_VARIABLE, LAUNCH_VARIABLE};
 
 /// Descriptors beside the listeners in the message to the shim: the plan, standard output, standard error.
 const FIXED_DESCRIPTORS: usize = 3;
@@ -181,7 +181,7 @@ fn start_shim(launcher: &Launcher, plan: &ExecPlan, socket: OwnedFd) -> Result<r
     let mut command = Command::new(&launcher.shim);
     command.arg0("agentd").arg("exec").env_clear().stdin(socket);
     // A successor that looks for processes nobody recorded finds it by this, from its first moment on.
-    if let Some((name, value)) = plan.env.iter().find(|(name, _)| name == LAUNCH_VARIABLE) {
+    for (name, value) in plan.env.iter().filter(|(name, _)| name == INSTANCE_VARIABLE || name == LAUNCH_VARIABLE) {
         command.env(name, value);
     }
     let child = command.spawn().map_err(|source| SpawnError::Start { shim: launcher.shim.clone(), source })?;

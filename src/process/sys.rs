@@ -88,6 +88,22 @@ pub fn boottime() -> Moment {
     Moment::from_micros(seconds * 1_000_000 + nanos / 1_000)
 }
 
+/// Size of a memory page, in bytes.
+#[must_use]
+pub fn page_size() -> u64 {
+    // SAFETY: only reads a constant of the process.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(4096)
+}
+
+/// Clock ticks a second, the unit of times in `/proc`.
+#[must_use]
+pub fn ticks_per_second() -> u64 {
+    // SAFETY: only reads a constant of the process.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(ticks).ok().filter(|&ticks| ticks > 0).unwrap_or(100)
+}
+
 /// Makes descriptor `number` a copy of `fd` that programs inherit; what `number` was before is closed.
 ///
 /// For the shim, whose own descriptors are all above the numbers it fills: anywhere else this pulls a descriptor from
