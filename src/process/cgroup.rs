@@ -1,0 +1,349 @@
+//! One cgroup (v2) per process start: nothing that a worker starts leaves it, and one write ends all of it.
+//!
+//! Owns the folder `agentd-<instance>` below our own cgroup, and a folder per launch in it. Sets no limits and needs
+//! no controllers: membership and `cgroup.kill` work without. Where any of it is impossible (v1 only, read-only,
+//! not delegated, a kernel before 5.14), [`Cgroups::open`] says why and the [tree](super::tree) does without.
+//!
+//! A supervisor that was started elsewhere has another folder than its predecessor: the cgroup of a process that is
+//! taken over is asked from the process itself ([`Cgroups::of_process`]).
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use agentd_core::id::{Launch, Pid};
+use camino::{Utf8Path, Utf8PathBuf};
+use rustix::fs::{Access, access};
+use thiserror::Error;
+
+/// Why processes cannot be contained by cgroups here.
+#[derive(Debug, Error)]
+pub enum NoCgroups {
+    /// The instance's name cannot be a folder's.
+    #[error("instance name {0:?} cannot name a cgroup")]
+    Instance(String),
+    /// `/proc` could not be read.
+    #[error("{path} cannot be read")]
+    Proc {
+        /// The file.
+        path: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No cgroup v2 file system that shows our own cgroup.
+    #[error("no cgroup v2 file system that shows this process is mounted")]
+    NotMounted,
+    /// No folder could be made, as when nothing was delegated to us.
+    #[error("no cgroup can be made at {dir}")]
+    Make {
+        /// The folder.
+        dir: Utf8PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Folders can be made but processes not moved there.
+    #[error("processes cannot be moved out of {dir}")]
+    Move {
+        /// Our own cgroup.
+        dir: Utf8PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel cannot kill a cgroup, or not a cgroup of this kind.
+    #[error("{dir} has no cgroup.kill (it needs a kernel from 5.14 on)")]
+    NoKill {
+        /// The folder.
+        dir: Utf8PathBuf,
+    },
+    /// A cgroup below a threaded one takes no processes.
+    #[error("{dir} is of kind \"{kind}\" and takes no processes")]
+    Kind {
+        /// The folder.
+        dir: Utf8PathBuf,
+        /// The content of `cgroup.type`.
+        kind: String,
+    },
+}
+
+/// Why something could not be done with a cgroup.
+#[derive(Debug, Error)]
+pub enum CgroupError {
+    /// It could not be made.
+    #[error("make cgroup {dir}")]
+    Make {
+        /// Its folder.
+        dir: Utf8PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Its processes could not be listed.
+    #[error("list the processes of cgroup {dir}")]
+    List {
+        /// Its folder.
+        dir: Utf8PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Its processes could not be killed.
+    #[error("kill cgroup {dir}")]
+    Kill {
+        /// Its folder.
+        dir: Utf8PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It could not be removed; it still holds processes mostly.
+    #[error("remove cgroup {dir}")]
+    Remove {
+        /// Its folder.
+        dir: Utf8PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// The cgroups of one instance.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    /// `agentd-<instance>` below our own cgroup.
+    dir: Utf8PathBuf,
+    mount: Mount,
+}
+
+impl Cgroups {
+    /// Finds where cgroups can be made, makes the instance's folder and checks that it works.
+    ///
+    /// # Errors
+    /// Why there can be none. To be said once, as a fact about the machine.
+    pub fn open(instance: &str) -> Result<Self, NoCgroups> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if instance.is_empty() || instance.len() > 128 || !instance.bytes().all(allowed) {
+            return Err(NoCgroups::Instance(instance.to_owned()));
+        }
+        let mount = Mount::find(&read_proc("/proc/self/mountinfo")?).ok_or(NoCgroups::NotMounted)?;
+        let own = mount.folder_of(&read_proc("/proc/self/cgroup")?).ok_or(NoCgroups::NotMounted)?;
+        let dir = own.join(folder_name(instance));
+        make(&dir).map_err(|source| NoCgroups::Make { dir: dir.clone(), source })?;
+        access(own.join("cgroup.procs").as_str(), Access::WRITE_OK)
+            .map_err(|errno| NoCgroups::Move { dir: own.clone(), source: errno.into() })?;
+        if access(dir.join("cgroup.kill").as_str(), Access::WRITE_OK).is_err() {
+            return Err(NoCgroups::NoKill { dir });
+        }
+        match fs::read_to_string(dir.join("cgroup.type")).unwrap_or_default().trim() {
+            "domain" | "domain threaded" => Ok(Self { dir, mount }),
+            kind => Err(NoCgroups::Kind { kind: kind.to_owned(), dir }),
+        }
+    }
+
+    /// The cgroup for `launch`, made if it is not there.
+    ///
+    /// # Errors
+    /// [`CgroupError::Make`].
+    pub fn make(&self, launch: Launch) -> Result<Cgroup, CgroupError> {
+        let dir = self.dir.join(launch.to_string());
+        make(&dir).map_err(|source| CgroupError::Make { dir: dir.clone(), source })?;
+        Ok(Cgroup { dir })
+    }
+
+    /// The cgroup that `pid` is in, if one of this instance's supervisors made it for `launch`.
+    #[must_use]
+    pub fn of_process(&self, pid: Pid, launch: Launch) -> Option<Cgroup> {
+        let dir = self.mount.folder_of(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)?;
+        let instance = self.dir.file_name()?;
+        // It may have made cgroups of its own below.
+        let ours = |dir: &&Utf8Path| dir.parent().and_then(Utf8Path::file_name) == Some(instance);
+        let found = dir.ancestors().find(ours)?;
+        (found.file_name() == Some(&launch.to_string())).then(|| Cgroup { dir: found.to_owned() })
+    }
+
+    /// Removes the cgroups of this instance that hold no process any more, and says how many they were.
+    #[must_use]
+    pub fn remove_empty(&self) -> usize {
+        let Ok(entries) = self.dir.read_dir_utf8() else { return 0 };
+        let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        folders.filter(|entry| remove(entry.path()).is_ok()).count()
+    }
+
+    /// Removes the instance's folder itself, at the very end. It stays when a launch's cgroup does.
+    pub fn close(self) {
+        let _ = self.remove_empty();
+        // Not empty: workers that outlive us. The next supervisor finds it.
+        drop(fs::remove_dir(&self.dir));
+    }
+}
+
+/// The cgroup of one launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    dir: Utf8PathBuf,
+}
+
+impl Cgroup {
+    /// The cgroup at `dir`, as was recorded.
+    #[must_use]
+    pub fn at(dir: Utf8PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn dir(&self) -> &Utf8Path {
+        &self.dir
+    }
+
+    /// The processes in it and below it, those that wait to be reaped not among them.
+    ///
+    /// # Errors
+    /// [`CgroupError::List`], as when it was removed.
+    pub fn processes(&self) -> Result<Vec<Pid>, CgroupError> {
+        let mut found = Vec::new();
+        list(&self.dir, &mut found).map_err(|source| CgroupError::List { dir: self.dir.clone(), source })?;
+        Ok(found)
+    }
+
+    /// Sends SIGKILL to all processes in it and below it, those included that are being forked. Returns before they
+    /// have ended.
+    ///
+    /// # Errors
+    /// [`CgroupError::Kill`].
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        fs::write(self.dir.join("cgroup.kill"), "1")
+            .map_err(|source| CgroupError::Kill { dir: self.dir.clone(), source })
+    }
+
+    /// Processor time of all that ever ran in it, in microseconds.
+    #[must_use]
+    pub fn cpu_us(&self) -> Option<u64> {
+        let stat = fs::read_to_string(self.dir.join("cpu.stat")).ok()?;
+        stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?.parse().ok()
+    }
+
+    /// Removes it, with cgroups that were made below it. Already gone is fine.
+    ///
+    /// # Errors
+    /// [`CgroupError::Remove`] while processes are in it; killed ones are until they have ended.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        match remove(&self.dir) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(CgroupError::Remove { dir: self.dir.clone(), source })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn folder_name(instance: &str) -> String {
+    format!("agentd-{instance}")
+}
+
+fn read_proc(path: &'static str) -> Result<String, NoCgroups> {
+    fs::read_to_string(path).map_err(|source| NoCgroups::Proc { path, source })
+}
+
+fn make(dir: &Utf8Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// Folders of a cgroup directly below `dir`.
+fn below(dir: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {
+    // The kernel counts folders as links to their parent, and there mostly are none: this spares the listing.
+    if fs::metadata(dir)?.nlink() == 2 {
+        return Ok(Vec::new());
+    }
+    let entries = dir.read_dir_utf8()?.flatten();
+    Ok(entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path().to_owned()).collect())
+}
+
+fn list(dir: &Utf8Path, found: &mut Vec<Pid>) -> io::Result<()> {
+    let text = fs::read_to_string(dir.join("cgroup.procs"))?;
+    // Zero stands for a process outside our view.
+    found.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid != 0).map(Pid));
+    for folder in below(dir)? {
+        match list(&folder, found) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(source),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn remove(dir: &Utf8Path) -> io::Result<()> {
+    for folder in below(dir)? {
+        remove(&folder)?;
+    }
+    fs::remove_dir(dir)
+}
+
+/// Where the cgroup v2 hierarchy is seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mount {
+    /// The cgroup that is mounted.
+    root: Utf8PathBuf,
+    /// Where.
+    point: Utf8PathBuf,
+}
+
+impl Mount {
+    /// The first cgroup v2 mount of a `/proc/PID/mountinfo`.
+    fn find(mountinfo: &str) -> Option<Self> {
+        mountinfo.lines().find_map(|line| {
+            let (mount, kind) = line.split_once(" - ")?;
+            let mut fields = mount.split(' ').skip(3);
+            let (root, point) = (fields.next()?, fields.next()?);
+            kind.starts_with("cgroup2 ").then(|| Self { root: unescape(root).into(), point: unescape(point).into() })
+        })
+    }
+
+    /// The folder of the cgroup that a `/proc/PID/cgroup` names.
+    fn folder_of(&self, cgroup: &str) -> Option<Utf8PathBuf> {
+        let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let inside = Utf8Path::new(path).strip_prefix(&self.root).ok()?;
+        Some(if inside.as_str().is_empty() { self.point.clone() } else { self.point.join(inside) })
+    }
+}
+
+/// Undoes the octal escapes that the kernel writes for blanks and backslashes.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+34 31 0:31 / /sys/fs/cgroup/cpuset rw,relatime - cgroup cgroup rw,cpuset
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw
+";
+
+    #[test]
+    fn on_a_hybrid_machine_the_v2_hierarchy_is_taken_and_the_others_are_not() {
+        let mount = Mount::find(HYBRID).unwrap();
+        assert_eq!(mount, Mount { root: "/".into(), point: "/sys/fs/cgroup/unified".into() });
+        let own = "9:name=systemd:/a\n1:cpu:/b\n0::/system.slice/agentd.service\n";
+        assert_eq!(mount.folder_of(own).unwrap(), "/sys/fs/cgroup/unified/system.slice/agentd.service");
+        assert_eq!(mount.folder_of("0::/\n").unwrap(), "/sys/fs/cgroup/unified");
+        assert_eq!(mount.folder_of("1:cpu:/b\n"), None);
+        assert_eq!(Mount::find("34 31 0:31 / /sys/fs/cgroup rw - cgroup cgroup rw,cpuset\n"), None);
+    }
+
+    #[test]
+    fn a_container_sees_only_what_is_below_its_mount() {
+        let mount = Mount::find("5 4 0:3 /docker/abc /sys/fs/cg\\040v2 ro - cgroup2 cgroup rw\n").unwrap();
+        assert_eq!(mount.folder_of("0::/docker/abc/x\n").unwrap(), "/sys/fs/cg v2/x");
+        assert_eq!(mount.folder_of("0::/docker/other\n"), None);
+    }
+
+    #[test]
+    fn an_instance_name_cannot_lead_elsewhere() {
+        for bad in ["", "../x", "a/b", "a b"] {
+            assert!(matches!(Cgroups::open(bad), Err(NoCgroups::Instance(_))), "{bad:?}");
+        }
+    }
+}

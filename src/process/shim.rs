@@ -1,0 +1,253 @@
+//! `agentd exec`: the process that becomes a worker's program.
+//!
+//! The supervisor starts it with one end of a socket as standard input, on which the descriptors and the plan already
+//! wait. It prepares itself step by step and then executes the program; nothing of it remains. It is single-threaded
+//! and starts neither runtime nor logging, because its time is part of every start.
+//!
+//! Happy path: plan, session, cgroup, signals, directory, descriptors, program, limits, `execve`. Limits come last, so
+//! that a tight one hinders the program and not us. The socket closes with `execve`, and that is the success.
+//!
+//! Unhappy: any step that fails is told over the socket with its [`Stage`], and the process ends with 126 or 127. If
+//! the supervisor has died by then, the program is started all the same: its successor finds it by its environment.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::process::ExitCode;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use nix::unistd::execve;
+use rustix::cmsg_space;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use rustix::process::{Rlimit, chdir, getpid, setrlimit, setsid, umask};
+
+use super::plan::{ExecPlan, Limit, ShimWord, Stage, StageFailure, fd_variable};
+use super::{program, sys};
+
+/// Most descriptors that the kernel passes in one message.
+pub(super) const DESCRIPTORS_MAX: usize = 253;
+/// Number of the first descriptor that is passed on beside the standard streams, by systemd's convention.
+pub const LISTEN_FDS_START: RawFd = 3;
+
+/// What came over the socket.
+struct Parcel {
+    plan: ExecPlan,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    listeners: Vec<OwnedFd>,
+    /// The socket itself, out of the way of the numbers to be filled, and closed by `execve`.
+    report: OwnedFd,
+}
+
+/// The entry of `agentd exec`. Returns only when the program could not be executed, after having told so.
+#[must_use]
+pub fn run() -> ExitCode {
+    let failure = match unpack() {
+        Ok(parcel) => match parcel.become_program() {
+            Err(failure) => failure,
+        },
+        Err(failure) => tell(io::stdin().as_fd(), failure),
+    };
+    ExitCode::from(failure.exit_code())
+}
+
+/// Sends `failure` to the supervisor, or to standard error where there is none.
+fn tell(report: BorrowedFd<'_>, failure: StageFailure) -> StageFailure {
+    if say(report, &ShimWord::Failed(failure.clone())).is_err() {
+        eprintln!("agentd exec: {failure} (this command is for agentd itself to start)");
+    }
+    failure
+}
+
+fn say(report: BorrowedFd<'_>, word: &ShimWord) -> Result<(), Errno> {
+    let bytes = serde_json::to_vec(word).map_err(|_| Errno::INVAL)?;
+    send(report, &bytes, SendFlags::NOSIGNAL).map(drop)
+}
+
+fn unpack() -> Result<Parcel, StageFailure> {
+    let refused = |errno| StageFailure::refused(Stage::ReadingPlan, errno);
+    let broken = |detail: String| StageFailure::explained(Stage::ReadingPlan, None, detail);
+    let mut received = receive_descriptors().map_err(refused)?.into_iter();
+    let (Some(plan), Some(stdout), Some(stderr)) = (received.next(), received.next(), received.next()) else {
+        return Err(broken("fewer descriptors came than belong to a plan".to_owned()));
+    };
+    let listeners: Vec<OwnedFd> = received.collect();
+    let mut text = Vec::new();
+    fs::File::from(plan).read_to_end(&mut text).map_err(|source| broken(source.to_string()))?;
+    let plan: ExecPlan = serde_json::from_slice(&text).map_err(|source| broken(source.to_string()))?;
+    if plan.listen_names.len() != listeners.len() {
+        let (names, came) = (plan.listen_names.len(), listeners.len());
+        return Err(broken(format!("{came} listeners came for {names} names")));
+    }
+    let report = fcntl_dupfd_cloexec(io::stdin(), first_free(&listeners)).map_err(refused)?;
+    Ok(Parcel { plan, stdout, stderr, listeners, report })
+}
+
+/// The one message of the supervisor: the plan's file, standard output, standard error, listeners.
+fn receive_descriptors() -> Result<Vec<OwnedFd>, Errno> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0_u8; 1];
+    recvmsg(io::stdin(), &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut received = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            received.extend(descriptors);
+        }
+    }
+    Ok(received)
+}
+
+/// The first number that no descriptor of the program is to have.
+fn first_free(listeners: &[OwnedFd]) -> RawFd {
+    LISTEN_FDS_START + RawFd::try_from(listeners.len()).expect("a message carries at most 253 descriptors")
+}
+
+impl Parcel {
+    fn become_program(self) -> Result<Infallible, StageFailure> {
+        let Self { plan, stdout, stderr, listeners, report } = self;
+        let report_to = report.as_fd();
+        prepare(&plan, [stdout, stderr], listeners)
+            .and_then(|ready| ready.execute(report_to))
+            .map_err(|failure| tell(report_to, failure))
+    }
+}
+
+/// All that `execve` needs, made before the limits are in force.
+struct Ready<'a> {
+    file: Utf8PathBuf,
+    path: CString,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    limits: &'a [(Limit, u64)],
+}
+
+fn prepare(plan: &ExecPlan, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> Result<Ready<'_>, StageFailure> {
+    let refused = |stage: Stage| |errno| StageFailure::refused(stage, errno);
+    setsid().map_err(refused(Stage::MakingSession))?;
+    if let Some(cgroup) = &plan.cgroup {
+        enter(cgroup)?;
+    }
+    sys::reset_signals();
+    umask(Mode::from_raw_mode(plan.umask));
+    chdir(plan.cwd.as_str()).map_err(refused(Stage::ChangingDirectory(plan.cwd.clone())))?;
+    place(streams, listeners).map_err(refused(Stage::PlacingDescriptors))?;
+
+    let command = plan.argv.first().map_or("", String::as_str);
+    let path = plan.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str());
+    let file = program::find(command, path)?;
+    let argv = plan.argv.iter().map(|text| without_nul(text.clone())).collect::<Result<_, _>>()?;
+    let env = environment(plan).into_iter().map(without_nul).collect::<Result<_, _>>()?;
+    Ok(Ready { path: without_nul(file.to_string())?, file, argv, env, limits: &plan.limits })
+}
+
+fn enter(cgroup: &Utf8Path) -> Result<(), StageFailure> {
+    fs::write(cgroup.join("cgroup.procs"), "0").map_err(|source| match Errno::from_io_error(&source) {
+        Some(errno) => StageFailure::refused(Stage::EnteringCgroup(cgroup.to_owned()), errno),
+        None => StageFailure::explained(Stage::EnteringCgroup(cgroup.to_owned()), None, source.to_string()),
+    })
+}
+
+/// Puts an empty standard input, the two streams and the listeners at 0, 1, 2 and from 3 on, and has `execve` close
+/// whatever else is open.
+fn place(streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> Result<(), Errno> {
+    let first_free = first_free(&listeners);
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // Two passes: a descriptor may have come at a number that another one is to have.
+    let lifted = std::iter::once(null)
+        .chain(streams)
+        .chain(listeners)
+        .map(|fd| if fd.as_raw_fd() < first_free { fcntl_dupfd_cloexec(&fd, first_free) } else { Ok(fd) })
+        .collect::<Result<Vec<OwnedFd>, Errno>>()?;
+    for (number, fd) in (0..).zip(&lifted) {
+        sys::place_descriptor(fd.as_fd(), number).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::BADF))?;
+    }
+    sys::close_on_exec_from(first_free).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))
+}
+
+/// The plan's environment, and what tells the program about its listeners.
+fn environment(plan: &ExecPlan) -> Vec<String> {
+    let mut ours = Vec::new();
+    if !plan.listen_names.is_empty() {
+        ours.push(("LISTEN_FDS".to_owned(), plan.listen_names.len().to_string()));
+        ours.push(("LISTEN_FDNAMES".to_owned(), plan.listen_names.join(":")));
+        if plan.listen_pid {
+            ours.push(("LISTEN_PID".to_owned(), getpid().as_raw_nonzero().to_string()));
+        }
+    }
+    for (number, name) in (LISTEN_FDS_START..).zip(&plan.listen_names) {
+        let variable = fd_variable(name);
+        // Two slots of one name (a socket and what was stored beside it): the first is the one meant.
+        if !ours.iter().any(|(known, _)| *known == variable) {
+            ours.push((variable, number.to_string()));
+        }
+    }
+    let is_ours =
+        |name: &str| matches!(name, "LISTEN_FDS" | "LISTEN_FDNAMES" | "LISTEN_PID") || name.starts_with("AGENTD_FD_");
+    let given = plan.env.iter().filter(|(name, _)| !is_ours(name)).map(|(name, value)| format!("{name}={value}"));
+    given.chain(ours.iter().map(|(name, value)| format!("{name}={value}"))).collect()
+}
+
+fn without_nul(text: String) -> Result<CString, StageFailure> {
+    CString::new(text).map_err(|e| {
+        let text = String::from_utf8_lossy(&e.into_vec()).escape_debug().take(64).collect::<String>();
+        StageFailure::explained(Stage::ReadingPlan, None, format!("\"{text}\" holds a zero byte"))
+    })
+}
+
+impl Ready<'_> {
+    fn execute(self, report: BorrowedFd<'_>) -> Result<Infallible, StageFailure> {
+        for &(limit, value) in self.limits {
+            let value = (value != u64::MAX).then_some(value);
+            setrlimit(limit.resource(), Rlimit { current: value, maximum: value }).map_err(|errno| {
+                let wanted = value.map_or("unlimited".to_owned(), |v| v.to_string());
+                let StageFailure { stage, errno, detail } = StageFailure::refused(Stage::SettingLimit(limit), errno);
+                StageFailure { stage, errno, detail: format!("{wanted}: {detail}") }
+            })?;
+        }
+        // The supervisor may be gone, which is no reason to not start.
+        let _ = say(report, &ShimWord::Executing);
+        execve(&self.path, &self.argv, &self.env)
+            .map_err(|errno| program::exec_failure(&self.file, Errno::from_raw_os_error(errno as i32)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_are_announced_by_systemds_variables_and_ours_and_stale_ones_do_not_pass() {
+        let plan = ExecPlan {
+            argv: vec!["x".into()],
+            cwd: "/".into(),
+            env: vec![
+                ("A".into(), "1".into()),
+                ("LISTEN_PID".into(), "1".into()),
+                ("AGENTD_FD_OLD".into(), "9".into()),
+            ],
+            umask: 0o022,
+            limits: vec![],
+            cgroup: None,
+            listen_names: vec!["http".into(), "state".into(), "http".into()],
+            listen_pid: false,
+        };
+        let expected =
+            ["A=1", "LISTEN_FDS=3", "LISTEN_FDNAMES=http:state:http", "AGENTD_FD_HTTP=3", "AGENTD_FD_STATE=4"];
+        assert_eq!(environment(&plan), expected);
+        let told = environment(&ExecPlan { listen_pid: true, ..plan.clone() });
+        assert!(told.contains(&format!("LISTEN_PID={}", std::process::id())));
+        assert_eq!(environment(&ExecPlan { listen_names: vec![], ..plan }), ["A=1"]);
+    }
+
+    #[test]
+    fn a_zero_byte_is_refused_with_the_text_that_holds_it() {
+        let failure = without_nul("a\0b".to_owned()).unwrap_err();
+        assert_eq!(failure.to_string(), r#"reading the plan: "a\0b" holds a zero byte"#);
+    }
+}

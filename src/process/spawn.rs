@@ -1,0 +1,232 @@
+//! Starting a process, as the supervisor sees it.
+//!
+//! Owns the supervisor's half of the shim: sending the plan, starting `agentd exec`, hearing how it went. Knows nothing
+//! of what the program does afterwards; its end comes through the [reaper](super::reaper).
+//!
+//! Happy path: the plan goes to a memfd (an environment may be larger than a socket's buffer), the descriptors go into
+//! a socket pair, and only then the shim is started with the other end as its standard input, so it never waits for
+//! us. Plain [`Command`] without hooks takes the `posix_spawn` path, whose cost does not grow with our memory.
+//!
+//! Unhappy: [`spawn`] fails before there is a process, or kills it. Later failures are the shim's, told by
+//! [`Report::outcome`]; the process then also ends by itself and is reaped as any other.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use agentd_core::id::Pid;
+use camino::{Utf8Path, Utf8PathBuf};
+use rustix::cmsg_space;
+use rustix::fs::{MemfdFlags, Mode, OFlags, SeekFrom, memfd_create, seek};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
+    sendmsg, socketpair,
+};
+use rustix::process::{PidfdFlags, Signal, kill_process, pidfd_open};
+use thiserror::Error;
+
+use super::plan::{ExecPlan, ShimWord, Stage, StageFailure};
+use super::shim::DESCRIPTORS_MAX;
+use super::sys::ReadableFd;
+use super::{INSTANCE_VARIABLE, LAUNCH_VARIABLE};
+
+/// Descriptors beside the listeners in the message to the shim: the plan, standard output, standard error.
+const FIXED_DESCRIPTORS: usize = 3;
+/// Longest word of the shim that is read, in bytes; its longest holds two paths.
+const WORD_MAX: usize = 16 * 1024;
+
+/// Starts processes through the shim of one binary, even when its file was replaced or removed meanwhile.
+#[derive(Debug)]
+pub struct Launcher {
+    /// Holds the binary, whatever happens to its name.
+    _binary: OwnedFd,
+    /// The way to `_binary` for a process that has a copy of our descriptors, as a child has until it executes.
+    shim: Utf8PathBuf,
+}
+
+impl Launcher {
+    /// A launcher that uses the binary this process runs. Make it once, at start.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted or descriptors are used up.
+    pub fn of_this_binary() -> io::Result<Self> {
+        Self::of_binary_at(Utf8Path::new("/proc/self/exe"))
+    }
+
+    /// A launcher that uses the agentd binary at `path`; for tests, which are no agentd themselves.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn of_binary_at(path: &Utf8Path) -> io::Result<Self> {
+        let binary = rustix::fs::open(path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let shim = format!("/proc/self/fd/{}", binary.as_raw_fd()).into();
+        Ok(Self { _binary: binary, shim })
+    }
+}
+
+/// The descriptors that a program is started with. They stay open here; the program gets copies.
+#[derive(Debug)]
+pub struct SpawnFds<'fd> {
+    /// Its standard output.
+    pub stdout: BorrowedFd<'fd>,
+    /// Its standard error.
+    pub stderr: BorrowedFd<'fd>,
+    /// Descriptors from 3 on: listeners, then stored ones; as many as [`ExecPlan::listen_names`].
+    pub listeners: Vec<BorrowedFd<'fd>>,
+}
+
+/// A process that was started and is about to become its program.
+#[derive(Debug)]
+pub struct Child {
+    /// Its id, which is the program's, its session's and its process group's.
+    pub pid: Pid,
+    /// A hold on this process that is no other's, whatever becomes of the number; readable once it has ended.
+    pub pidfd: OwnedFd,
+    /// How the start went, yet to be heard.
+    pub report: Report,
+}
+
+/// Why no process was started.
+#[derive(Debug, Error)]
+pub enum SpawnError {
+    /// The plan names more or fewer listeners than were given.
+    #[error("pass {given} descriptors under {named} names")]
+    Unnamed {
+        /// Descriptors given.
+        given: usize,
+        /// Names in the plan.
+        named: usize,
+    },
+    /// More listeners than one message carries.
+    #[error("pass {0} descriptors to a program, at most {max} can be", max = DESCRIPTORS_MAX - FIXED_DESCRIPTORS)]
+    TooManyDescriptors(usize),
+    /// The plan could not be put into a memfd.
+    #[error("write down the plan for the exec shim")]
+    Plan(#[source] io::Error),
+    /// No socket pair.
+    #[error("make a socket to the exec shim")]
+    Socket(#[source] io::Error),
+    /// The descriptors could not be sent.
+    #[error("send descriptors to the exec shim")]
+    Send(#[source] io::Error),
+    /// The shim itself could not be started.
+    #[error("start the exec shim {shim}")]
+    Start {
+        /// The path used for it.
+        shim: Utf8PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The process runs, but no hold on it could be had; it was killed.
+    #[error("open a pidfd for process {pid}")]
+    PidFd {
+        /// The process.
+        pid: Pid,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Starts a process that carries out `plan`. Does not wait for it: see [`Report::outcome`].
+///
+/// # Errors
+/// [`SpawnError`]; no process remains then, though one that was started and killed may still have to be reaped.
+pub fn spawn(launcher: &Launcher, plan: &ExecPlan, fds: &SpawnFds<'_>) -> Result<Child, SpawnError> {
+    let (given, named) = (fds.listeners.len(), plan.listen_names.len());
+    if given != named {
+        return Err(SpawnError::Unnamed { given, named });
+    }
+    if given > DESCRIPTORS_MAX - FIXED_DESCRIPTORS {
+        return Err(SpawnError::TooManyDescriptors(given));
+    }
+    let written = write_plan(plan).map_err(SpawnError::Plan)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .map_err(|errno| SpawnError::Socket(errno.into()))?;
+    send_descriptors(&ours, &written, fds).map_err(|errno| SpawnError::Send(errno.into()))?;
+    let pid = start_shim(launcher, plan, theirs)?;
+    // Our own child that nobody has reaped yet: the number cannot have become another's.
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Child { pid: super::our_pid(pid), pidfd, report: Report(ours) }),
+        Err(errno) => {
+            let _ = kill_process(pid, Signal::KILL);
+            Err(SpawnError::PidFd { pid: super::our_pid(pid), source: errno.into() })
+        }
+    }
+}
+
+fn write_plan(plan: &ExecPlan) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("agentd-plan", MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(plan)?)?;
+    // The position is shared with the shim's copy.
+    seek(&file, SeekFrom::Start(0))?;
+    Ok(file.into())
+}
+
+fn send_descriptors(socket: &OwnedFd, plan: &OwnedFd, fds: &SpawnFds<'_>) -> Result<(), Errno> {
+    let mut all = vec![plan.as_fd(), fds.stdout, fds.stderr];
+    all.extend(&fds.listeners);
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&all)), "the space holds as many as spawn() lets pass");
+    // Descriptors travel only with at least one byte.
+    sendmsg(socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+}
+
+fn start_shim(launcher: &Launcher, plan: &ExecPlan, socket: OwnedFd) -> Result<rustix::process::Pid, SpawnError> {
+    let mut command = Command::new(&launcher.shim);
+    command.arg0("agentd").arg("exec").env_clear().stdin(socket);
+    // A successor that looks for processes nobody recorded finds it by this, from its first moment on.
+    for (name, value) in plan.env.iter().filter(|(name, _)| name == INSTANCE_VARIABLE || name == LAUNCH_VARIABLE) {
+        command.env(name, value);
+    }
+    let child = command.spawn().map_err(|source| SpawnError::Start { shim: launcher.shim.clone(), source })?;
+    Ok(rustix::process::Pid::from_child(&child))
+}
+
+/// The supervisor's end of the socket to a shim.
+#[derive(Debug)]
+pub struct Report(OwnedFd);
+
+impl Report {
+    /// Waits until the process has become its program, or could not. Well under a millisecond usually; a program on a
+    /// slow file system may take as long as that takes, so give it a deadline where that matters.
+    ///
+    /// A success means that `execve` was called and not refused. A process that was killed in the very moment
+    /// before it counts as well; its end is reaped like any other's.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub async fn outcome(self) -> Result<(), StageFailure> {
+        let broken = |source: io::Error| {
+            let errno = Errno::from_io_error(&source);
+            StageFailure::explained(Stage::ReadingPlan, errno, format!("its report cannot be heard: {source}"))
+        };
+        let socket = ReadableFd::register(self.0).map_err(broken)?;
+        let mut executing = false;
+        let mut word = vec![0_u8; WORD_MAX];
+        loop {
+            let heard = socket.read_with(|fd| Ok(recv(fd, word.as_mut_slice(), RecvFlags::DONTWAIT)?.0)).await;
+            match heard {
+                Ok(0) if executing => return Ok(()),
+                Ok(0) => return Err(ended_early()),
+                Ok(length) => match serde_json::from_slice(&word[..length]) {
+                    Ok(ShimWord::Executing) => executing = true,
+                    Ok(ShimWord::Failed(failure)) => return Err(failure),
+                    Err(source) => return Err(broken(source.into())),
+                },
+                // The other end closed with our message unread in it.
+                Err(source) if source.kind() == io::ErrorKind::ConnectionReset => return Err(ended_early()),
+                Err(source) => return Err(broken(source)),
+            }
+        }
+    }
+}
+
+fn ended_early() -> StageFailure {
+    StageFailure::explained(Stage::ReadingPlan, None, "the process ended before it had carried out its plan")
+}

@@ -1,0 +1,218 @@
+//! What the kernel says about single processes and about all of them, read from `/proc`.
+//!
+//! Owns the parsing and nothing else. A process may be gone at any moment: every reading is optional, and none means
+//! "not there, or not ours to see". Costs about 10 µs a process; [`ProcessTable::read`] visits every process of the
+//! machine and is for where there is no cheaper way.
+
+use std::io;
+use std::str::FromStr;
+
+use agentd_core::id::Pid;
+use nix::sys::signal::Signal;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
+use serde::{Deserialize, Serialize};
+
+/// Longest line of `/proc/PID/stat`: 52 fields of at most 20 digits, and a name of 64 bytes.
+const STAT_MAX: usize = 1280;
+/// Directories and files of `/proc` are opened so.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
+
+/// When a process started, in clock ticks since boot. Together with its id this names one process of this boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StartTime(pub u64);
+
+/// One process as `/proc/PID/stat` has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Its id.
+    pub pid: Pid,
+    /// Whether it has ended and waits to be reaped.
+    pub is_zombie: bool,
+    /// Its parent; zero for the first process and for one whose parent is outside our view.
+    pub parent: Pid,
+    /// Its process group.
+    pub group: Pid,
+    /// Its session.
+    pub session: Pid,
+    /// Processor time, its own and that of children it has reaped, in clock ticks.
+    pub cpu_ticks: u64,
+    /// When it started.
+    pub started: StartTime,
+    /// Memory in use, in pages. The kernel counts it in batches, so it may be some dozens of pages off.
+    pub resident_pages: u64,
+}
+
+impl Stat {
+    /// What `/proc` says of `pid` now.
+    #[must_use]
+    pub fn of(pid: Pid) -> Option<Self> {
+        let mut buffer = [0; STAT_MAX];
+        Self::parse(read_into(CWD, format!("/proc/{pid}/stat"), &mut buffer)?)
+    }
+
+    fn parse(line: &[u8]) -> Option<Self> {
+        // The name stands in parentheses and may hold any byte, closing parentheses included.
+        let name_end = line.iter().rposition(|&b| b == b')')?;
+        let pid = line.split(|&b| b == b' ').next()?;
+        let pid = Pid(field(std::str::from_utf8(pid).ok())?);
+        let mut fields = [""; 52];
+        let tail = std::str::from_utf8(&line[name_end + 1..]).ok()?;
+        fields.iter_mut().zip(tail.split_ascii_whitespace()).for_each(|(field, text)| *field = text);
+        // Numbered as in proc(5), where the state is the third.
+        let text = |number: usize| fields.get(number - 3).copied().filter(|text| !text.is_empty());
+        Some(Self {
+            pid,
+            is_zombie: matches!(text(3)?, "Z" | "X" | "x"),
+            parent: Pid(field(text(4))?),
+            group: Pid(field(text(5))?),
+            session: Pid(field(text(6))?),
+            cpu_ticks: [14, 15, 16, 17].into_iter().map(|n| field::<u64>(text(n)).unwrap_or(0)).sum(),
+            started: StartTime(field(text(22))?),
+            resident_pages: field(text(24))?,
+        })
+    }
+}
+
+fn field<T: FromStr>(text: Option<&str>) -> Option<T> {
+    text?.parse().ok()
+}
+
+/// When `pid` started.
+#[must_use]
+pub fn start_time(pid: Pid) -> Option<StartTime> {
+    Some(Stat::of(pid)?.started)
+}
+
+/// Whether `pid` is still the process that started at `started`, ended and unreaped included.
+#[must_use]
+pub fn is_same(pid: Pid, started: StartTime) -> bool {
+    start_time(pid) == Some(started)
+}
+
+/// Whether `pid` has a handler of its own for `signal`, so that the signal asks it instead of ending it.
+#[must_use]
+pub fn catches(pid: Pid, signal: Signal) -> Option<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    caught(&status, signal as i32)
+}
+
+fn caught(status: &str, signal: i32) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask >> (signal - 1) & 1 == 1)
+}
+
+/// The value of the variable `name` in the environment that `pid` was started with.
+#[must_use]
+pub fn variable(pid: Pid, name: &str) -> Option<String> {
+    let environment = environment(pid)?;
+    value(&environment, name).map(str::to_owned)
+}
+
+/// The environment that `pid` was started with, its variables separated by zero bytes. Only for processes of our own
+/// user, unless we are root.
+pub(super) fn environment(pid: Pid) -> Option<Vec<u8>> {
+    std::fs::read(format!("/proc/{pid}/environ")).ok()
+}
+
+pub(super) fn value<'e>(environment: &'e [u8], name: &str) -> Option<&'e str> {
+    let found =
+        environment.split(|&b| b == 0).find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    std::str::from_utf8(found?).ok()
+}
+
+/// All processes of the machine that we may see, at about one moment.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessTable {
+    /// In no particular order.
+    pub processes: Vec<Stat>,
+}
+
+impl ProcessTable {
+    /// Reads the table. Not a snapshot: processes that start or end meanwhile may be missing or stale.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be listed, as when descriptors are used up.
+    pub fn read() -> io::Result<Self> {
+        let proc: OwnedFd = openat(CWD, "/proc", READ | OFlags::DIRECTORY, Mode::empty())?;
+        let mut processes = Vec::new();
+        let mut buffer = [0; STAT_MAX];
+        for entry in Dir::read_from(&proc)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if !name.iter().all(u8::is_ascii_digit) {
+                continue;
+            }
+            let path = [name, b"/stat"].concat();
+            let line = read_into(proc.as_fd(), path.as_slice(), &mut buffer);
+            processes.extend(line.and_then(Stat::parse));
+        }
+        Ok(Self { processes })
+    }
+}
+
+/// One read of a file of `/proc` that fits `buffer`, without allocating.
+fn read_into<'b>(at: BorrowedFd<'_>, path: impl rustix::path::Arg, buffer: &'b mut [u8; STAT_MAX]) -> Option<&'b [u8]> {
+    let file = openat(at, path, READ, Mode::empty()).ok()?;
+    let length = rustix::io::read(&file, buffer.as_mut_slice()).ok()?;
+    Some(&buffer[..length])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "4242 (a) b) R (ä) S 7 4242 4000 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 987654 1000000 321 18446744073709551615\n";
+
+    #[test]
+    fn a_name_with_parentheses_and_states_in_it_confuses_nothing() {
+        let stat = Stat::parse(LINE.as_bytes()).unwrap();
+        let expected = Stat {
+            pid: Pid(4242),
+            is_zombie: false,
+            parent: Pid(7),
+            group: Pid(4242),
+            session: Pid(4000),
+            cpu_ticks: 100,
+            started: StartTime(987_654),
+            resident_pages: 321,
+        };
+        assert_eq!(stat, expected);
+        assert_eq!(Stat::parse(b""), None);
+        assert_eq!(Stat::parse(b"1 (x"), None);
+        assert_eq!(Stat::parse(b"1 (x) S 1"), None);
+    }
+
+    #[test]
+    fn this_process_is_itself_and_is_in_the_table() {
+        let me = Pid(std::process::id());
+        let started = start_time(me).unwrap();
+        assert!(is_same(me, started));
+        assert!(!is_same(me, StartTime(started.0 + 1)));
+        assert!(ProcessTable::read().unwrap().processes.iter().any(|p| p.pid == me && p.started == started));
+    }
+
+    #[test]
+    fn a_process_that_does_not_exist_has_no_start_time() {
+        assert_eq!(start_time(Pid(u32::MAX)), None);
+    }
+
+    #[test]
+    fn caught_signals_are_bits_counted_from_one() {
+        let status = "Name:\tx\nSigCgt:\t0000000000004001\nThreads:\t1\n";
+        assert_eq!(caught(status, 1), Some(true));
+        assert_eq!(caught(status, 15), Some(true));
+        assert_eq!(caught(status, 2), Some(false));
+        assert_eq!(caught("Name:\tx\n", 1), None);
+    }
+
+    #[test]
+    fn a_variable_is_found_by_its_whole_name() {
+        let environment = b"AGENTD_LAUNCH_X=1\0AGENTD_LAUNCH=23\0PATH=/bin\0";
+        assert_eq!(value(environment, "AGENTD_LAUNCH"), Some("23"));
+        assert_eq!(value(environment, "PATH"), Some("/bin"));
+        assert_eq!(value(environment, "LAUNCH"), None);
+    }
+}

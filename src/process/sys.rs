@@ -1,0 +1,251 @@
+//! The only unsafe code of the project: system calls that the safe wrappers we use do not have, or have only with
+//! conditions that the caller must keep.
+//!
+//! Owns no state. Each function is as small as its system call and says why its use is sound. What nix and rustix
+//! offer safely is called from where it is needed, not wrapped here again.
+#![expect(unsafe_code, reason = "the one module that may hold it; see the module head")]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr;
+
+use agentd_core::time::Moment;
+use nix::libc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// One instruction of a classic BPF program, laid out as the kernel's `struct sock_filter`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SockFilter {
+    /// Operation, addressing mode and size.
+    pub code: u16,
+    /// Instructions to skip when a jump's condition holds.
+    pub jt: u8,
+    /// Instructions to skip when it does not.
+    pub jf: u8,
+    /// The operand.
+    pub k: u32,
+}
+
+/// Longest TCP_INFO answer asked for, in bytes; the kernel of 6.18 gives 280 of them.
+const TCP_INFO_MAX: usize = 512;
+
+/// Makes `prog` choose among the sockets of the reuseport group that `fd` is a member of. Replaces the program before.
+///
+/// # Errors
+/// `InvalidInput` for a program longer than the kernel's length field can say; else what `setsockopt` refused, as for
+/// a program that does not verify or a socket that is in no group.
+pub fn attach_reuseport_cbpf(fd: BorrowedFd<'_>, prog: &[SockFilter]) -> io::Result<()> {
+    let len = u16::try_from(prog.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // The kernel only reads through the pointer, though its type is mutable.
+    let program = libc::sock_fprog { len, filter: prog.as_ptr().cast_mut().cast() };
+    let size = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: `program` lives until the call returns and its pointer is valid for `len` instructions, whose layout
+    // `repr(C)` makes that of `sock_filter`. The kernel copies them before it returns.
+    let refused = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            ptr::from_ref(&program).cast(),
+            size,
+        )
+    };
+    checked(refused)
+}
+
+/// The kernel's `struct tcp_info` of a TCP socket, as many bytes of it as this kernel knows.
+///
+/// # Errors
+/// What `getsockopt` refused, as for a socket that is not TCP.
+pub fn tcp_info_bytes(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let mut info = vec![0_u8; TCP_INFO_MAX];
+    let mut len = TCP_INFO_MAX as libc::socklen_t;
+    // SAFETY: `info` is writable for the `len` bytes announced, and both outlive the call.
+    let refused = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            ptr::from_mut(&mut len),
+        )
+    };
+    checked(refused)?;
+    info.truncate(len as usize);
+    Ok(info)
+}
+
+/// Now, on the clock that counts suspend (`CLOCK_BOOTTIME`).
+#[must_use]
+pub fn boottime() -> Moment {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid place for the answer. The call cannot fail for this clock, and zero would remain.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+    Moment::from_micros(seconds * 1_000_000 + nanos / 1_000)
+}
+
+/// Size of a memory page, in bytes.
+#[must_use]
+pub fn page_size() -> u64 {
+    // SAFETY: only reads a constant of the process.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(4096)
+}
+
+/// Clock ticks a second, the unit of times in `/proc`.
+#[must_use]
+pub fn ticks_per_second() -> u64 {
+    // SAFETY: only reads a constant of the process.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(ticks).ok().filter(|&ticks| ticks > 0).unwrap_or(100)
+}
+
+/// Makes descriptor `number` a copy of `fd` that programs inherit; what `number` was before is closed.
+///
+/// For the shim, whose own descriptors are all above the numbers it fills: anywhere else this pulls a descriptor from
+/// under its owner.
+///
+/// # Errors
+/// What `dup2` refused, as for a number beyond the limit on open files.
+pub(super) fn place_descriptor(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: no memory is involved. That nothing in this process owns `number` is the shim's to keep, which has
+    // moved all it holds out of the way first; a failure to do so could close a descriptor, not corrupt memory.
+    let placed = unsafe { libc::dup2(fd.as_raw_fd(), number) };
+    if placed == number { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets `exec` close every descriptor from `first` on.
+///
+/// # Errors
+/// What `close_range` refused: nothing, on a kernel from 5.11 on.
+pub(super) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    let first = libc::c_uint::try_from(first).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: no memory is involved, and with this flag nothing is closed now. Called as a system call because C
+    // libraries older than the kernel lack the wrapper.
+    let refused = unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint)
+    };
+    if refused == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives every signal its default action and blocks none, as a program expects that is started afresh.
+pub(super) fn reset_signals() {
+    // Larger than the kernel's `struct sigaction` on any architecture; all zeroes mean SIG_DFL without flags.
+    let default = [0_u64; 8];
+    let mask_size = 8_usize;
+    // As the kernel counts them. Two of them the C library keeps for itself and refuses to touch, though they may well
+    // have come to us ignored: hence the system call.
+    for signal in 1..=64 {
+        // SAFETY: the kernel only reads `default`, which is large enough, and the action runs no code of ours. What
+        // cannot be changed (SIGKILL, SIGSTOP) is refused and needs no change.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), mask_size) };
+    }
+    // SAFETY: the set is initialised by `sigemptyset` before it is read, and lives across the call.
+    unsafe {
+        let mut none = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
+
+/// Whether both descriptors stand for one open file, and not only for one file opened twice. `None` where the kernel
+/// does not tell (built without `kcmp`, or forbidden by a sandbox).
+#[must_use]
+pub fn is_same_open_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Option<bool> {
+    const KCMP_FILE: libc::c_int = 0;
+    let me = std::process::id();
+    // SAFETY: no memory is involved; the kernel compares two entries of our own descriptor table.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, me, me, KCMP_FILE, one.as_raw_fd(), other.as_raw_fd()) };
+    (order >= 0).then_some(order == 0)
+}
+
+/// A descriptor of ours that the runtime watches for being readable.
+///
+/// It gives the descriptor out by shared reference only: nothing can be put in its place, which is what makes
+/// registering it sound.
+#[derive(Debug)]
+pub struct ReadableFd(AsyncFd<OwnedFd>);
+
+impl ReadableFd {
+    /// Takes `fd`, which has to be non-blocking if it is read from, and has the current runtime watch it.
+    ///
+    /// # Errors
+    /// What `epoll_ctl` refused, as for a regular file.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with its I/O driver on.
+    pub fn register(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: an `OwnedFd` is open and its number the same for as long as it lives; it is moved into the result,
+        // which never hands it out by mutable reference nor lets it be taken out or replaced.
+        let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        watched.map(Self).map_err(|refused| refused.into_parts().1)
+    }
+
+    /// Waits until `read` answers something else than `WouldBlock`, called whenever there may be something to read.
+    /// May be dropped at any time: nothing was read then.
+    ///
+    /// # Errors
+    /// What `read` answers.
+    pub async fn read_with<T>(&self, mut read: impl FnMut(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        self.0.async_io(Interest::READABLE, |fd| read(fd.as_fd())).await
+    }
+}
+
+impl AsFd for ReadableFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
+}
+
+fn checked(refused: libc::c_int) -> io::Result<()> {
+    if refused == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_tells_its_tcp_info_and_a_file_does_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(tcp_info_bytes(listener.as_fd()).unwrap().len() >= 28, "tcpi_unacked ends at byte 28");
+        let file = tempfile::tempfile().unwrap();
+        assert!(tcp_info_bytes(file.as_fd()).is_err());
+    }
+
+    #[test]
+    fn a_program_is_taken_by_a_reuseport_socket_and_an_invalid_one_refused() {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&any.into()).unwrap();
+        socket.listen(1).unwrap();
+        let always_first = [SockFilter { code: 0x06, jt: 0, jf: 0, k: 0 }];
+        attach_reuseport_cbpf(socket.as_fd(), &always_first).unwrap();
+        assert!(attach_reuseport_cbpf(socket.as_fd(), &[]).is_err());
+    }
+
+    #[test]
+    fn one_open_file_is_told_from_one_file_opened_twice() {
+        let named = tempfile::NamedTempFile::new().unwrap();
+        let again = named.reopen().unwrap();
+        let copy = named.as_file().try_clone().unwrap();
+        if let Some(same) = is_same_open_file(named.as_file().as_fd(), copy.as_fd()) {
+            assert!(same);
+            assert_eq!(is_same_open_file(named.as_file().as_fd(), again.as_fd()), Some(false));
+        }
+    }
+
+    #[test]
+    fn the_clock_counts_on() {
+        let earlier = boottime();
+        assert!(earlier.as_micros() > 0 && boottime() >= earlier);
+    }
+}

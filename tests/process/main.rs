@@ -1,0 +1,6 @@
+//! Starting real programs through the real shim, and ending them.
+
+mod bench;
+mod containment;
+mod spawning;
+mod stage;
