@@ -6,16 +6,21 @@
 //! | module | owns |
 //! |---|---|
 //! | [`config`] | the user's TOML, parsed once into typed values or refused with line and reason |
+//! | [`home`] | where an instance keeps its things, and the lock that makes it the only one there |
 //! | [`process`] | starting programs through the exec shim, their trees, their ends |
 //! | [`sockets`] | the listening sockets, their lanes and weights, the steered probe |
 //! | [`logs`] | what workers print, from FIFO to file and back |
 //! | [`notify`] | what workers say over `NOTIFY_SOCKET` |
+//! | [`store`] | what survives the supervisor |
+//! | [`control`], [`status`] | the two sockets that people and scripts talk to |
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod control;
 pub mod home;
 pub mod logs;
 pub mod notify;
 pub mod process;
 pub mod sockets;
+pub mod status;
 pub mod store;

@@ -1,0 +1,50 @@
+//! The control protocol: JSON-RPC 2.0, one object a line, on `control.sock`.
+//!
+//! # The happy path
+//! ```text
+//! client                                            daemon
+//!   {"id":1,"method":"hello",…}              ──►      {"id":1,"result":{"protocol":1,…}}
+//!   {"id":2,"method":"reload",… "wait":true} ──►      {"method":"accepted","params":{"call":2,"value":{…}}}
+//!                                                     {"method":"event","params":{"call":2,"value":{…}}}   any number
+//!                                                     {"method":"progress","params":{"call":2,"value":{…}}}
+//!                                                     {"id":2,"result":{"operations":[…],"results":[…]}}
+//! ```
+//! `hello` is not required, but it is the only way to learn early that the two sides do not understand each other.
+//! Calls may be sent before earlier ones are answered; answers come as they are ready, notices name their call.
+//!
+//! # The unhappy paths
+//! - A line that is no call, an unknown method, parameters that do not fit: an error, and the connection stays.
+//! - A line longer than [`frame::REQUEST_MAX`], or one that never ends: an error, then end of file.
+//! - A client that does not read: dropped. What it asked for goes on.
+//! - A client that goes away: the same. Nothing is half done because of it.
+//!
+//! [`request`] has what is asked, [`reply`] what is answered, [`error`] what is refused, [`message`] the envelopes.
+//!
+//! # Version history
+//! - protocol 1 (0.1.0): the first.
+//!
+//! [`frame::REQUEST_MAX`]: crate::frame::REQUEST_MAX
+
+pub mod error;
+pub mod message;
+pub mod reply;
+pub mod request;
+
+pub use error::{Diagnostic, ErrorData, ErrorKind, ErrorObject};
+pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMessageError};
+pub use reply::{
+    Accepted, AppDetails, Changed, ConnectionCounts, DaemonStop, DaemonView, HelloReply, ListenerView, LogFileView,
+    LogLine, LogsEnd, OperationKind, OperationResult, OperationState, OperationView, Progress, Reply, Role, Signalled,
+    SignalledWorker, TaskCounts,
+};
+pub use request::{
+    Command, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams, HelloParams, LogStream, LogsParams,
+    ReloadParams, Request, RestartParams, ScaleParams, SignalParams, StartParams, StartTarget, StatusParams,
+    StopParams,
+};
+
+/// The number in `hello`. It rises only when a method or field goes or changes its meaning.
+pub const PROTOCOL: u32 = 1;
+
+/// As the only name of a command: every app.
+pub const ALL: &str = "all";

@@ -1,0 +1,317 @@
+//! What a client may ask for: one type a method.
+//!
+//! [`Request`] is what a server matches on; [`Command`] ties each type to its reply, for clients.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::reply::{AppDetails, Changed, DaemonStop, DaemonView, HelloReply, LogsEnd, Signalled};
+use crate::status::StatusDocument;
+
+/// A method and its parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "method", content = "params", rename_all = "snake_case")]
+pub enum Request {
+    /// Who are you? Answered with [`HelloReply`].
+    Hello(HelloParams),
+    /// Start apps. Answered with [`Changed`].
+    Start(StartParams),
+    /// Drain and end the workers of apps, and keep the apps. Answered with [`Changed`].
+    Stop(StopParams),
+    /// Stop, then start: with a gap. Answered with [`Changed`].
+    Restart(RestartParams),
+    /// Stop apps and forget them. Answered with [`Changed`].
+    Delete(DeleteParams),
+    /// Want another number of workers. Answered with [`Changed`].
+    Scale(ScaleParams),
+    /// Send a signal to the main process of every worker. Answered with [`Signalled`].
+    Signal(SignalParams),
+    /// Replace workers by a new generation, without a gap. Answered with [`Changed`].
+    Reload(ReloadParams),
+    /// Answered with [`StatusDocument`].
+    Status(StatusParams),
+    /// Everything about one app. Answered with [`AppDetails`].
+    Describe(DescribeParams),
+    /// What workers printed: one `log` notice a line, then [`LogsEnd`].
+    Logs(LogsParams),
+    /// About the daemon itself. Answered with [`DaemonView`].
+    #[serde(rename = "daemon.status")]
+    DaemonStatus(DaemonStatusParams),
+    /// Drain and end every worker, then the daemon. Answered with [`DaemonStop`].
+    #[serde(rename = "daemon.stop")]
+    DaemonStop(DaemonStopParams),
+}
+
+impl Request {
+    /// Every method of this version.
+    pub const METHODS: [&str; 13] = [
+        "hello",
+        "start",
+        "stop",
+        "restart",
+        "delete",
+        "scale",
+        "signal",
+        "reload",
+        "status",
+        "describe",
+        "logs",
+        "daemon.status",
+        "daemon.stop",
+    ];
+
+    /// The method's name on the wire.
+    #[must_use]
+    pub const fn method(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "hello",
+            Self::Start(_) => "start",
+            Self::Stop(_) => "stop",
+            Self::Restart(_) => "restart",
+            Self::Delete(_) => "delete",
+            Self::Scale(_) => "scale",
+            Self::Signal(_) => "signal",
+            Self::Reload(_) => "reload",
+            Self::Status(_) => "status",
+            Self::Describe(_) => "describe",
+            Self::Logs(_) => "logs",
+            Self::DaemonStatus(_) => "daemon.status",
+            Self::DaemonStop(_) => "daemon.stop",
+        }
+    }
+
+    /// Whether it changes or touches anything. What does not may be asked by the role `view`.
+    #[must_use]
+    pub const fn operates(&self) -> bool {
+        match self {
+            Self::Hello(_) | Self::Status(_) | Self::Describe(_) | Self::Logs(_) | Self::DaemonStatus(_) => false,
+            Self::Start(_)
+            | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::Delete(_)
+            | Self::Scale(_)
+            | Self::Signal(_)
+            | Self::Reload(_)
+            | Self::DaemonStop(_) => true,
+        }
+    }
+}
+
+/// Parameters that know their reply, so that a client's call has one type.
+pub trait Command: Into<Request> {
+    /// What the daemon answers.
+    type Reply: DeserializeOwned;
+}
+
+macro_rules! commands {
+    ($($params:ident => $variant:ident -> $reply:ty;)*) => {$(
+        impl From<$params> for Request {
+            fn from(params: $params) -> Self {
+                Self::$variant(params)
+            }
+        }
+
+        impl Command for $params {
+            type Reply = $reply;
+        }
+    )*};
+}
+
+commands! {
+    HelloParams => Hello -> HelloReply;
+    StartParams => Start -> Changed;
+    StopParams => Stop -> Changed;
+    RestartParams => Restart -> Changed;
+    DeleteParams => Delete -> Changed;
+    ScaleParams => Scale -> Changed;
+    SignalParams => Signal -> Signalled;
+    ReloadParams => Reload -> Changed;
+    StatusParams => Status -> StatusDocument;
+    DescribeParams => Describe -> AppDetails;
+    LogsParams => Logs -> LogsEnd;
+    DaemonStatusParams => DaemonStatus -> DaemonView;
+    DaemonStopParams => DaemonStop -> DaemonStop;
+}
+
+/// Parameters of `hello`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HelloParams {
+    /// The newest control protocol that the client speaks.
+    pub protocol: u32,
+    /// The client's version, for the daemon's log.
+    pub version: String,
+}
+
+/// What to start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StartTarget {
+    /// Every app of a configuration file, or of a folder of them.
+    File {
+        /// Where it is; relative to the client's directory.
+        path: String,
+    },
+    /// One program, with no configuration file.
+    Script {
+        /// The program: a path relative to the client's directory, or a name to be found in the client's `PATH`.
+        script: String,
+        /// The app's name; derived from the program's when none is given.
+        #[serde(default)]
+        name: Option<String>,
+        /// How many workers; 1 when not given.
+        #[serde(default)]
+        workers: Option<u32>,
+        /// Addresses to listen on, each `[name=]address`.
+        #[serde(default)]
+        listen: Vec<String>,
+        /// Arguments of the program.
+        #[serde(default)]
+        args: Vec<String>,
+    },
+    /// Apps that the daemon knows and that are stopped.
+    Names {
+        /// Their names, or [`ALL`](super::ALL).
+        names: Vec<String>,
+    },
+}
+
+/// Parameters of `start`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StartParams {
+    /// What to start.
+    pub target: StartTarget,
+    /// The client's working directory, absolute.
+    pub cwd: String,
+    /// What an app started by hand inherits from the client: `PATH`, `VIRTUAL_ENV`, `HOME`, `LANG` and the like.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Answer when all of it is ready, or failed, instead of when it is accepted.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+macro_rules! by_names {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        pub struct $name {
+            /// Apps by name, or [`ALL`](super::ALL).
+            pub names: Vec<String>,
+            /// Answer when it has ended, instead of when it is accepted.
+            #[serde(default)]
+            pub wait: bool,
+        }
+    )*};
+}
+
+by_names! {
+    /// Parameters of `stop`.
+    StopParams;
+    /// Parameters of `restart`.
+    RestartParams;
+    /// Parameters of `delete`.
+    DeleteParams;
+    /// Parameters of `reload`.
+    ReloadParams;
+}
+
+/// Parameters of `scale`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ScaleParams {
+    /// The app.
+    pub name: String,
+    /// How many workers are wanted.
+    pub workers: u32,
+    /// Answer when it has ended, instead of when it is accepted.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+/// Parameters of `signal`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SignalParams {
+    /// Apps by name, or [`ALL`](super::ALL).
+    pub names: Vec<String>,
+    /// By name, with or without `SIG`, or by number: `HUP`, `SIGHUP`, `1`.
+    pub signal: String,
+}
+
+/// Parameters of `status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StatusParams {
+    /// Only these apps; every app when empty. A name that nobody has is an error.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+/// Parameters of `describe`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DescribeParams {
+    /// The app.
+    pub name: String,
+}
+
+/// Where a worker printed a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogStream {
+    /// Its standard output.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+    /// A stream newer than this reader.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// Parameters of `logs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogsParams {
+    /// Apps by name; every app when empty or [`ALL`](super::ALL).
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// Go on with new lines until the client closes.
+    #[serde(default)]
+    pub follow: bool,
+    /// How many of the last lines to begin with, for each app.
+    #[serde(default = "LogsParams::default_lines")]
+    pub lines: u32,
+    /// Only this stream; both when none.
+    #[serde(default)]
+    pub stream: Option<LogStream>,
+    /// Only lines printed at this time or later.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+}
+
+impl LogsParams {
+    /// Lines shown when the client does not say how many.
+    pub const DEFAULT_LINES: u32 = 20;
+
+    const fn default_lines() -> u32 {
+        Self::DEFAULT_LINES
+    }
+}
+
+impl Default for LogsParams {
+    fn default() -> Self {
+        Self { names: Vec::new(), follow: false, lines: Self::DEFAULT_LINES, stream: None, since: None }
+    }
+}
+
+/// Parameters of `daemon.status`: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DaemonStatusParams {}
+
+/// Parameters of `daemon.stop`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DaemonStopParams {
+    /// Answer when every worker has ended, instead of when it is accepted.
+    #[serde(default)]
+    pub wait: bool,
+}

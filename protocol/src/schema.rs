@@ -1,0 +1,123 @@
+//! JSON schemas of the wire types, for editors and for clients in other languages.
+//!
+//! What the daemon writes is described as it is written (fields with a default are always there), what it reads as
+//! it may be sent. `docs/reference/*.schema.json` are these, and a test keeps them so.
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use crate::control::{ErrorObject, Notice, Reply, Request, RequestId};
+use crate::events::Event;
+use crate::status::{StatusDocument, StatusError, StatusRequest};
+
+/// The status document.
+#[must_use]
+pub fn status() -> Value {
+    let mut written = written();
+    let document = written.root_schema_for::<StatusDocument>().to_value();
+    with_title(document, "agentd status document, schema 1")
+}
+
+/// One line of a watched `status.sock` after the first, and what a client may send there.
+#[must_use]
+pub fn events() -> Value {
+    let (mut written, mut read) = (written(), read());
+    let event = reference::<Event>(&mut written);
+    let error = reference::<StatusError>(&mut written);
+    reference::<StatusRequest>(&mut read);
+    root("agentd events, schema 1", &json!([event, error]), definitions(written, read))
+}
+
+/// Every line of `control.sock`, in both directions.
+#[must_use]
+pub fn control() -> Value {
+    let (mut written, mut read) = (written(), read());
+    let request = reference::<Request>(&mut read);
+    let id = reference::<RequestId>(&mut written);
+    let reply = reference::<Reply>(&mut written);
+    let error = reference::<ErrorObject>(&mut written);
+    let notice = reference::<Notice>(&mut written);
+    let mut definitions = definitions(written, read);
+    let version = json!({ "const": "2.0" });
+    let mut add = |name: &str, description: &str, body: Value| {
+        let mut body = body;
+        body["type"] = "object".into();
+        body["description"] = description.into();
+        definitions.insert(name.to_owned(), body);
+    };
+    add(
+        "Call",
+        "A client's line.",
+        json!({
+            "properties": { "jsonrpc": version, "id": id },
+            "required": ["jsonrpc", "id", "method"],
+            "allOf": [request],
+        }),
+    );
+    add(
+        "Answer",
+        "The daemon's one answer to a call.",
+        json!({
+            "properties": { "jsonrpc": version, "id": { "anyOf": [id, { "type": "null" }] } },
+            "required": ["jsonrpc", "id"],
+            "oneOf": [
+                { "properties": { "result": reply }, "required": ["result"] },
+                { "properties": { "error": error }, "required": ["error"] },
+            ],
+        }),
+    );
+    add(
+        "NoticeLine",
+        "What the daemon tells on the way to an answer: the `Notice` whose `value` is wrapped with its call.",
+        json!({
+            "properties": {
+                "jsonrpc": version,
+                "method": { "type": "string" },
+                "params": { "type": "object", "properties": { "call": id, "value": true } },
+            },
+            "required": ["jsonrpc", "method", "params"],
+            "not": { "required": ["id"] },
+            "$comment": notice,
+        }),
+    );
+    let lines = ["Call", "Answer", "NoticeLine"].map(|name| json!({ "$ref": format!("#/$defs/{name}") }));
+    root("agentd control protocol 1", &json!(lines), definitions)
+}
+
+fn written() -> SchemaGenerator {
+    SchemaSettings::draft2020_12().for_serialize().into_generator()
+}
+
+fn read() -> SchemaGenerator {
+    SchemaSettings::draft2020_12().for_deserialize().into_generator()
+}
+
+fn reference<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+    generator.subschema_for::<T>().to_value()
+}
+
+/// The definitions of both directions. A type that goes both ways must look the same in both.
+fn definitions(mut written: SchemaGenerator, mut read: SchemaGenerator) -> Map<String, Value> {
+    let mut all = written.take_definitions(true);
+    for (name, schema) in read.take_definitions(true) {
+        if let Some(other) = all.insert(name.clone(), schema.clone()) {
+            assert!(other == schema, "{name} is read and written, and differs: give it two types");
+        }
+    }
+    all
+}
+
+fn root(title: &str, any_of: &Value, definitions: Map<String, Value>) -> Value {
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        "anyOf": any_of,
+        "$defs": definitions,
+    })
+}
+
+fn with_title(mut schema: Value, title: &str) -> Value {
+    schema["title"] = title.into();
+    schema
+}
