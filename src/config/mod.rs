@@ -1,1 +1,42 @@
-//! To be written.
+//! The user's configuration: TOML in, [`AppConfig`]s or everything that is wrong out.
+//!
+//! Owns the keys, the forms of their values, the defaults, the diagnostics, and what a worker's command and
+//! environment become. Knows nothing of what runs, and starts nothing.
+//!
+//! The way of a file: [`load()`] reads it into a [`Source`]; `document` walks its tables with `reader`, which checks
+//! them against the lists in `keys`; `checks`, `sections` and `listen` turn values into types. Every problem is
+//! recorded and reading goes on, so that one run shows all of them, each with its line, what was expected there and
+//! the nearest known key. A file with any problem yields no app at all.
+//!
+//! What can go wrong is only that: a [`Diagnostic`]. Later, at a worker's start, a file of variables may have gone
+//! ([`EnvFileError`]).
+
+mod app;
+mod checks;
+mod diagnostic;
+mod document;
+mod env_file;
+mod environment;
+mod keys;
+mod listen;
+mod load;
+mod placeholder;
+pub mod quantity;
+mod reader;
+mod sections;
+mod signal;
+
+#[cfg(test)]
+mod tests;
+
+pub use app::{
+    AppConfig, AppKind, Balance, HttpCheck, Limits, Live, LiveCheck, LogConfig, LogSink, Ready, ReadyCheck, SkillKind,
+    Stop,
+};
+pub use diagnostic::{Diagnostic, Place, Source};
+pub use env_file::{EnvFileError, LineProblem};
+pub use environment::fd_variable;
+pub use listen::{ListenAddr, ListenAddrError};
+pub use load::load;
+pub use quantity::QuantityError;
+pub use signal::{StopSignal, StopSignalError};

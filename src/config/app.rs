@@ -1,0 +1,282 @@
+//! One app as the user configured it, resolved: every default filled in, every path absolute, every amount a number.
+//!
+//! Owns the shape and what core must know of it ([`AppConfig::policy`]). Kept as JSON with each revision, so a field
+//! added later needs `#[serde(default)]`; two values that are equal mean a reload with nothing changed. What an
+//! `env_file` holds is not part of it, because that is read at each start.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use agentd_core::id::AppName;
+use agentd_core::policy::{
+    AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, StopPolicy,
+};
+use camino::Utf8PathBuf;
+use serde::{Deserialize, Serialize};
+
+use super::listen::ListenAddr;
+use super::signal::StopSignal;
+
+/// One app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AppConfig {
+    /// Its name, unique within an instance whatever its kind.
+    pub name: AppName,
+    /// Agent or skill.
+    pub kind: AppKind,
+    /// Program and arguments, at least the program. Placeholders are still in it: [`AppConfig::expand_command`].
+    pub command: Vec<String>,
+    /// Working directory of the workers, absolute.
+    pub cwd: Utf8PathBuf,
+    /// Environment variables; they win over `env_file`. Placeholders are still in the values.
+    pub env: BTreeMap<String, String>,
+    /// Files of environment variables, absolute; a later one wins over an earlier one.
+    pub env_file: Vec<Utf8PathBuf>,
+    /// How many workers serve; at least 1.
+    pub workers: u32,
+    /// Where the app listens, by listener name.
+    pub listen: BTreeMap<String, ListenAddr>,
+    /// Whether workers are told `LISTEN_PID`. Off for wrappers that fork, whose child would take it for another's.
+    pub listen_pid: bool,
+    /// How the sockets are shared out. [`Balance::Shared`] whenever a Unix socket is listened to.
+    pub balance: Balance,
+    /// What proves that a worker is ready.
+    pub ready: Ready,
+    /// What proves that it still lives.
+    pub live: Option<Live>,
+    /// What follows an exit that nobody asked for.
+    pub restart: RestartPolicy,
+    /// How a worker is asked to end.
+    pub stop: Stop,
+    /// How long a drain may take.
+    pub grace: GracePolicy,
+    /// Room for a rollout.
+    pub reload: ReloadPolicy,
+    /// What one worker may use.
+    pub limits: Limits,
+    /// Where its output goes.
+    pub log: LogConfig,
+    /// File mode mask, at most 0o777; none leaves the daemon's.
+    pub umask: Option<u32>,
+}
+
+/// What an app is to its users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AppKind {
+    /// Long-lived, talks to users.
+    Agent,
+    /// A tool that agents call.
+    Skill(SkillKind),
+}
+
+impl AppKind {
+    /// `agent` or `skill`, as in the status document.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Skill(_) => "skill",
+        }
+    }
+}
+
+/// How a skill is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SkillKind {
+    /// It owns a socket.
+    Service,
+    /// It takes tasks and owns no socket.
+    Worker,
+}
+
+/// How listening sockets are shared out among workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balance {
+    /// A queue a worker.
+    Spread,
+    /// One queue, from which all workers accept.
+    Shared,
+}
+
+/// When a started worker counts as ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The proof.
+    pub check: ReadyCheck,
+    /// Longest wait for it.
+    pub timeout: Duration,
+}
+
+/// What proves that a worker is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadyCheck {
+    /// Its program was executed.
+    Running,
+    /// It holds its listening sockets and waits on them.
+    Listening,
+    /// It says `READY=1` over `NOTIFY_SOCKET`.
+    Notify,
+    /// It answers a request through its own socket.
+    Http(HttpCheck),
+    /// A line that it prints contains this text.
+    Log(String),
+    /// This command, run in `cwd` with the worker's environment, ends with code 0.
+    Command(Vec<String>),
+}
+
+/// Proof of life, again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// The proof.
+    pub check: LiveCheck,
+    /// Pause between the end of one probe and the start of the next. For a watchdog: the longest silence.
+    pub every: Duration,
+    /// Longest wait for one probe's answer.
+    pub timeout: Duration,
+    /// How many in a row must fail before the worker is replaced; 1 for a watchdog.
+    pub failures: u32,
+}
+
+/// What proves that a worker lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LiveCheck {
+    /// It answers a request through its own socket.
+    Http(HttpCheck),
+    /// It accepts a connection on this listener.
+    Tcp {
+        /// The listener's name.
+        on: String,
+    },
+    /// This command ends with code 0.
+    Command(Vec<String>),
+    /// It says `WATCHDOG=1` at least once in [`Live::every`]; it is told so by `WATCHDOG_USEC`.
+    Watchdog,
+}
+
+/// One HTTP request and the answers that count as good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpCheck {
+    /// Path and query; starts with `/`.
+    pub path: String,
+    /// Name of the stream listener to ask on.
+    pub on: String,
+    /// Lowest good status.
+    pub status_min: u16,
+    /// Highest good status.
+    pub status_max: u16,
+}
+
+/// How a worker is asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// The signal that asks.
+    pub signal: StopSignal,
+    /// When it is sent.
+    pub drain: DrainBy,
+    /// Longest wait from the signal to the exit, where shorter than what is left of the grace.
+    pub timeout: Option<Duration>,
+}
+
+/// What one worker with all its processes may use; none means the system's own limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Processor time; 100 is one whole processor.
+    pub cpu_percent: Option<u32>,
+    /// Open files of each process.
+    pub files: Option<u32>,
+}
+
+/// What becomes of a worker's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogConfig {
+    /// The way that it takes.
+    pub sink: LogSink,
+    /// Bytes after which a log file is put aside.
+    pub max_size: u64,
+    /// How many files put aside are kept.
+    pub keep: u32,
+}
+
+/// The way that a worker's output takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogSink {
+    /// Through a FIFO to a file, with an index of times. A full disk costs lines, which are counted.
+    Fifo,
+    /// Straight to a file: the worker never waits for the daemon, and the file is not rotated.
+    File,
+    /// Nowhere.
+    None,
+}
+
+impl AppConfig {
+    /// An app with every default: an agent with one worker that listens on nothing.
+    #[must_use]
+    pub fn new(name: AppName, command: Vec<String>, cwd: Utf8PathBuf) -> Self {
+        let policy = AppPolicy::default();
+        Self {
+            name,
+            kind: AppKind::Agent,
+            command,
+            cwd,
+            env: BTreeMap::new(),
+            env_file: Vec::new(),
+            workers: policy.workers,
+            listen: BTreeMap::new(),
+            listen_pid: true,
+            balance: Balance::Spread,
+            ready: Ready { check: ReadyCheck::Running, timeout: policy.ready.timeout },
+            live: None,
+            restart: policy.restart,
+            stop: Stop { signal: StopSignal::TERM, drain: policy.stop.drain, timeout: policy.stop.timeout },
+            grace: policy.grace,
+            reload: policy.reload,
+            limits: Limits::default(),
+            log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
+            umask: None,
+        }
+    }
+
+    /// What core must know to decide about this app.
+    #[must_use]
+    pub fn policy(&self) -> AppPolicy {
+        AppPolicy {
+            workers: self.workers,
+            lanes: self.lanes(),
+            ready: ReadyPolicy { timeout: self.ready.timeout },
+            live: self.live.as_ref().map(|live| LivePolicy { every: live.every, failures: live.failures }),
+            restart: self.restart,
+            stop: StopPolicy { drain: self.stop.drain, timeout: self.stop.timeout },
+            grace: self.grace,
+            reload: self.reload,
+        }
+    }
+
+    /// How the app's sockets are shared out, the kernel's limits considered.
+    #[must_use]
+    pub fn lanes(&self) -> Lanes {
+        if self.listen.is_empty() {
+            return Lanes::None;
+        }
+        match self.balance {
+            Balance::Spread if self.listen.values().any(ListenAddr::is_unix) => Lanes::PerGeneration,
+            Balance::Spread => Lanes::PerWorker,
+            Balance::Shared => Lanes::PerGeneration,
+        }
+    }
+
+    /// What proves readiness where the user named nothing.
+    #[must_use]
+    pub fn default_ready(listen: &BTreeMap<String, ListenAddr>) -> ReadyCheck {
+        if listen.is_empty() { ReadyCheck::Running } else { ReadyCheck::Listening }
+    }
+}

@@ -1,0 +1,346 @@
+//! Every key that a configuration may hold, in one place: what it takes, what it is for, and whether this version
+//! acts on it.
+//!
+//! The reader, the nearest-key suggestions and the JSON schema all come from these tables, so none can know a key
+//! that another does not. A key that the product has and this version has not is listed as [`Support::Later`]: it is
+//! refused in plain words and never passed over.
+
+/// A table of the configuration.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// What it is called in a message: "an agent", "`ready`".
+    pub(super) name: &'static str,
+    /// Its keys, in the order in which they are documented.
+    pub(super) keys: &'static [Key],
+}
+
+/// One key of a table.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// As it is written.
+    pub(super) name: &'static str,
+    /// What it takes.
+    pub(super) form: Form,
+    /// What it is for, in one line.
+    pub(super) about: &'static str,
+    /// Whether this version acts on it.
+    pub(super) support: Support,
+}
+
+/// Whether this version acts on a key or a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Support {
+    /// It does.
+    Now,
+    /// It does not yet; the text says what to do until then, and may be empty.
+    Later(&'static str),
+}
+
+/// What a key takes.
+#[derive(Debug)]
+pub(super) enum Form {
+    /// `true` or `false`.
+    Flag,
+    /// A whole number within bounds, both included.
+    Count(u32, u32),
+    /// A number between two others, neither included.
+    Fraction(f64, f64),
+    /// A text, described.
+    Text(&'static str),
+    /// A list of texts, described.
+    Texts(&'static str),
+    /// One of some words.
+    Word(&'static [Word]),
+    /// A table of its own.
+    Table(&'static Table),
+    /// A table whose keys are the user's.
+    Map(&'static str, &'static Form),
+    /// Any one of several.
+    Either(&'static [Form]),
+}
+
+/// A word that a key may take.
+#[derive(Debug)]
+pub(super) struct Word {
+    /// As it is written.
+    pub(super) name: &'static str,
+    /// Whether this version acts on it.
+    pub(super) support: Support,
+}
+
+impl Table {
+    /// The key of this name.
+    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+impl Form {
+    /// What it takes, in words that follow "expected".
+    pub(super) fn expected(&self) -> String {
+        match self {
+            Self::Flag => "true or false".to_owned(),
+            Self::Count(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Fraction(above, below) => format!("a number above {above} and below {below}"),
+            Self::Text(like) | Self::Texts(like) | Self::Map(like, _) => (*like).to_owned(),
+            Self::Word(words) => listed(words.iter().map(|word| format!("\"{}\"", word.name)).collect()),
+            Self::Table(table) => format!("a table with {}", table.expected()),
+            Self::Either(forms) => listed(forms.iter().map(Self::expected).collect()),
+        }
+    }
+}
+
+impl Table {
+    /// The keys that this version acts on, in words that follow "expected".
+    pub(super) fn expected(&self) -> String {
+        let known = self.keys.iter().filter(|key| key.support == Support::Now);
+        let names: Vec<String> = known.map(|key| format!("`{}`", key.name)).collect();
+        if names.is_empty() { "no key at all".to_owned() } else { listed(names) }
+    }
+}
+
+fn listed(mut items: Vec<String>) -> String {
+    match items.pop() {
+        Some(last) if items.is_empty() => last,
+        Some(last) => format!("{} or {last}", items.join(", ")),
+        None => String::new(),
+    }
+}
+
+const fn now(name: &'static str, form: Form, about: &'static str) -> Key {
+    Key { name, form, about, support: Support::Now }
+}
+
+const fn later(name: &'static str, form: Form, about: &'static str, instead: &'static str) -> Key {
+    Key { name, form, about, support: Support::Later(instead) }
+}
+
+const fn word(name: &'static str) -> Word {
+    Word { name, support: Support::Now }
+}
+
+const fn later_word(name: &'static str, instead: &'static str) -> Word {
+    Word { name, support: Support::Later(instead) }
+}
+
+const DURATION: Form = Form::Text("a duration such as \"500ms\", \"5s\" or \"1h30m\"");
+const SIZE: Form = Form::Text("a size such as \"50M\" or \"2G\"");
+const COMMAND: Form = Form::Texts("a list of the program and its arguments, such as [\"python3\", \"agent.py\"]");
+const ADDRESS: Form = Form::Text(
+    "an address such as \"0.0.0.0:8080\", \"[::]:8080\", \"unix:/run/app.sock\" or \"unix-dgram:/run/app.sock\"",
+);
+/// What stands for the value of keys that no version reads yet.
+const TABLE: Form = Form::Map("a table", &Form::Text("a text"));
+
+/// A whole file.
+pub(super) static DOCUMENT: Table = Table {
+    name: "the file",
+    keys: &[
+        now("agent", Form::Map("tables `[agent.NAME]`", &Form::Table(&AGENT)), "agents, by name"),
+        now("skill", Form::Map("tables `[skill.NAME]`", &Form::Table(&SKILL)), "skills, by name"),
+        now("daemon", Form::Table(&DAEMON), "settings of the daemon itself; none in this version"),
+    ],
+};
+
+/// `[daemon]`.
+pub(super) static DAEMON: Table = Table {
+    name: "`daemon`",
+    keys: &[later("roles", TABLE, "who may view and who may operate", "the daemon's own user operates it")],
+};
+
+macro_rules! app_keys {
+    ($($first:expr),*) => {
+        &[
+            $($first,)*
+            now("command", COMMAND, "the program and its arguments; {fd:NAME}, {host:NAME} and {port:NAME} stand for a listener's descriptor, host and port"),
+            now("cwd", Form::Text("a folder"), "working directory; relative to the file's folder, which is the default"),
+            now("env", Form::Map("a table of texts", &Form::Text("a text")), "environment variables, which win over env_file"),
+            now("env_file", Form::Either(&[Form::Text("a file"), Form::Texts("a list of files")]), "files of NAME=value lines, read at every start"),
+            now("workers", Form::Count(1, 1024), "how many workers serve"),
+            now("listen", Form::Either(&[ADDRESS, Form::Map("a table of addresses by listener name", &ADDRESS)]), "where the app listens; one address is the listener \"http\""),
+            now("listen_pid", Form::Flag, "whether LISTEN_PID is set; false for wrappers that fork"),
+            now("balance", Form::Word(&[word("spread"), word("shared")]), "a queue a worker, or one for all"),
+            now("ready", Form::Either(&[Form::Word(&[word("running"), word("listening"), word("notify")]), Form::Table(&READY)]), "what proves that a worker is ready"),
+            now("live", Form::Table(&LIVE), "what proves that a worker still lives"),
+            now("restart", Form::Table(&RESTART), "what follows an exit that nobody asked for"),
+            now("stop", Form::Table(&STOP), "how a worker is asked to end"),
+            now("grace", Form::Table(&GRACE), "how long a drain may take"),
+            now("reload", Form::Table(&RELOAD), "room for a rollout"),
+            now("limits", Form::Table(&LIMITS), "what one worker may use"),
+            now("log", Form::Table(&LOG), "what becomes of a worker's output"),
+            now("umask", Form::Text("an octal mask as a text, such as \"0027\""), "file mode mask of the workers"),
+            now("routing", Form::Word(&[word("kernel"), later_word("proxy", "workers take the listening descriptor themselves")]), "who sends connections to workers"),
+            later("source", Form::Text("a folder"), "where releases are cut from", "the app runs in place, in `cwd`"),
+            later("upgrade", TABLE, "how a new release is rolled out", "`reload` replaces the workers"),
+            later("gates", TABLE, "what a new release must hold to", ""),
+            later("session", TABLE, "tasks that must see one version", ""),
+            later("refresh", TABLE, "how knowledge is renewed without a reload", ""),
+            later("watch", Form::Texts("a list of patterns"), "files whose change reloads the app", "run `agentctl reload` after a change"),
+            later("cron_reload", Form::Text("a schedule"), "reloads by the clock", "run `agentctl reload` from cron"),
+            later("needs", Form::Texts("a list of skills"), "skills that the app calls", ""),
+            later("secret", TABLE, "secrets by name", "put them into an `env_file` that only its owner can read"),
+            later("ipc", Form::Flag, "Node's channel to its parent", ""),
+            later("user", Form::Text("a user"), "who the workers run as", "they run as the daemon's user"),
+            later("group", Form::Text("a group"), "whose group the workers run in", "they run in the daemon's group"),
+        ]
+    };
+}
+
+/// `[agent.NAME]`.
+pub(super) static AGENT: Table = Table { name: "an agent", keys: app_keys!() };
+
+/// `[skill.NAME]`.
+pub(super) static SKILL: Table = Table {
+    name: "a skill",
+    keys: app_keys!(now(
+        "kind",
+        Form::Word(&[
+            word("service"),
+            word("worker"),
+            later_word("mcp", "run it as a \"service\" with a socket of its own")
+        ]),
+        "owns a socket, or takes tasks"
+    )),
+};
+
+const ON: Key = now(
+    "on",
+    Form::Text("a listener's name"),
+    "the listener to ask on; without it the one named \"http\", or the only one",
+);
+const STATUS: Key = now(
+    "status",
+    Form::Either(&[Form::Text("a range such as \"200-399\""), Form::Count(100, 599)]),
+    "answers that count as good; 200-399 without it",
+);
+const PATH: Form = Form::Text("a path such as \"/health\"");
+
+/// `ready`.
+pub(super) static READY: Table = Table {
+    name: "`ready`",
+    keys: &[
+        now("http", PATH, "a request that is answered"),
+        ON,
+        STATUS,
+        now("notify", Form::Flag, "READY=1 over NOTIFY_SOCKET"),
+        now("log", Form::Text("a text that a line of output contains"), "a line of output"),
+        now("command", COMMAND, "a command that ends with code 0"),
+        now("listening", Form::Flag, "the worker waits on its sockets"),
+        now("running", Form::Flag, "the program was executed"),
+        now("timeout", DURATION, "longest wait for the proof; 60s without it"),
+    ],
+};
+
+/// `live`.
+pub(super) static LIVE: Table = Table {
+    name: "`live`",
+    keys: &[
+        now("http", PATH, "a request that is answered"),
+        ON,
+        STATUS,
+        now("tcp", Form::Flag, "a connection that is accepted"),
+        now("command", COMMAND, "a command that ends with code 0"),
+        now("watchdog", DURATION, "longest silence between two WATCHDOG=1"),
+        now("every", DURATION, "pause between probes; 10s without it"),
+        now("timeout", DURATION, "longest wait for an answer; 5s without it"),
+        now("failures", Form::Count(1, 1000), "how many in a row replace the worker; 3 without it"),
+    ],
+};
+
+/// `restart`.
+pub(super) static RESTART: Table = Table {
+    name: "`restart`",
+    keys: &[
+        now(
+            "policy",
+            Form::Word(&[word("always"), word("on-failure"), word("never")]),
+            "which exits are followed by a start",
+        ),
+        now(
+            "backoff",
+            Form::Text("a range of durations such as \"100ms..30s\""),
+            "first and longest wait before a restart",
+        ),
+        now("max", Form::Text("a rate such as \"10 in 5m\""), "more restarts than this park the worker as failed"),
+    ],
+};
+
+/// `stop`.
+pub(super) static STOP: Table = Table {
+    name: "`stop`",
+    keys: &[
+        now("signal", Form::Text("a signal such as \"SIGTERM\""), "the signal that asks a worker to end"),
+        now(
+            "drain",
+            Form::Word(&[word("connections"), word("signal")]),
+            "send it when the worker has no connections left, or when its queue is empty",
+        ),
+        now("timeout", DURATION, "longest wait from the signal to the exit"),
+    ],
+};
+
+/// `grace`.
+pub(super) static GRACE: Table = Table {
+    name: "`grace`",
+    keys: &[
+        now("target", Form::Fraction(0.0, 1.0), "wanted probability that nothing is cut"),
+        now("default", DURATION, "how long a drain may take while nothing has been observed; 5m without it"),
+        now("min", DURATION, "never less"),
+        now("max", DURATION, "never more"),
+        now(
+            "on_deadline",
+            Form::Word(&[
+                word("kill"),
+                later_word("checkpoint", "\"kill\" is what this version does"),
+                later_word("extend", "\"kill\" is what this version does"),
+            ]),
+            "what becomes of a worker whose grace is over",
+        ),
+    ],
+};
+
+/// `reload`.
+pub(super) static RELOAD: Table = Table {
+    name: "`reload`",
+    keys: &[
+        now(
+            "strategy",
+            Form::Word(&[word("rolling"), later_word("canary", ""), later_word("blue-green", "")]),
+            "how workers are replaced",
+        ),
+        now("max_surge", Form::Count(0, 1024), "how many workers may run beyond `workers`"),
+        now("max_unavailable", Form::Count(0, 1024), "how many of `workers` may be missing"),
+        now("settle", DURATION, "how long a new worker is watched before the old one is told to end"),
+    ],
+};
+
+/// `limits`.
+pub(super) static LIMITS: Table = Table {
+    name: "`limits`",
+    keys: &[
+        now("memory", SIZE, "memory of a worker with all its processes"),
+        now("pids", Form::Count(1, 4_194_304), "its processes and threads"),
+        now("cpu", Form::Text("a percentage such as \"150%\""), "its processor time; 100% is one processor"),
+        now("files", Form::Count(1, 1_073_741_816), "open files of each process"),
+    ],
+};
+
+/// `log`.
+pub(super) static LOG: Table = Table {
+    name: "`log`",
+    keys: &[
+        now(
+            "sink",
+            Form::Word(&[
+                word("fifo"),
+                word("file"),
+                word("none"),
+                later_word("journald", "take \"fifo\" and read with `agentctl logs`"),
+            ]),
+            "through the daemon to a file, straight to a file, or nowhere",
+        ),
+        now("max_size", SIZE, "size after which a file is put aside"),
+        now("keep", Form::Count(0, 10_000), "how many files put aside are kept"),
+        now("format", Form::Word(&[word("text"), later_word("json", "")]), "how lines are kept"),
+    ],
+};

@@ -1,0 +1,170 @@
+//! The tables of an app that are plain amounts: restart, stop, grace, reload, limits, log.
+
+use std::time::Duration;
+
+use agentd_core::policy::{DrainBy, GracePolicy, ReloadPolicy, RestartPolicy, RestartWhen};
+
+use super::app::{AppConfig, Limits, LogConfig, LogSink, Stop};
+use super::quantity;
+use super::reader::{Field, TableReader};
+
+/// Reads them all; what the user left out keeps its default.
+pub(super) fn fill(app: &mut AppConfig, table: &TableReader<'_>) {
+    let section = |name| table.get(name).and_then(|field| Some((field.table()?, field)));
+    if let Some((restart, _)) = section("restart") {
+        fill_restart(&mut app.restart, &restart);
+    }
+    if let Some((stop, _)) = section("stop") {
+        fill_stop(&mut app.stop, &stop);
+    }
+    if let Some((grace, field)) = section("grace") {
+        fill_grace(&mut app.grace, &grace, &field);
+    }
+    if let Some((reload, field)) = section("reload") {
+        fill_reload(&mut app.reload, &reload, &field);
+    }
+    if let Some((limits, _)) = section("limits") {
+        fill_limits(&mut app.limits, &limits);
+    }
+    if let Some((log, _)) = section("log") {
+        fill_log(&mut app.log, &log);
+    }
+}
+
+/// A duration of any length.
+pub(super) fn duration(table: &TableReader<'_>, name: &'static str) -> Option<Duration> {
+    table.get(name)?.parsed(quantity::parse_duration)
+}
+
+/// A duration that has to be longer than nothing.
+pub(super) fn pause(table: &TableReader<'_>, name: &'static str) -> Option<Duration> {
+    let field = table.get(name)?;
+    let duration = field.parsed(quantity::parse_duration)?;
+    if duration.is_zero() {
+        field.refuse(format!("`{name}` cannot be no time at all"));
+        return None;
+    }
+    Some(duration)
+}
+
+fn fill_restart(restart: &mut RestartPolicy, table: &TableReader<'_>) {
+    match table.get("policy").and_then(|field| field.word()) {
+        Some("always") => restart.when = RestartWhen::Always,
+        Some("on-failure") => restart.when = RestartWhen::OnFailure,
+        Some(_) => restart.when = RestartWhen::Never,
+        None => {}
+    }
+    if let Some(field) = table.get("backoff")
+        && let Some((min, max)) = field.parsed(quantity::parse_range)
+    {
+        if min.is_zero() {
+            field.refuse(
+                "`backoff` cannot start at no time at all: a worker that crashes at once would be started without end",
+            );
+        }
+        (restart.backoff_min, restart.backoff_max) = (min, max);
+    }
+    if let Some(field) = table.get("max")
+        && let Some((max, period)) = field.parsed(quantity::parse_rate)
+    {
+        if period.is_zero() {
+            field.refuse("`max` cannot count in no time at all");
+        }
+        (restart.max, restart.period) = (max, period);
+    }
+}
+
+fn fill_stop(stop: &mut Stop, table: &TableReader<'_>) {
+    if let Some(signal) = table.get("signal").and_then(|field| field.parsed(str::parse)) {
+        stop.signal = signal;
+    }
+    match table.get("drain").and_then(|field| field.word()) {
+        Some("connections") => stop.drain = DrainBy::Connections,
+        Some(_) => stop.drain = DrainBy::Signal,
+        None => {}
+    }
+    if let Some(timeout) = duration(table, "timeout") {
+        stop.timeout = Some(timeout);
+    }
+}
+
+fn fill_grace(grace: &mut GracePolicy, table: &TableReader<'_>, whole: &Field<'_>) {
+    if let Some(target) = table.get("target").and_then(|field| field.fraction()) {
+        grace.target = target;
+    }
+    if let Some(field) = table.get("on_deadline") {
+        field.word();
+    }
+    let given = ["min", "default", "max"].map(|name| duration(table, name));
+    let [min, default, max] = given;
+    // Bounds that the user did not write give way to those that were written.
+    grace.default = default.unwrap_or_else(|| {
+        let low = grace.default.max(min.unwrap_or_default());
+        max.map_or(low, |max| low.min(max))
+    });
+    grace.min = min.unwrap_or(grace.min.min(grace.default));
+    grace.max = max.unwrap_or(grace.max.max(grace.default));
+    if grace.min > grace.max || grace.default < grace.min || grace.default > grace.max {
+        let [min, default, max] = [grace.min, grace.default, grace.max].map(quantity::format_duration);
+        let message = format!("`grace` has min = {min}, default = {default}, max = {max}");
+        whole.report.add(whole.diagnostic(message).expected("min ≤ default ≤ max"));
+    }
+}
+
+fn fill_reload(reload: &mut ReloadPolicy, table: &TableReader<'_>, whole: &Field<'_>) {
+    if let Some(field) = table.get("strategy") {
+        field.word();
+    }
+    if let Some(max_surge) = table.get("max_surge").and_then(|field| field.count()) {
+        reload.max_surge = max_surge;
+    }
+    if let Some(max_unavailable) = table.get("max_unavailable").and_then(|field| field.count()) {
+        reload.max_unavailable = max_unavailable;
+    }
+    if let Some(settle) = duration(table, "settle") {
+        reload.settle = settle;
+    }
+    if reload.max_surge == 0 && reload.max_unavailable == 0 {
+        let message = "with max_surge = 0 and max_unavailable = 0 no worker could ever be replaced";
+        let help = "let one worker be above (max_surge = 1) or missing (max_unavailable = 1)";
+        whole.report.add(whole.diagnostic(message).help(help));
+    }
+}
+
+fn fill_limits(limits: &mut Limits, table: &TableReader<'_>) {
+    limits.memory = table.get("memory").and_then(|field| {
+        let bytes = field.parsed(quantity::parse_size)?;
+        if bytes < 1 << 20 {
+            let diagnostic = field.diagnostic(format!("no program runs in {bytes} bytes of memory"));
+            field.report.add(diagnostic.expected("at least \"1M\""));
+        }
+        Some(bytes)
+    });
+    limits.pids = table.get("pids").and_then(|field| field.count());
+    limits.cpu_percent = table.get("cpu").and_then(|field| field.parsed(quantity::parse_percent));
+    limits.files = table.get("files").and_then(|field| field.count());
+}
+
+fn fill_log(log: &mut LogConfig, table: &TableReader<'_>) {
+    match table.get("sink").and_then(|field| field.word()) {
+        Some("fifo") => log.sink = LogSink::Fifo,
+        Some("file") => log.sink = LogSink::File,
+        Some(_) => log.sink = LogSink::None,
+        None => {}
+    }
+    if let Some(field) = table.get("max_size")
+        && let Some(bytes) = field.parsed(quantity::parse_size)
+    {
+        if bytes < 64 << 10 {
+            let diagnostic = field.diagnostic(format!("a log file of {bytes} bytes would be put aside all the time"));
+            field.report.add(diagnostic.expected("at least \"64K\""));
+        }
+        log.max_size = bytes;
+    }
+    if let Some(keep) = table.get("keep").and_then(|field| field.count()) {
+        log.keep = keep;
+    }
+    if let Some(field) = table.get("format") {
+        field.word();
+    }
+}
