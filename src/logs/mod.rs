@@ -1,1 +1,19 @@
-//! To be written.
+//! What workers print: from their standard output and error to files, and back.
+//!
+//! | part | owns |
+//! |---|---|
+//! | [`layout`] | names of files and FIFOs |
+//! | [`fifo`] | the named FIFO between a launch and the log thread |
+//! | [`thread`] | the log thread's handle; `pump` is its loop, `file` a live file, `index` its times, [`rotate`] its end |
+//!
+//! It knows nothing of an app's state. A worker's output survives the supervisor (it waits in the FIFO), a full disk
+//! costs lines and says how many, and a program that prints without end is bounded by its rotation.
+//! `docs/design/logs.md` has the whole picture.
+
+pub mod fifo;
+mod file;
+mod index;
+pub mod layout;
+mod pump;
+pub mod rotate;
+pub mod thread;
