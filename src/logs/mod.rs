@@ -3,6 +3,7 @@
 //! | part | owns |
 //! |---|---|
 //! | [`layout`] | names of files and FIFOs |
+//! | [`sink`] | where a launch's output goes, and the descriptor it is given |
 //! | [`fifo`] | the named FIFO between a launch and the log thread |
 //! | [`thread`] | the log thread's handle; `pump` is its loop, `file` a live file, `index` its times, [`rotate`] its end |
 //!
@@ -16,4 +17,5 @@ mod index;
 pub mod layout;
 mod pump;
 pub mod rotate;
+pub mod sink;
 pub mod thread;

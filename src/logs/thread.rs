@@ -194,3 +194,7 @@ impl Drop for LogThread {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "thread_tests.rs"]
+mod tests;

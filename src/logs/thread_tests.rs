@@ -1,0 +1,304 @@
+//! The log thread at work: real FIFOs, real files, real writers.
+
+use std::io::Write;
+use std::process::{Command as Program, Stdio};
+use std::time::{Duration, Instant};
+
+use super::super::fifo::{Fifo, capacity, reopen};
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+struct Bench {
+    _guard: tempfile::TempDir,
+    dir: Utf8PathBuf,
+    logs: LogThread,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let guard = tempfile::tempdir().expect("a temporary folder");
+        let dir = Utf8PathBuf::from_path_buf(guard.path().to_owned()).expect("a UTF-8 temporary folder");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        Self { _guard: guard, dir, logs: LogThread::start().expect("start the log thread"), runtime }
+    }
+
+    fn log(&self) -> Utf8PathBuf {
+        self.dir.join("logs/web/0.out.log")
+    }
+
+    fn read(&self) -> String {
+        std::fs::read_to_string(self.log()).expect("read the log")
+    }
+
+    fn attach(&self, id: u64, rotation: Rotation) -> std::fs::File {
+        let path = self.dir.join(format!("run/fifo/web.0.{id}.out"));
+        let Fifo { supervisor, worker } = Fifo::create(&path).expect("create the FIFO");
+        self.attach_end(id, supervisor, path, rotation);
+        worker.into()
+    }
+
+    fn attach_end(&self, id: u64, fifo: OwnedFd, path: Utf8PathBuf, rotation: Rotation) {
+        let (launch, id) = (Launch(id), StreamId(id));
+        let stream = Stream { id, fifo, fifo_path: Some(path), path: self.log(), launch, rotation };
+        self.logs.attach(stream).expect("attach");
+    }
+
+    fn finish(&self, id: u64) -> Finished {
+        let answer = self.logs.finish(StreamId(id)).expect("finish");
+        self.runtime
+            .block_on(async { tokio::time::timeout(DEADLINE, answer).await })
+            .expect("finishing takes less than the deadline")
+            .expect("the thread answers")
+    }
+
+    /// Waits until the file holds what `done` wants, woken by `grew` alone.
+    fn until(&self, done: impl Fn(&str) -> bool) {
+        let mut grew = self.logs.grew();
+        let waited = self.runtime.block_on(async {
+            tokio::time::timeout(DEADLINE, async {
+                while !std::fs::read_to_string(self.log()).is_ok_and(|text| done(&text)) {
+                    grew.changed().await.expect("the thread lives");
+                }
+            })
+            .await
+        });
+        waited.expect("the log holds what was printed before the deadline");
+    }
+
+    fn cpu(&self) -> Duration {
+        let id = self.logs.thread_id().expect("the thread runs");
+        let text = std::fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).expect("read schedstat");
+        Duration::from_nanos(text.split(' ').next().and_then(|ns| ns.parse().ok()).expect("nanoseconds"))
+    }
+}
+
+/// Prints `count` numbered lines of 100 bytes, one `write` each, as an unbuffered program does.
+fn print_lines(to: Stdio, count: usize) -> std::process::Child {
+    let script = format!("import os\nfor i in range({count}): os.write(1, b'%099d\\n' % i)");
+    Program::new("python3").args(["-c", &script]).stdout(to).spawn().expect("python3 starts")
+}
+
+fn numbers(text: &str) -> Vec<usize> {
+    text.lines().map(|line| line.parse().expect("a whole numbered line")).collect()
+}
+
+#[test]
+fn a_hundred_thousand_lines_arrive_once_each_and_cost_the_thread_next_to_nothing() {
+    let bench = Bench::new();
+    let worker = bench.attach(1, Rotation::default());
+    bench.flush();
+    let before = bench.cpu();
+    let start = Instant::now();
+    assert!(print_lines(worker.into(), 100_000).wait().expect("wait").success());
+    let through_fifo = start.elapsed();
+    let finished = bench.finish(1);
+    let cpu = bench.cpu() - before;
+
+    let start = Instant::now();
+    let file = std::fs::File::create(bench.dir.join("direct")).expect("create");
+    assert!(print_lines(file.into(), 100_000).wait().expect("wait").success());
+    eprintln!("100k lines: FIFO {through_fifo:?}, file {:?}, log thread {cpu:?}", start.elapsed());
+
+    assert_eq!(finished, Finished { written: 10_000_000, dropped: 0 });
+    assert!(numbers(&bench.read()).into_iter().eq(0..100_000));
+    assert!(cpu < Duration::from_millis(500), "the log thread took {cpu:?}");
+}
+
+#[test]
+fn what_is_printed_without_a_newline_is_in_the_file_at_once() {
+    let bench = Bench::new();
+    let mut worker = bench.attach(1, Rotation::default());
+    worker.write_all(b"ready? ").expect("print");
+    bench.until(|text| text == "ready? ");
+}
+
+#[test]
+fn the_last_lines_are_in_the_file_before_finish_answers_and_the_fifo_is_gone() {
+    let bench = Bench::new();
+    for round in 1..=50 {
+        let mut worker = bench.attach(round, Rotation::default());
+        writeln!(worker, "last words of {round}").expect("print");
+        drop(worker);
+        bench.finish(round);
+        assert!(bench.read().ends_with(&format!("last words of {round}\n")));
+        assert!(!bench.dir.join(format!("run/fifo/web.0.{round}.out")).exists());
+    }
+    assert_eq!(bench.finish(99), Finished::default());
+}
+
+#[test]
+fn a_next_supervisor_goes_on_with_the_fifo_and_the_file_of_the_last() {
+    let mut bench = Bench::new();
+    let mut worker = bench.attach(1, Rotation::default());
+    writeln!(worker, "first").expect("print");
+    bench.until(|text| text == "first\n");
+    bench.logs = LogThread::start().expect("start another");
+    writeln!(worker, "second").expect("print");
+    let path = bench.dir.join("run/fifo/web.0.1.out");
+    bench.attach_end(1, reopen(&path).expect("reopen"), path, Rotation::default());
+    bench.finish(1);
+    assert_eq!(bench.read(), "first\nsecond\n");
+}
+
+#[test]
+fn a_thread_that_is_dropped_moves_what_waits_first() {
+    let mut bench = Bench::new();
+    let mut worker = bench.attach(1, Rotation::default());
+    writeln!(worker, "in time").expect("print");
+    bench.logs = LogThread::start().expect("start another");
+    assert_eq!(bench.read(), "in time\n");
+}
+
+#[test]
+fn two_launches_print_into_one_file_and_none_of_their_lines_is_lost() {
+    let bench = Bench::new();
+    let mut children: Vec<_> =
+        (1..=2).map(|id| print_lines(bench.attach(id, Rotation::default()).into(), 20_000)).collect();
+    for child in &mut children {
+        assert!(child.wait().expect("wait").success());
+    }
+    bench.finish(1);
+    bench.finish(2);
+    let mut seen = numbers(&bench.read());
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq((0..20_000).flat_map(|number| [number, number])));
+}
+
+#[test]
+fn a_program_that_prints_without_end_is_bounded_and_what_is_kept_is_the_newest_in_order() {
+    let bench = Bench::new();
+    let rotation = Rotation { max_size: 4 << 20, keep: 2 };
+    let worker = bench.attach(1, rotation);
+    assert!(print_lines(worker.into(), 300_000).wait().expect("wait").success());
+    assert_eq!(bench.finish(1), Finished { written: 30_000_000, dropped: 0 });
+    let mut text = String::new();
+    for number in [2, 1, 0] {
+        let path = super::super::layout::rotated_path(&bench.log(), number);
+        text.push_str(&std::fs::read_to_string(path).expect("a kept file"));
+    }
+    let chunk = 1 << 20;
+    assert!(text.len() as u64 <= 3 * (rotation.max_size + chunk));
+    let kept = numbers(&text);
+    assert!(kept.iter().copied().eq(kept[0]..300_000));
+    assert!(!bench.dir.join("logs/web/0.out.log.3").exists());
+}
+
+#[test]
+fn lines_that_the_disk_refuses_are_counted_and_told_of_once_it_takes_lines_again() {
+    let bench = Bench::new();
+    std::fs::write(bench.dir.join("logs"), "in the way").expect("put a file where the folder belongs");
+    let mut worker = bench.attach(1, Rotation::default());
+    // Far more than the pipe holds: a worker that blocked for ever would never end.
+    assert!(print_lines(worker.try_clone().expect("clone").into(), 50_000).wait().expect("wait").success());
+    bench.flush();
+    assert_eq!(bench.logs.dropped(), 5_000_000);
+    std::fs::remove_file(bench.dir.join("logs")).expect("make way");
+    writeln!(worker, "again").expect("print");
+    let finished = bench.finish(1);
+    assert_eq!(finished, Finished { written: 6, dropped: 5_000_000 });
+    let (first, rest) = bench.read().split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("two lines");
+    assert!(first.starts_with("[agentd] 5000000 bytes of log were dropped: "), "{first}");
+    assert_eq!(rest, "again\n");
+}
+
+#[test]
+fn a_full_disk_blocks_no_worker_and_the_file_tells_how_much_is_missing() {
+    let bench = Bench::new();
+    let Some(disk) = TinyDisk::mount(&bench.dir.join("logs")) else {
+        eprintln!("not run: mounting needs root");
+        return;
+    };
+    let mut worker = bench.attach(1, Rotation::default());
+    std::fs::write(bench.dir.join("logs/ballast"), vec![0; 128 << 10]).expect("fill the disk in part");
+    assert!(print_lines(worker.try_clone().expect("clone").into(), 50_000).wait().expect("wait").success());
+    bench.flush();
+    let dropped = bench.logs.dropped();
+    assert!(dropped > 4_000_000);
+    std::fs::remove_file(bench.dir.join("logs/ballast")).expect("make room");
+    writeln!(worker, "again").expect("print");
+    let finished = bench.finish(1);
+    assert_eq!((finished.dropped, finished.written + dropped), (dropped, 5_000_000 + 6));
+    let tail = format!("\n[agentd] {dropped} bytes of log were dropped: no space left on device\nagain\n");
+    assert!(bench.read().ends_with(&tail));
+    drop(bench);
+    drop(disk);
+}
+
+#[test]
+fn a_log_that_somebody_empties_or_removes_is_gone_on_with() {
+    let bench = Bench::new();
+    let mut worker = bench.attach(1, Rotation::default());
+    for sabotage in [|path: &Utf8PathBuf| std::fs::write(path, ""), |path: &Utf8PathBuf| std::fs::remove_file(path)] {
+        writeln!(worker, "before").expect("print");
+        bench.until(|text| text.ends_with("before\n"));
+        sabotage(&bench.log()).expect("sabotage");
+        writeln!(worker, "after").expect("print");
+        bench.until(|text| text == "after\n");
+    }
+}
+
+#[test]
+fn silence_costs_no_processor_time() {
+    let bench = Bench::new();
+    let mut worker = bench.attach(1, Rotation::default());
+    writeln!(worker, "hello").expect("print");
+    bench.until(|text| text == "hello\n");
+    let switches = || {
+        let id = bench.logs.thread_id().expect("the thread runs");
+        let status = std::fs::read_to_string(format!("/proc/self/task/{id}/status")).expect("read status");
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.expect("the line").trim().parse::<u64>().expect("a number")
+    };
+    // Observed for a while, which is what this is about; nothing is waited for.
+    let woken = |_| {
+        let before = switches();
+        bench.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(200)).await });
+        switches() - before
+    };
+    // The first span may still hold the pause after the last line.
+    assert!((0..2).map(woken).any(|times| times == 0), "a timer runs while nothing is printed");
+}
+
+#[test]
+fn a_pipe_of_the_smallest_size_moves_everything_too() {
+    let bench = Bench::new();
+    let worker = bench.attach(1, Rotation::default());
+    rustix::pipe::fcntl_setpipe_size(&worker, 4096).expect("shrink");
+    assert_eq!(capacity(&worker).expect("capacity"), 4096);
+    assert!(print_lines(worker.into(), 5_000).wait().expect("wait").success());
+    assert_eq!(bench.finish(1).written, 500_000);
+    assert!(numbers(&bench.read()).into_iter().eq(0..5_000));
+}
+
+impl Bench {
+    fn flush(&self) {
+        let answer = self.logs.flush().expect("flush");
+        let waited = self.runtime.block_on(async { tokio::time::timeout(DEADLINE, answer).await });
+        waited.expect("flushing takes less than the deadline").expect("the thread answers");
+    }
+}
+
+/// A file system of 256 KiB.
+struct TinyDisk(Utf8PathBuf);
+
+impl TinyDisk {
+    fn mount(at: &Utf8PathBuf) -> Option<Self> {
+        std::fs::create_dir(at).expect("make the mount point");
+        let mounted = nix::mount::mount(
+            Some("tmpfs"),
+            at.as_std_path(),
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            Some("size=256k"),
+        );
+        mounted.is_ok().then(|| Self(at.clone()))
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        nix::mount::umount2(self.0.as_std_path(), nix::mount::MntFlags::MNT_DETACH).expect("unmount");
+    }
+}
