@@ -35,8 +35,6 @@ pub(super) enum FileError {
     Folder { path: Utf8PathBuf, source: io::Error },
     #[error("open the log {path}")]
     Open { path: Utf8PathBuf, source: io::Error },
-    #[error("open the time index {path}")]
-    Index { path: Utf8PathBuf, source: io::Error },
     #[error("look at the log {path}")]
     Stat { path: Utf8PathBuf, source: io::Error },
     #[error("write the log {path}")]
@@ -51,7 +49,6 @@ impl FileError {
         let source = match self {
             Self::Folder { source, .. }
             | Self::Open { source, .. }
-            | Self::Index { source, .. }
             | Self::Stat { source, .. }
             | Self::Write { source, .. } => source,
             Self::Rotate(error) => error.source_error(),
@@ -82,7 +79,9 @@ struct Debt {
 #[derive(Debug)]
 struct Open {
     file: File,
-    index: IndexWriter,
+    identity: (u64, u64),
+    /// None while it cannot be opened: the log matters more than its times.
+    index: Option<IndexWriter>,
     /// Where the next byte goes.
     end: u64,
 }
@@ -141,41 +140,35 @@ impl LogFile {
         self.announce_debt()?;
         let Self { path, open, .. } = self;
         let open = open.as_mut().expect("make_writable leaves the file open or fails");
-        // The log matters more than its times: an index that cannot be written costs only those.
-        let announced = open.index.announce(Record { offset: open.end, time_us: now_us(), launch: Some(launch) });
+        open.announce(open.end, Some(launch));
         let moved = splice_some(pipe, &open.file, &mut open.end, max)
             .map_err(|errno| FileError::Write { path: path.clone(), source: errno.into() })?;
-        if moved > 0 && announced.is_ok() {
-            open.index.settle();
+        if moved > 0 {
+            open.settle();
         }
         Ok(moved)
     }
 
     /// Opens, rotates and follows what others did to the file, so that the next byte may go to its end.
     fn make_writable(&mut self) -> Result<(), FileError> {
-        if let Some(open) = &mut self.open {
-            let meta = open.file.metadata().map_err(|source| FileError::Stat { path: self.path.clone(), source })?;
-            if meta.nlink() == 0 {
-                self.open = None;
-            } else if meta.len() != open.end {
-                open.end = meta.len();
-                let cut = open.index.cut(open.end);
-                cut.map_err(|source| FileError::Index { path: index_path(&self.path), source })?;
-            }
-        }
         let path = &self.path;
+        if self.open.as_ref().is_some_and(|open| open.length_at(path).is_none()) {
+            // Removed, renamed or replaced by somebody: what is printed belongs under the name.
+            self.open = None;
+        }
         let open = match &mut self.open {
             Some(open) => open,
-            closed => closed.insert(open_live(path)?),
+            closed => closed.insert(Open::at(path)?),
         };
-        if open.end.max(open.index.bytes()) < self.rotate_at {
+        open.follow_length(path);
+        if open.end.max(open.index.as_ref().map_or(0, IndexWriter::bytes)) < self.rotate_at {
             return Ok(());
         }
         match rotate(path, self.rotation.keep) {
             Ok(()) => {
                 self.open = None;
                 self.rotate_at = self.rotation.max_size;
-                self.open = Some(open_live(path)?);
+                self.open = Some(Open::at(path)?);
             }
             Err(error) => {
                 // Better a file that is too long than lost lines; tried again after as much more.
@@ -210,15 +203,13 @@ impl LogFile {
         let newline = if last == [b'\n'] { "" } else { "\n" };
         let text = format!("{newline}[agentd] {} bytes of log were dropped: {}\n", debt.bytes, debt.reason);
         let start = open.end + newline.len() as u64;
-        let announced = open.index.announce(Record { offset: start, time_us: now_us(), launch: None });
+        open.announce(start, None);
         if let Err(source) = open.file.write_all_at(text.as_bytes(), open.end) {
             // Half an announcement helps nobody. Shrinking a file needs no space.
             let _ = open.file.set_len(open.end);
             return Err(FileError::Write { path: self.path.clone(), source });
         }
-        if announced.is_ok() {
-            open.index.settle();
-        }
+        open.settle();
         open.end += text.len() as u64;
         tracing::info!(log = %self.path, bytes = debt.bytes, "log lines are written again");
         self.debt = None;
@@ -226,20 +217,54 @@ impl LogFile {
     }
 }
 
-fn open_live(path: &Utf8Path) -> Result<Open, FileError> {
-    if let Some(folder) = path.parent() {
-        make_folder(folder).map_err(|source| FileError::Folder { path: folder.to_owned(), source })?;
+impl Open {
+    fn at(path: &Utf8Path) -> Result<Self, FileError> {
+        if let Some(folder) = path.parent() {
+            make_folder(folder).map_err(|source| FileError::Folder { path: folder.to_owned(), source })?;
+        }
+        repair(path);
+        // Index first: a reader that sees the log then finds the index that belongs to it.
+        let known = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        let index = IndexWriter::open(&index_path(path), known);
+        if let Err(error) = &index {
+            tracing::warn!(log = %path, error = %error, "log lines have no times");
+        }
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o640);
+        let file = options.open(path).map_err(|source| FileError::Open { path: path.to_owned(), source })?;
+        let meta = file.metadata().map_err(|source| FileError::Stat { path: path.to_owned(), source })?;
+        Ok(Self { file, identity: (meta.dev(), meta.ino()), index: index.ok(), end: meta.len() })
     }
-    repair(path);
-    // Index first: a reader that sees the log then finds the index that belongs to it.
-    let index = index_path(path);
-    let known = std::fs::metadata(path).map_or(0, |meta| meta.len());
-    let index = IndexWriter::open(&index, known).map_err(|source| FileError::Index { path: index, source })?;
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).mode(0o640);
-    let file = options.open(path).map_err(|source| FileError::Open { path: path.to_owned(), source })?;
-    let meta = file.metadata().map_err(|source| FileError::Stat { path: path.to_owned(), source })?;
-    Ok(Open { file, index, end: meta.len() })
+
+    /// The file's length, if it still is the one called `path`.
+    fn length_at(&self, path: &Utf8Path) -> Option<u64> {
+        let meta = std::fs::metadata(path).ok()?;
+        ((meta.dev(), meta.ino()) == self.identity).then_some(meta.len())
+    }
+
+    /// Goes to the file's end where somebody else changed its length, and tries again for an index where there is none.
+    fn follow_length(&mut self, path: &Utf8Path) {
+        let length = self.length_at(path).unwrap_or(self.end);
+        if length != self.end {
+            self.end = length;
+            self.index = None;
+        }
+        if self.index.is_none() {
+            self.index = IndexWriter::open(&index_path(path), self.end).ok();
+        }
+    }
+
+    fn announce(&mut self, offset: u64, launch: Option<Launch>) {
+        let record = Record { offset, time_us: now_us(), launch };
+        // One that cannot be written is let go; the next take opens it again.
+        self.index = self.index.take().filter(|index| index.announce(record).is_ok());
+    }
+
+    fn settle(&mut self) {
+        if let Some(index) = &mut self.index {
+            index.settle();
+        }
+    }
 }
 
 /// Makes a log folder, readable by the group, with its parents.

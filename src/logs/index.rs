@@ -99,8 +99,8 @@ impl IndexWriter {
         Ok(writer)
     }
 
-    /// Forgets everything at and after `log_bytes`: the log was found to be only that long.
-    pub(super) fn cut(&mut self, log_bytes: u64) -> io::Result<()> {
+    /// Forgets everything at and after `log_bytes`.
+    fn cut(&mut self, log_bytes: u64) -> io::Result<()> {
         let mut bytes = [0; RECORD_BYTES as usize];
         while self.settled > 0 {
             self.file.read_exact_at(&mut bytes, HEADER_BYTES + (self.settled - 1) * RECORD_BYTES)?;
@@ -167,6 +167,11 @@ impl IndexReader {
             self.fill(number, log_bytes);
             cached(self)
         })
+    }
+
+    /// Drops what is remembered: the log was emptied, and its index with it.
+    pub(super) fn forget(&mut self) {
+        self.cache.clear();
     }
 
     /// Number of the last record that starts at or before `offset`.

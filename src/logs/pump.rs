@@ -205,7 +205,9 @@ impl Pump {
         };
         if let Some(old) = self.streams.insert(id, Attached { stream, capacity, phase, moved: Finished::default() }) {
             tracing::error!(stream = id.0, "a log stream was attached twice; the first is let go");
-            self.release(&old.stream.path.clone());
+            // Closing is not enough: the keeper holds a duplicate, so epoll would go on telling of it.
+            let _ = epoll::delete(&self.epoll, &old.stream.fifo);
+            self.release(&old.stream.path);
         }
     }
 
@@ -214,6 +216,7 @@ impl Pump {
         let moved = match self.streams.remove(&id) {
             None => Finished::default(),
             Some(attached) => {
+                // Closing is not enough: the keeper holds a duplicate, so epoll would go on telling of it.
                 let _ = epoll::delete(&self.epoll, &attached.stream.fifo);
                 if let Some(path) = &attached.stream.fifo_path {
                     // Swept with the runtime folder otherwise.
@@ -248,7 +251,11 @@ impl Pump {
             Phase::Pausing { until, .. } => until <= now,
         };
         let ids: Vec<_> = self.streams.iter().filter(|(_, attached)| due(attached)).map(|(id, _)| *id).collect();
-        ids.into_iter().fold(false, |grown, id| self.serve(id) || grown)
+        let mut grown = false;
+        for id in ids {
+            grown |= self.serve(id);
+        }
+        grown
     }
 
     /// Moves what waits in one stream and chooses its next phase. True when its file grew.
@@ -322,7 +329,11 @@ impl Pump {
 
     fn drain_all(&mut self) -> bool {
         let ids: Vec<_> = self.streams.keys().copied().collect();
-        ids.into_iter().fold(false, |grown, id| self.drain(id) || grown)
+        let mut grown = false;
+        for id in ids {
+            grown |= self.drain(id);
+        }
+        grown
     }
 }
 

@@ -60,7 +60,7 @@ impl RotateError {
 /// Makes room for a new live file at `live`, keeping `keep` old ones.
 ///
 /// # Errors
-/// [`RotateError`]; the live file then still is where it was.
+/// [`RotateError`]; some files may have moved up by then, none is lost.
 pub(super) fn rotate(live: &Utf8Path, keep: u32) -> Result<(), RotateError> {
     // Up to the first free number: a gap that a crash left is filled, not carried along.
     let free = (1..=keep).find(|&number| !rotated_path(live, number).exists()).unwrap_or(keep);

@@ -1,10 +1,15 @@
 //! The log thread at work: real FIFOs, real files, real writers.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::process::{Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
+use agentd_core::id::Slot;
+
 use super::super::fifo::{Fifo, capacity, reopen};
+use super::super::follow::{Follower, PollAgain};
+use super::super::layout::{Source, StreamKind};
+use super::super::read::{Start, tail};
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -227,10 +232,15 @@ fn a_full_disk_blocks_no_worker_and_the_file_tells_how_much_is_missing() {
 }
 
 #[test]
-fn a_log_that_somebody_empties_or_removes_is_gone_on_with() {
+fn a_log_that_somebody_empties_removes_or_renames_is_gone_on_with() {
     let bench = Bench::new();
     let mut worker = bench.attach(1, Rotation::default());
-    for sabotage in [|path: &Utf8PathBuf| std::fs::write(path, ""), |path: &Utf8PathBuf| std::fs::remove_file(path)] {
+    let sabotages: [fn(&Utf8PathBuf) -> io::Result<()>; 3] = [
+        |path| std::fs::write(path, ""),
+        |path| std::fs::remove_file(path),
+        |path| std::fs::rename(path, path.with_file_name("elsewhere")),
+    ];
+    for sabotage in sabotages {
         writeln!(worker, "before").expect("print");
         bench.until(|text| text.ends_with("before\n"));
         sabotage(&bench.log()).expect("sabotage");
@@ -270,6 +280,106 @@ fn a_pipe_of_the_smallest_size_moves_everything_too() {
     assert!(print_lines(worker.into(), 5_000).wait().expect("wait").success());
     assert_eq!(bench.finish(1).written, 500_000);
     assert!(numbers(&bench.read()).into_iter().eq(0..5_000));
+}
+
+#[test]
+fn an_index_that_cannot_be_written_costs_times_and_no_line() {
+    let bench = Bench::new();
+    std::fs::create_dir_all(super::super::layout::index_path(&bench.log())).expect("a folder in the index's place");
+    let mut worker = bench.attach(1, Rotation::default());
+    writeln!(worker, "all the same").expect("print");
+    assert_eq!(bench.finish(1).written, 13);
+    let source = Source::new(&bench.dir.join("logs"), &"web".parse().expect("a good name"), Slot(0), StreamKind::Out);
+    let lines = tail(&[source], 5).expect("read back");
+    assert_eq!((lines.len(), lines[0].launch), (1, None));
+}
+
+#[test]
+fn a_follower_sees_every_line_of_a_fast_program_across_its_rotations() {
+    let bench = Bench::new();
+    let source = Source::new(&bench.dir.join("logs"), &"web".parse().expect("a good name"), Slot(0), StreamKind::Out);
+    let mut grew = bench.logs.grew();
+    let (_, mut follower) = Follower::start(&[source], Start::Last(0)).expect("follow");
+    let worker = bench.attach(1, Rotation { max_size: 1 << 20, keep: 20 });
+    let mut child = print_lines(worker.into(), 100_000);
+    let mut seen = Vec::new();
+    let followed = bench.runtime.block_on(async {
+        tokio::time::timeout(DEADLINE, async {
+            while seen.len() < 100_000 {
+                let batch = follower.poll(Instant::now()).expect("poll");
+                seen.extend(batch.lines.iter().map(|line| line.text.parse::<usize>().expect("a numbered line")));
+                match batch.again {
+                    PollAgain::Now => {}
+                    PollAgain::At(_) | PollAgain::OnGrowth => grew.changed().await.expect("the thread lives"),
+                }
+            }
+        })
+        .await
+    });
+    assert!(child.wait().expect("wait").success());
+    followed.expect("every line comes before the deadline");
+    assert!(seen.into_iter().eq(0..100_000));
+    bench.finish(1);
+    assert!(super::super::layout::rotated_path(&bench.log(), 4).exists());
+}
+
+const VICTIM: &str = "AGENTD_TEST_LOGS_HOME";
+
+#[test]
+fn a_supervisor_for_the_test_below_to_kill_and_nothing_when_run_alone() {
+    let Ok(home) = std::env::var(VICTIM) else { return };
+    let home = Utf8PathBuf::from(home);
+    let fifo_path = home.join("run/fifo/web.0.1.out");
+    let logs = LogThread::start().expect("start");
+    let rotation = Rotation { max_size: 2 << 20, keep: 99 };
+    let fifo = reopen(&fifo_path).expect("reopen");
+    let path = home.join("logs/web/0.out.log");
+    logs.attach(Stream { id: StreamId(1), fifo, fifo_path: None, path, launch: Launch(1), rotation }).expect("attach");
+    println!("attached");
+    // Ends with the test that started it, should that fail before it kills.
+    let _ = io::stdin().read_line(&mut String::new());
+}
+
+#[test]
+fn killing_the_supervisor_again_and_again_loses_doubles_and_garbles_no_line() {
+    const LINES: usize = 300_000;
+    let bench = Bench::new();
+    let path = bench.dir.join("run/fifo/web.0.1.out");
+    let Fifo { supervisor, worker } = Fifo::create(&path).expect("create the FIFO");
+    let mut program = print_lines(worker.into(), LINES);
+    let exe = std::env::current_exe().expect("this test");
+    let name = "logs::thread::tests::a_supervisor_for_the_test_below_to_kill_and_nothing_when_run_alone";
+    let mut kills = 0u32;
+    let start = Instant::now();
+    while program.try_wait().expect("look at the program").is_none() {
+        assert!(start.elapsed() < DEADLINE, "the program did not end in time");
+        let mut victim = Program::new(&exe)
+            .args(["--exact", name, "--nocapture"])
+            .env(VICTIM, &bench.dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start a supervisor");
+        let mut output = io::BufReader::new(victim.stdout.take().expect("its output"));
+        let mut line = String::new();
+        while !line.contains("attached") {
+            line.clear();
+            assert!(output.read_line(&mut line).expect("read its output") > 0, "the supervisor ended early");
+        }
+        // Not to wait for anything: so that each dies at another point of its work.
+        std::thread::sleep(Duration::from_micros(u64::from(kills * 997 % 9000)));
+        victim.kill().expect("kill -9");
+        victim.wait().expect("wait");
+        kills += 1;
+    }
+    bench.attach_end(1, supervisor, path, Rotation { max_size: 2 << 20, keep: 99 });
+    bench.finish(1);
+    let source = Source::new(&bench.dir.join("logs"), &"web".parse().expect("a good name"), Slot(0), StreamKind::Out);
+    let lines = tail(&[source], usize::MAX - 1).expect("read back");
+    eprintln!("{kills} kills, {} lines", lines.len());
+    assert!(lines.iter().map(|line| line.text.parse::<usize>().expect("a whole line")).eq(0..LINES));
+    assert!(lines.iter().all(|line| line.launch == Some(Launch(1))));
+    assert!(lines.is_sorted_by_key(|line| line.time_us));
 }
 
 impl Bench {
