@@ -1,1 +1,29 @@
-//! To be written.
+//! What workers print: from their standard output and error to files, and back.
+//!
+//! | part | owns |
+//! |---|---|
+//! | [`layout`] | names of files and FIFOs |
+//! | [`sink`] | where a launch's output goes, and the descriptor it is given |
+//! | [`fifo`] | the named FIFO between a launch and the log thread |
+//! | [`thread`] | the log thread's handle; `pump` is its loop, `file` a live file, `index` its times, [`rotate`] its end |
+//! | [`line`] | one line as it is shown |
+//! | [`read`] | the last lines; `reader` reads one source over its rotations, `part` one file |
+//! | [`follow`] | lines as they come |
+//!
+//! It knows nothing of an app's state. A worker's output survives the supervisor (it waits in the FIFO), a full disk
+//! costs lines and says how many, and a program that prints without end is bounded by its rotation.
+//! `docs/design/logs.md` has the whole picture.
+
+pub mod fifo;
+mod file;
+pub mod follow;
+mod index;
+pub mod layout;
+pub mod line;
+mod part;
+mod pump;
+pub mod read;
+mod reader;
+pub mod rotate;
+pub mod sink;
+pub mod thread;

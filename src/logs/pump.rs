@@ -1,0 +1,347 @@
+//! What the log thread does: wait, move, pause.
+//!
+//! One stream:
+//!
+//! ```text
+//!            bytes came              nothing more came
+//!   Armed ──────────────► Pausing ─────────────────────► Armed
+//!                          │   ▲
+//!                          └───┘ pause over, more was moved
+//! ```
+//!
+//! - *Armed*: registered with epoll for one event (`EPOLLONESHOT`). The first byte after silence is moved at once, and
+//!   silence costs nothing: no timer runs while every stream is armed.
+//! - *Pausing*: not watched. What comes is left to gather for a few ms, so that a program that prints a line per
+//!   `write` costs a splice per pause and not one per line. The pause shrinks while a stream would fill its pipe within
+//!   it, and a splice that found much is repeated at once: a worker is not to block on its log.
+//! - Streams whose pauses end almost together are served together.
+//!
+//! What can go wrong with files is [`super::file`]'s; here only epoll can fail, and then the thread ends with an error
+//! in the daemon's log, because without it nothing can be waited for.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use nix::sys::signal::SigSet;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::io::Errno;
+
+use tokio::sync::{oneshot, watch};
+
+use super::fifo::{PIPE_BYTES, capacity};
+use super::file::{LogFile, Taken};
+use super::thread::{Command, Counters, Finished, LogThreadError, Stream, StreamId};
+
+/// How long bytes may gather.
+const PAUSE_LONGEST: Duration = Duration::from_millis(8);
+/// And how long at least, where a stream is fast.
+const PAUSE_SHORTEST: Duration = Duration::from_millis(1);
+/// Pauses that end this soon are ended now.
+const SLACK: Duration = Duration::from_millis(2);
+/// Splices in a row for one stream before the others have their turn.
+const TURNS: usize = 8;
+/// The eventfd's name in epoll; no stream has it.
+const WAKE: u64 = u64::MAX;
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Armed,
+    Pausing { until: Instant, pause: Duration },
+}
+
+#[derive(Debug)]
+struct Attached {
+    stream: Stream,
+    /// Bytes that the pipe holds.
+    capacity: usize,
+    phase: Phase,
+    moved: Finished,
+}
+
+/// A log file and how many streams print into it.
+#[derive(Debug)]
+struct Shared {
+    file: LogFile,
+    streams: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Pump {
+    epoll: OwnedFd,
+    wake: Arc<OwnedFd>,
+    inbox: mpsc::Receiver<Command>,
+    grew: watch::Sender<u64>,
+    counters: Arc<Counters>,
+    null: File,
+    streams: BTreeMap<StreamId, Attached>,
+    files: BTreeMap<Utf8PathBuf, Shared>,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Continue,
+    Stop,
+}
+
+impl Pump {
+    pub(super) fn new(
+        wake: Arc<OwnedFd>,
+        inbox: mpsc::Receiver<Command>,
+        grew: watch::Sender<u64>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, LogThreadError> {
+        let made = epoll::create(epoll::CreateFlags::CLOEXEC).and_then(|epoll| {
+            epoll::add(&epoll, &*wake, EventData::new_u64(WAKE), EventFlags::IN)?;
+            Ok(epoll)
+        });
+        let epoll = made.map_err(|errno| LogThreadError::Epoll(errno.into()))?;
+        let null = File::options().write(true).open("/dev/null").map_err(LogThreadError::Null)?;
+        Ok(Self { epoll, wake, inbox, grew, counters, null, streams: BTreeMap::new(), files: BTreeMap::new() })
+    }
+
+    /// The thread's life. Returns after `Stop`, or when the handle is gone.
+    pub(super) fn run(mut self) {
+        // Signals are the main thread's; and a file size limit (`SIGXFSZ`) is to be an error here, not the end.
+        let _ = SigSet::all().thread_block();
+        let id = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        self.counters.thread.store(u64::from(id), Ordering::Relaxed);
+        let mut events = Vec::with_capacity(64);
+        loop {
+            match self.wait(&mut events) {
+                Ok(()) | Err(Errno::INTR) => {}
+                Err(errno) => {
+                    tracing::error!(error = %errno, "log thread ends: epoll failed");
+                    return;
+                }
+            }
+            let mut next = Next::Continue;
+            let mut grown = false;
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    WAKE => next = self.obey(),
+                    id => grown |= self.serve(StreamId(id)),
+                }
+            }
+            grown |= self.serve_due();
+            self.tell(grown);
+            if next == Next::Stop {
+                let grown = self.drain_all();
+                self.tell(grown);
+                return;
+            }
+        }
+    }
+
+    fn wait(&self, events: &mut Vec<Event>) -> Result<(), Errno> {
+        let until = self.streams.values().filter_map(|attached| match attached.phase {
+            Phase::Armed => None,
+            Phase::Pausing { until, .. } => Some(until),
+        });
+        let timeout = until.min().map(|until| {
+            let left = until.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        events.clear();
+        epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref())?;
+        Ok(())
+    }
+
+    fn tell(&self, grown: bool) {
+        // A receiver of its own lives in the handle; more than that one means that somebody follows.
+        if grown && self.grew.receiver_count() > 1 {
+            self.grew.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    fn obey(&mut self) -> Next {
+        let mut count = [0; 8];
+        // Cleared before the inbox is read, so that a command sent meanwhile wakes again.
+        let _ = rustix::io::read(&*self.wake, &mut count);
+        loop {
+            match self.inbox.try_recv() {
+                Ok(Command::Attach(stream)) => self.attach(stream),
+                Ok(Command::Finish(id, answer)) => self.finish(id, answer),
+                Ok(Command::Flush(answer)) => {
+                    let grown = self.drain_all();
+                    self.tell(grown);
+                    // Nobody waits any more: fine.
+                    let _ = answer.send(());
+                }
+                Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return Next::Stop,
+                Err(mpsc::TryRecvError::Empty) => return Next::Continue,
+            }
+        }
+    }
+
+    fn attach(&mut self, stream: Stream) {
+        let (id, path) = (stream.id, &stream.path);
+        let added =
+            epoll::add(&self.epoll, &stream.fifo, EventData::new_u64(id.0), EventFlags::IN | EventFlags::ONESHOT);
+        if let Err(errno) = added {
+            // Only when memory or watches have run out: served by pauses alone until epoll takes it.
+            tracing::warn!(log = %path, error = %errno, "log stream is polled");
+        }
+        match self.files.get_mut(path) {
+            Some(shared) => {
+                shared.streams += 1;
+                shared.file.set_rotation(stream.rotation);
+            }
+            None => {
+                let file = LogFile::new(path.clone(), stream.rotation);
+                self.files.insert(path.clone(), Shared { file, streams: 1 });
+            }
+        }
+        let capacity = capacity(&stream.fifo).unwrap_or(PIPE_BYTES);
+        let phase = match added {
+            Ok(()) => Phase::Armed,
+            Err(_) => Phase::Pausing { until: Instant::now(), pause: PAUSE_LONGEST },
+        };
+        if let Some(old) = self.streams.insert(id, Attached { stream, capacity, phase, moved: Finished::default() }) {
+            tracing::error!(stream = id.0, "a log stream was attached twice; the first is let go");
+            // Closing is not enough: the keeper holds a duplicate, so epoll would go on telling of it.
+            let _ = epoll::delete(&self.epoll, &old.stream.fifo);
+            self.release(&old.stream.path);
+        }
+    }
+
+    fn finish(&mut self, id: StreamId, answer: oneshot::Sender<Finished>) {
+        let grown = self.drain(id);
+        let moved = match self.streams.remove(&id) {
+            None => Finished::default(),
+            Some(attached) => {
+                // Closing is not enough: the keeper holds a duplicate, so epoll would go on telling of it.
+                let _ = epoll::delete(&self.epoll, &attached.stream.fifo);
+                if let Some(path) = &attached.stream.fifo_path {
+                    // Swept with the runtime folder otherwise.
+                    let _ = std::fs::remove_file(path);
+                }
+                self.release(&attached.stream.path);
+                attached.moved
+            }
+        };
+        self.tell(grown);
+        let _ = answer.send(moved);
+    }
+
+    fn release(&mut self, path: &Utf8Path) {
+        let Some(shared) = self.files.get_mut(path) else { return };
+        shared.streams -= 1;
+        if shared.streams == 0 {
+            shared.file.settle_debt();
+            let owed = shared.file.owed();
+            if owed > 0 {
+                tracing::warn!(log = %path, bytes = owed, "log closed with dropped lines that it does not tell of");
+            }
+            self.files.remove(path);
+        }
+    }
+
+    /// Serves every stream whose pause is over, or almost.
+    fn serve_due(&mut self) -> bool {
+        let now = Instant::now() + SLACK;
+        let due = |attached: &Attached| match attached.phase {
+            Phase::Armed => false,
+            Phase::Pausing { until, .. } => until <= now,
+        };
+        let ids: Vec<_> = self.streams.iter().filter(|(_, attached)| due(attached)).map(|(id, _)| *id).collect();
+        let mut grown = false;
+        for id in ids {
+            grown |= self.serve(id);
+        }
+        grown
+    }
+
+    /// Moves what waits in one stream and chooses its next phase. True when its file grew.
+    fn serve(&mut self, id: StreamId) -> bool {
+        let mut grown = false;
+        let mut filled = false;
+        let mut quiet = true;
+        for _ in 0..TURNS {
+            let Some((moved, capacity)) = self.take(id) else { return grown };
+            let bytes = match moved {
+                Taken::Nothing => break,
+                Taken::Written(bytes) => {
+                    grown = true;
+                    bytes
+                }
+                Taken::Dropped(bytes) => bytes,
+            };
+            quiet = false;
+            filled = bytes >= capacity / 4;
+            if !filled {
+                break;
+            }
+        }
+        let Some(attached) = self.streams.get_mut(&id) else { return grown };
+        let pause = match attached.phase {
+            Phase::Armed => PAUSE_LONGEST,
+            Phase::Pausing { pause, .. } => pause,
+        };
+        attached.phase = if quiet && arm(&self.epoll, &attached.stream) {
+            Phase::Armed
+        } else {
+            let pause = if filled { pause / 2 } else { pause * 2 }.clamp(PAUSE_SHORTEST, PAUSE_LONGEST);
+            Phase::Pausing { until: Instant::now() + pause, pause }
+        };
+        grown
+    }
+
+    fn take(&mut self, id: StreamId) -> Option<(Taken, u64)> {
+        let attached = self.streams.get_mut(&id)?;
+        let stream = &attached.stream;
+        let shared = self.files.get_mut(&stream.path)?;
+        let taken = shared.file.take(&stream.fifo, stream.launch, attached.capacity, &self.null);
+        match taken {
+            Taken::Nothing => {}
+            Taken::Written(bytes) => attached.moved.written += bytes,
+            Taken::Dropped(bytes) => {
+                attached.moved.dropped += bytes;
+                self.counters.dropped.fetch_add(bytes, Ordering::Relaxed);
+            }
+        }
+        Some((taken, attached.capacity as u64))
+    }
+
+    /// Moves all that waits in one stream now, but not what a writer that never stops adds meanwhile.
+    fn drain(&mut self, id: StreamId) -> bool {
+        let Some(attached) = self.streams.get(&id) else { return false };
+        let mut left = rustix::io::ioctl_fionread(&attached.stream.fifo).unwrap_or(attached.capacity as u64);
+        let mut grown = false;
+        while left > 0 {
+            match self.take(id) {
+                None | Some((Taken::Nothing, _)) => break,
+                Some((Taken::Written(bytes), _)) => {
+                    grown = true;
+                    left = left.saturating_sub(bytes);
+                }
+                Some((Taken::Dropped(bytes), _)) => left = left.saturating_sub(bytes),
+            }
+        }
+        grown
+    }
+
+    fn drain_all(&mut self) -> bool {
+        let ids: Vec<_> = self.streams.keys().copied().collect();
+        let mut grown = false;
+        for id in ids {
+            grown |= self.drain(id);
+        }
+        grown
+    }
+}
+
+/// Watches the stream for its next byte. A byte that is there already counts as one to come.
+fn arm(epoll: &OwnedFd, stream: &Stream) -> bool {
+    let (data, flags) = (EventData::new_u64(stream.id.0), EventFlags::IN | EventFlags::ONESHOT);
+    match epoll::modify(epoll, &stream.fifo, data, flags) {
+        Err(Errno::NOENT) => epoll::add(epoll, &stream.fifo, data, flags).is_ok(),
+        other => other.is_ok(),
+    }
+}

@@ -1,0 +1,120 @@
+//! Reading back what workers printed: the last lines, and the lines since a time.
+//!
+//! These functions block on the disk for as long as their answer is big: the daemon calls them off its loop
+//! (`spawn_blocking`). They need no log thread and work while it writes.
+//!
+//! Sources are merged by the time of each line's first byte; within one source the file's order is kept. Two sources'
+//! lines that came within one pause of the log thread (8 ms) may change places.
+
+use std::io;
+use std::time::Instant;
+
+use agentd_core::id::{AppName, Launch, Slot};
+use camino::{Utf8Path, Utf8PathBuf};
+use thiserror::Error;
+
+use super::layout::{Source, StreamKind};
+use super::line::{Line, merge};
+use super::reader::SourceReader;
+
+/// A log cannot be read back. One that does not exist is an empty one, not an error.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// It is there and cannot be opened.
+    #[error("open the log {path}")]
+    Open {
+        /// The file.
+        path: Utf8PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It cannot be read.
+    #[error("read the log {path}")]
+    Read {
+        /// The file, by the name it was opened by.
+        path: Utf8PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// From where on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The last so many lines, over all sources.
+    Last(usize),
+    /// Everything that came at this time or later. Where a clock went back, approximately.
+    Since {
+        /// µs since 1970.
+        time_us: u64,
+    },
+}
+
+/// The lines of `sources` from `start` on, by time. A last line without its newline is included.
+///
+/// # Errors
+/// [`ReadError`], the first one met.
+pub fn read(sources: &[Source], start: Start) -> Result<Vec<Line>, ReadError> {
+    let mut lists = Vec::with_capacity(sources.len());
+    for source in sources {
+        let mut reader = SourceReader::open(source, start)?;
+        let mut lines = Vec::new();
+        let now = Instant::now();
+        // No further than what is there now, however fast the worker prints.
+        reader.read(reader.remaining()?, now, &mut lines)?;
+        reader.flush(now, &mut lines);
+        lists.push(lines);
+    }
+    Ok(from_start(merge(lists), start))
+}
+
+/// The last `count` lines of `sources` together.
+///
+/// # Errors
+/// [`ReadError`], the first one met.
+pub fn tail(sources: &[Source], count: usize) -> Result<Vec<Line>, ReadError> {
+    read(sources, Start::Last(count))
+}
+
+/// The last `count` lines that one launch printed on either stream: what a failure message shows.
+///
+/// Other launches' lines may lie in between and after; up to 64 times `count` lines are looked through.
+///
+/// # Errors
+/// [`ReadError`], the first one met.
+pub fn last_lines(
+    logs: &Utf8Path,
+    app: &AppName,
+    slot: Slot,
+    launch: Launch,
+    count: usize,
+) -> Result<Vec<Line>, ReadError> {
+    let mut lists = Vec::new();
+    for stream in StreamKind::BOTH {
+        let source = [Source::new(logs, app, slot, stream)];
+        let mut found = Vec::new();
+        for factor in [1, 8, 64] {
+            let wanted = count.saturating_mul(factor);
+            let lines = tail(&source, wanted)?;
+            let all = lines.len() < wanted;
+            found = lines.into_iter().filter(|line| line.launch == Some(launch)).collect();
+            if all || found.len() >= count {
+                break;
+            }
+        }
+        lists.push(found);
+    }
+    Ok(from_start(merge(lists), Start::Last(count)))
+}
+
+/// Cuts off what was read only to be sure.
+pub(super) fn from_start(mut lines: Vec<Line>, start: Start) -> Vec<Line> {
+    match start {
+        Start::Last(count) => lines.split_off(lines.len().saturating_sub(count)),
+        Start::Since { .. } => lines,
+    }
+}
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+pub(super) mod tests;

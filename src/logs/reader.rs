@@ -1,0 +1,163 @@
+//! One source read in order, from the oldest wanted byte in whichever file it lies up to the live file's end, and on.
+//!
+//! Rotation only ever moves files to higher numbers, and the writer leaves a file for good before it makes the next. So
+//! files are opened from number 0 upwards: one that moves meanwhile is met twice (and known by its identity), never
+//! missed.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::layout::{Source, rotated_path};
+use super::line::{Assembler, LINE_BYTES, Line};
+use super::part::{Identity, Part, Search};
+use super::read::{ReadError, Start};
+
+/// Reads one source.
+#[derive(Debug)]
+pub(super) struct SourceReader {
+    source: Source,
+    /// The file being read, then its successors as far as they are known.
+    parts: VecDeque<Part>,
+    /// Where in the first of `parts`.
+    position: u64,
+    assembler: Assembler,
+}
+
+impl SourceReader {
+    /// Opens `source` where `start` says.
+    pub(super) fn open(source: &Source, start: Start) -> Result<Self, ReadError> {
+        let assembler = Assembler::new(source);
+        let mut reader = Self { source: source.clone(), parts: VecDeque::new(), position: 0, assembler };
+        match start {
+            Start::Last(lines) => reader.seek_lines(lines)?,
+            Start::Since { time_us } => reader.seek_time(time_us)?,
+        }
+        Ok(reader)
+    }
+
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Bytes between the present position and the end, over all known files.
+    pub(super) fn remaining(&self) -> Result<u64, ReadError> {
+        let mut bytes = 0u64;
+        for part in &self.parts {
+            bytes += part.len()?;
+        }
+        Ok(bytes.saturating_sub(self.position))
+    }
+
+    /// Reads up to `budget` bytes and appends the lines that ended. Returns whether the budget was used up, so that more
+    /// may be there.
+    pub(super) fn read(&mut self, budget: u64, now: Instant, lines: &mut Vec<Line>) -> Result<bool, ReadError> {
+        let mut left = budget;
+        while left > 0 {
+            if self.parts.is_empty() {
+                // Nothing was there before, so all that is there now is new.
+                self.seek(|_| Ok(None))?;
+            }
+            let Some(part) = self.parts.front_mut() else { return Ok(false) };
+            let assembler = &mut self.assembler;
+            let max = usize::try_from(left).unwrap_or(usize::MAX);
+            let got = part.read(&mut self.position, max, |stamp, bytes| assembler.push(stamp, bytes, now, lines))?;
+            match got {
+                Some(bytes) => left -= bytes as u64,
+                None if self.next_part()? => {}
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Shows lines without a newline that wait since `before` or longer.
+    pub(super) fn flush(&mut self, before: Instant, lines: &mut Vec<Line>) {
+        self.assembler.flush(before, lines);
+    }
+
+    /// Since when a line without a newline waits.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        self.assembler.waiting_since()
+    }
+
+    /// Goes from the first part, which was read to its end, to its successor. False when it has none.
+    fn next_part(&mut self) -> Result<bool, ReadError> {
+        let Some(current) = self.parts.front() else { return Ok(false) };
+        if self.parts.len() == 1 {
+            let newer = newer_than(&self.source, current.identity())?;
+            if newer.is_empty() {
+                return Ok(false);
+            }
+            // Bytes may have come between the last read and the rotation; now none can come any more.
+            if current.len()? > self.position {
+                self.parts.extend(newer);
+                return Ok(true);
+            }
+            self.parts.extend(newer);
+        }
+        self.parts.pop_front();
+        self.position = 0;
+        Ok(true)
+    }
+
+    fn seek_lines(&mut self, lines: usize) -> Result<(), ReadError> {
+        let lines = lines as u64;
+        // One newline more than lines: the one that ends the line before them.
+        let mut search = Search { newlines: lines + 1, bytes: (lines + 1).saturating_mul(LINE_BYTES as u64) };
+        self.seek(|part| {
+            let end = part.len()?;
+            if lines == 0 { Ok(Some(end)) } else { part.search_back(end, &mut search) }
+        })
+    }
+
+    fn seek_time(&mut self, time_us: u64) -> Result<(), ReadError> {
+        self.seek(|part| Ok(Some(part.search_time(time_us)?).filter(|&start| start > 0)))
+    }
+
+    /// Opens parts from the newest back until `found` gives a position in one, else stands at the oldest's beginning.
+    fn seek(&mut self, mut found: impl FnMut(&mut Part) -> Result<Option<u64>, ReadError>) -> Result<(), ReadError> {
+        let mut position = 0;
+        let mut parts = VecDeque::new();
+        each_part(&self.source, |mut part| {
+            let start = found(&mut part)?;
+            parts.push_front(part);
+            position = start.unwrap_or(0);
+            Ok(start.is_none())
+        })?;
+        (self.parts, self.position) = (parts, position);
+        Ok(())
+    }
+}
+
+/// The parts that came after the one of this identity, oldest first; all that are left when that one is gone.
+fn newer_than(source: &Source, identity: Identity) -> Result<VecDeque<Part>, ReadError> {
+    let mut newer = VecDeque::new();
+    each_part(source, |part| {
+        let go_on = part.identity() != identity;
+        if go_on {
+            newer.push_front(part);
+        }
+        Ok(go_on)
+    })?;
+    Ok(newer)
+}
+
+/// Opens part after part, newest first, while `visit` asks for more.
+fn each_part(source: &Source, mut visit: impl FnMut(Part) -> Result<bool, ReadError>) -> Result<(), ReadError> {
+    let (mut number, mut missing, mut last) = (0, 0, None);
+    // A rotation under way, or one that a crash cut short, leaves one number free; two are the end.
+    while missing < 2 {
+        match Part::open(&rotated_path(&source.path, number))? {
+            None => missing += 1,
+            Some(part) => {
+                missing = 0;
+                let identity = part.identity();
+                if last.replace(identity) != Some(identity) && !visit(part)? {
+                    return Ok(());
+                }
+            }
+        }
+        number += 1;
+    }
+    Ok(())
+}

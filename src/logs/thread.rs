@@ -1,0 +1,200 @@
+//! The log thread as the rest of the daemon sees it: a handle that sends commands and never waits.
+//!
+//! One thread owns every supervisor end of a FIFO and every live log file; [`super::pump`] is what it does. It has a
+//! thread of its own because writing a file blocks, and nothing else in the daemon may wait for a disk.
+//!
+//! What can go wrong: only starting it. A file that cannot be opened or written drops lines, counted, and is no error
+//! of whoever attached the stream.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use agentd_core::id::Launch;
+use camino::Utf8PathBuf;
+use rustix::event::EventfdFlags;
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+
+use super::pump::Pump;
+use super::rotate::Rotation;
+
+/// Enough for the loop, its 4 KiB of events and a tracing subscriber.
+const STACK_BYTES: usize = 256 << 10;
+
+/// One stream of one launch, for as long as it is attached. Chosen by the caller, unique among those attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// A FIFO to move and the file that it goes to. Several may share a file: during a reload two launches print into the
+/// same slot's log.
+#[derive(Debug)]
+pub struct Stream {
+    /// Its name in later commands.
+    pub id: StreamId,
+    /// The supervisor's end.
+    pub fifo: OwnedFd,
+    /// The FIFO's name, removed when the stream is finished; none when there is nothing to remove.
+    pub fifo_path: Option<Utf8PathBuf>,
+    /// The live log file; its folder is made when missing. The time index lies beside it.
+    pub path: Utf8PathBuf,
+    /// Which process prints.
+    pub launch: Launch,
+    /// Limits of the file; the last attached stream of a file decides.
+    pub rotation: Rotation,
+}
+
+/// What a finished stream came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// Bytes that reached the file since the stream was attached.
+    pub written: u64,
+    /// Bytes that were dropped because the file refused them.
+    pub dropped: u64,
+}
+
+/// The log thread could not be started, or is gone.
+#[derive(Debug, Error)]
+pub enum LogThreadError {
+    /// No eventfd to wake it.
+    #[error("make the log thread's eventfd")]
+    Eventfd(#[source] io::Error),
+    /// No epoll to wait with.
+    #[error("make the log thread's epoll")]
+    Epoll(#[source] io::Error),
+    /// No `/dev/null` to drop lines to.
+    #[error("open /dev/null")]
+    Null(#[source] io::Error),
+    /// The kernel gave no thread.
+    #[error("start the log thread")]
+    Spawn(#[source] io::Error),
+    /// It ended early; the daemon's own log says why.
+    #[error("reach the log thread: it has ended")]
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) enum Command {
+    Attach(Stream),
+    Finish(StreamId, oneshot::Sender<Finished>),
+    Flush(oneshot::Sender<()>),
+    Stop,
+}
+
+/// Figures that the thread keeps while it works.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) dropped: AtomicU64,
+    pub(super) thread: AtomicU64,
+}
+
+/// The running log thread. Dropping it moves what waits in the FIFOs, then ends the thread; the FIFOs stay for the next
+/// supervisor.
+#[derive(Debug)]
+pub struct LogThread {
+    commands: mpsc::Sender<Command>,
+    wake: Arc<OwnedFd>,
+    grew: watch::Receiver<u64>,
+    counters: Arc<Counters>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogThread {
+    /// Starts the thread, with nothing attached.
+    ///
+    /// # Errors
+    /// [`LogThreadError`], when descriptors or threads have run out.
+    pub fn start() -> Result<Self, LogThreadError> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = rustix::event::eventfd(0, flags).map_err(|errno| LogThreadError::Eventfd(errno.into()))?;
+        let wake = Arc::new(wake);
+        let (commands, inbox) = mpsc::channel();
+        let (grew_sender, grew) = watch::channel(0);
+        let counters = Arc::new(Counters::default());
+        let pump = Pump::new(Arc::clone(&wake), inbox, grew_sender, Arc::clone(&counters))?;
+        let thread = std::thread::Builder::new()
+            .name("agentd-logs".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || pump.run())
+            .map_err(LogThreadError::Spawn)?;
+        Ok(Self { commands, wake, grew, counters, thread: Some(thread) })
+    }
+
+    /// Moves the stream's bytes from now on.
+    ///
+    /// # Errors
+    /// [`LogThreadError::Gone`].
+    pub fn attach(&self, stream: Stream) -> Result<(), LogThreadError> {
+        self.send(Command::Attach(stream))
+    }
+
+    /// To be called once the worker has exited: moves what it left in the FIFO, closes and removes the FIFO, and
+    /// answers when its last line is in the file. An unknown `id` is answered with zeros. The answer fails only when
+    /// the thread is gone.
+    ///
+    /// A descendant that still holds the FIFO can print until it is full and then blocks: end those first.
+    ///
+    /// # Errors
+    /// [`LogThreadError::Gone`].
+    pub fn finish(&self, id: StreamId) -> Result<oneshot::Receiver<Finished>, LogThreadError> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Command::Finish(id, answer))?;
+        Ok(receiver)
+    }
+
+    /// Answers when everything that waited in the FIFOs at the time of the call is in the files.
+    ///
+    /// # Errors
+    /// [`LogThreadError::Gone`].
+    pub fn flush(&self) -> Result<oneshot::Receiver<()>, LogThreadError> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Command::Flush(answer))?;
+        Ok(receiver)
+    }
+
+    /// Changes whenever some file grew: what a follower waits on. Nothing is sent while nobody listens, so look once
+    /// after subscribing.
+    #[must_use]
+    pub fn grew(&self) -> watch::Receiver<u64> {
+        let mut receiver = self.grew.clone();
+        receiver.mark_unchanged();
+        receiver
+    }
+
+    /// Bytes dropped since the start, over all streams.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.counters.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The thread's kernel id, for figures of its CPU time (`/proc/self/task/<id>`); none until it runs.
+    #[must_use]
+    pub fn thread_id(&self) -> Option<u32> {
+        u32::try_from(self.counters.thread.load(Ordering::Relaxed)).ok().filter(|&id| id != 0)
+    }
+
+    fn send(&self, command: Command) -> Result<(), LogThreadError> {
+        self.commands.send(command).map_err(|_| LogThreadError::Gone)?;
+        // The only failure is a counter about to overflow, and then the thread is awake.
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        Ok(())
+    }
+}
+
+impl Drop for LogThread {
+    fn drop(&mut self) {
+        // Gone already: nothing is left to stop.
+        let _ = self.send(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log thread had panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "thread_tests.rs"]
+mod tests;
