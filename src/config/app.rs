@@ -253,7 +253,12 @@ impl AppConfig {
             workers: self.workers,
             lanes: self.lanes(),
             ready: ReadyPolicy { timeout: self.ready.timeout },
-            live: self.live.as_ref().map(|live| LivePolicy { every: live.every, failures: live.failures }),
+            live: self
+                .live
+                .as_ref()
+                .filter(|live| live.check != LiveCheck::Watchdog)
+                .map(|live| LivePolicy { every: live.every, failures: live.failures }),
+            watchdog: self.live.as_ref().filter(|live| live.check == LiveCheck::Watchdog).map(|live| live.every),
             restart: self.restart,
             stop: StopPolicy { drain: self.stop.drain, timeout: self.stop.timeout },
             grace: self.grace,
