@@ -4,7 +4,8 @@
 //! (`spawn_blocking`). They need no log thread and work while it writes.
 //!
 //! Sources are merged by the time of each line's first byte; within one source the file's order is kept. Two sources'
-//! lines that came within one pause of the log thread (8 ms) may change places.
+//! lines that came within one pause of the log thread (8 ms) may change places. Where two launches shared a file and one
+//! was in the middle of a line at the place where reading begins, that line lacks its head.
 
 use std::io;
 use std::time::Instant;

@@ -103,7 +103,8 @@ impl SourceReader {
     fn seek_lines(&mut self, lines: usize) -> Result<(), ReadError> {
         let lines = lines as u64;
         // One newline more than lines: the one that ends the line before them.
-        let mut search = Search { newlines: lines + 1, bytes: (lines + 1).saturating_mul(LINE_BYTES as u64) };
+        let newlines = lines.saturating_add(1);
+        let mut search = Search { newlines, bytes: newlines.saturating_mul(LINE_BYTES as u64) };
         self.seek(|part| {
             let end = part.len()?;
             if lines == 0 { Ok(Some(end)) } else { part.search_back(end, &mut search) }
