@@ -91,7 +91,7 @@ fn much_is_read_in_batches_and_the_last_says_that_it_is_the_last() {
     let source = shelf.source(0);
     let (_, mut follower) = Follower::start(std::slice::from_ref(&source), Start::Last(0)).expect("start");
     shelf.chunk(&source, 1, 1, "x\n".repeat(500_000).as_bytes());
-    let (mut lines, mut batches) = (0, 0);
+    let (mut lines, mut batches) = (0, 0u64);
     loop {
         let batch = follower.poll(Instant::now()).expect("poll");
         lines += batch.lines.len();
@@ -101,7 +101,7 @@ fn much_is_read_in_batches_and_the_last_says_that_it_is_the_last() {
             PollAgain::At(_) | PollAgain::OnGrowth => break,
         }
     }
-    assert_eq!((lines, batches), (500_000, 4));
+    assert_eq!((lines, batches), (500_000, 1_000_000 / BATCH_BYTES + 1));
 }
 
 #[test]
@@ -114,4 +114,31 @@ fn a_file_that_was_emptied_is_followed_from_its_new_beginning() {
     std::fs::write(&source.path, "").expect("empty");
     shelf.chunk(&source, 2, 2, b"after\n");
     assert_eq!(poll(&mut follower), ["after"]);
+}
+
+#[test]
+fn lines_since_a_time_come_in_order_however_unevenly_the_sources_print() {
+    let shelf = Shelf::new();
+    let (busy, quiet) = (shelf.source(0), shelf.source(1));
+    for time_us in 0..400u64 {
+        shelf.chunk(&busy, time_us * 10, 1, "much to tell\n".repeat(100).as_bytes());
+        if time_us % 50 == 0 {
+            shelf.chunk(&quiet, time_us * 10 + 5, 2, b"a word\n");
+            rotate(&busy.path, 20).expect("rotate");
+        }
+    }
+    let (lines, mut follower) = Follower::start(&[quiet, busy], Start::Since { time_us: 500 }).expect("start");
+    assert!(lines.is_empty());
+    let mut all = Vec::new();
+    loop {
+        let batch = follower.poll(Instant::now()).expect("poll");
+        all.extend(batch.lines);
+        match batch.again {
+            PollAgain::Now => {}
+            PollAgain::At(_) | PollAgain::OnGrowth => break,
+        }
+    }
+    assert_eq!((all.len(), all[0].time_us), (350 * 100 + 7, 500));
+    assert!(all.is_sorted_by_key(|line| line.time_us));
+    assert!(follower.finish().is_empty());
 }

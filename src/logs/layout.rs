@@ -106,14 +106,15 @@ pub fn fifo_path(run: &Utf8Path, app: &AppName, slot: Slot, launch: Launch, stre
 pub fn sources(logs: &Utf8Path, app: &AppName) -> Result<Vec<Source>, ListError> {
     let folder = logs.join(app.as_str());
     let failed = |source| ListError::Folder { path: folder.clone(), source };
-    let entries = match folder.read_dir_utf8() {
+    let entries = match folder.read_dir() {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(failed(error)),
     };
     let mut found = Vec::new();
     for entry in entries {
-        if let Some((slot, stream)) = parse_live_name(entry.map_err(failed)?.file_name()) {
+        let name = entry.map_err(failed)?.file_name();
+        if let Some((slot, stream)) = name.to_str().and_then(parse_live_name) {
             found.push(Source::new(logs, app, slot, stream));
         }
     }
@@ -141,6 +142,8 @@ mod tests {
         for name in ["10.out.log", "2.out.log", "2.err.log", "2.err.log.1", "2.err.log.idx", "x.out.log", "notes"] {
             std::fs::write(logs.join("web").join(name), "").expect("create a file");
         }
+        let hostile = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff.out.log");
+        std::fs::write(logs.as_std_path().join("web").join(hostile), "").expect("create a file that is no UTF-8");
         let found: Vec<_> = sources(logs, &app).expect("list").iter().map(|s| (s.slot.0, s.stream)).collect();
         assert_eq!(found, [(2, StreamKind::Out), (2, StreamKind::Err), (10, StreamKind::Out)]);
     }

@@ -1,10 +1,12 @@
-//! Reading back what workers printed: the last lines, and the lines since a time.
+//! Reading back what workers printed: the last lines. Lines since a time come from a [`super::follow::Follower`], in
+//! batches, because there may be more of them than memory.
 //!
 //! These functions block on the disk for as long as their answer is big: the daemon calls them off its loop
 //! (`spawn_blocking`). They need no log thread and work while it writes.
 //!
 //! Sources are merged by the time of each line's first byte; within one source the file's order is kept. Two sources'
-//! lines that came within one pause of the log thread (8 ms) may change places.
+//! lines that came within one pause of the log thread (8 ms) may change places. Where two launches shared a file and one
+//! was in the middle of a line at the place where reading begins, that line lacks its head.
 
 use std::io;
 use std::time::Instant;
@@ -38,26 +40,14 @@ pub enum ReadError {
     },
 }
 
-/// From where on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// The last so many lines, over all sources.
-    Last(usize),
-    /// Everything that came at this time or later. Where a clock went back, approximately.
-    Since {
-        /// µs since 1970.
-        time_us: u64,
-    },
-}
-
-/// The lines of `sources` from `start` on, by time. A last line without its newline is included.
+/// The last `count` lines of `sources` together, by time. A last line without its newline is included.
 ///
 /// # Errors
 /// [`ReadError`], the first one met.
-pub fn read(sources: &[Source], start: Start) -> Result<Vec<Line>, ReadError> {
+pub fn tail(sources: &[Source], count: usize) -> Result<Vec<Line>, ReadError> {
     let mut lists = Vec::with_capacity(sources.len());
     for source in sources {
-        let mut reader = SourceReader::open(source, start)?;
+        let mut reader = SourceReader::last(source, count)?;
         let mut lines = Vec::new();
         let now = Instant::now();
         // No further than what is there now, however fast the worker prints.
@@ -65,15 +55,7 @@ pub fn read(sources: &[Source], start: Start) -> Result<Vec<Line>, ReadError> {
         reader.flush(now, &mut lines);
         lists.push(lines);
     }
-    Ok(from_start(merge(lists), start))
-}
-
-/// The last `count` lines of `sources` together.
-///
-/// # Errors
-/// [`ReadError`], the first one met.
-pub fn tail(sources: &[Source], count: usize) -> Result<Vec<Line>, ReadError> {
-    read(sources, Start::Last(count))
+    Ok(last(merge(lists), count))
 }
 
 /// The last `count` lines that one launch printed on either stream: what a failure message shows.
@@ -104,15 +86,12 @@ pub fn last_lines(
         }
         lists.push(found);
     }
-    Ok(from_start(merge(lists), Start::Last(count)))
+    Ok(last(merge(lists), count))
 }
 
-/// Cuts off what was read only to be sure.
-pub(super) fn from_start(mut lines: Vec<Line>, start: Start) -> Vec<Line> {
-    match start {
-        Start::Last(count) => lines.split_off(lines.len().saturating_sub(count)),
-        Start::Since { .. } => lines,
-    }
+/// The last `count` of `lines`.
+pub(super) fn last(mut lines: Vec<Line>, count: usize) -> Vec<Line> {
+    lines.split_off(lines.len().saturating_sub(count))
 }
 
 #[cfg(test)]

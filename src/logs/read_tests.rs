@@ -2,6 +2,7 @@
 
 use super::super::fifo::Fifo;
 use super::super::file::{LogFile, Taken};
+use super::super::follow::{Follower, Start};
 use super::super::index::{IndexWriter, Record};
 use super::super::layout::{index_path, rotated_path};
 use super::super::line::{LINE_BYTES, LineEnd};
@@ -75,7 +76,8 @@ fn lines_are_found_across_rotated_files_even_one_that_is_cut_by_a_rotation() {
     for count in 0..10 {
         assert_eq!(tail(std::slice::from_ref(&source), count).expect("tail"), all[10 - count..], "the last {count}");
     }
-    assert_eq!(read(&[source], Start::Since { time_us: 3 }).expect("read"), all[6..]);
+    let (_, mut since) = Follower::start(&[source], Start::Since { time_us: 3 }).expect("start");
+    assert_eq!(since.poll(Instant::now()).expect("poll").lines, all[6..]);
 }
 
 #[test]

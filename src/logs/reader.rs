@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::layout::{Source, rotated_path};
 use super::line::{Assembler, LINE_BYTES, Line};
 use super::part::{Identity, Part, Search};
-use super::read::{ReadError, Start};
+use super::read::ReadError;
 
 /// Reads one source.
 #[derive(Debug)]
@@ -24,15 +24,22 @@ pub(super) struct SourceReader {
 }
 
 impl SourceReader {
-    /// Opens `source` where `start` says.
-    pub(super) fn open(source: &Source, start: Start) -> Result<Self, ReadError> {
-        let assembler = Assembler::new(source);
-        let mut reader = Self { source: source.clone(), parts: VecDeque::new(), position: 0, assembler };
-        match start {
-            Start::Last(lines) => reader.seek_lines(lines)?,
-            Start::Since { time_us } => reader.seek_time(time_us)?,
-        }
+    /// Stands where the last `lines` lines of `source` begin, or before.
+    pub(super) fn last(source: &Source, lines: usize) -> Result<Self, ReadError> {
+        let mut reader = Self::nowhere(source);
+        reader.seek_lines(lines as u64)?;
         Ok(reader)
+    }
+
+    /// Stands at the first chunk of `source` that came at `time_us` (µs since 1970) or later.
+    pub(super) fn since(source: &Source, time_us: u64) -> Result<Self, ReadError> {
+        let mut reader = Self::nowhere(source);
+        reader.seek(|part| Ok(Some(part.search_time(time_us)?).filter(|&start| start > 0)))?;
+        Ok(reader)
+    }
+
+    fn nowhere(source: &Source) -> Self {
+        Self { source: source.clone(), parts: VecDeque::new(), position: 0, assembler: Assembler::new(source) }
     }
 
     pub(super) fn source(&self) -> &Source {
@@ -100,18 +107,14 @@ impl SourceReader {
         Ok(true)
     }
 
-    fn seek_lines(&mut self, lines: usize) -> Result<(), ReadError> {
-        let lines = lines as u64;
+    fn seek_lines(&mut self, lines: u64) -> Result<(), ReadError> {
         // One newline more than lines: the one that ends the line before them.
-        let mut search = Search { newlines: lines + 1, bytes: (lines + 1).saturating_mul(LINE_BYTES as u64) };
+        let newlines = lines.saturating_add(1);
+        let mut search = Search { newlines, bytes: newlines.saturating_mul(LINE_BYTES as u64) };
         self.seek(|part| {
             let end = part.len()?;
             if lines == 0 { Ok(Some(end)) } else { part.search_back(end, &mut search) }
         })
-    }
-
-    fn seek_time(&mut self, time_us: u64) -> Result<(), ReadError> {
-        self.seek(|part| Ok(Some(part.search_time(time_us)?).filter(|&start| start > 0)))
     }
 
     /// Opens parts from the newest back until `found` gives a position in one, else stands at the oldest's beginning.

@@ -1,15 +1,15 @@
-//! The log thread at work: real FIFOs, real files, real writers.
+//! The log thread at work: real FIFOs, real files, real writers. Where it or the disk is hurt: `survival_tests.rs`.
 
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::process::{Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
 use agentd_core::id::Slot;
 
 use super::super::fifo::{Fifo, capacity, reopen};
-use super::super::follow::{Follower, PollAgain};
+use super::super::follow::{Follower, PollAgain, Start};
 use super::super::layout::{Source, StreamKind};
-use super::super::read::{Start, tail};
+use super::super::read::tail;
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -31,6 +31,10 @@ impl Bench {
 
     fn log(&self) -> Utf8PathBuf {
         self.dir.join("logs/web/0.out.log")
+    }
+
+    fn source(&self) -> Source {
+        Source::new(&self.dir.join("logs"), &"web".parse().expect("a good name"), Slot(0), StreamKind::Out)
     }
 
     fn read(&self) -> String {
@@ -72,6 +76,12 @@ impl Bench {
         waited.expect("the log holds what was printed before the deadline");
     }
 
+    fn flush(&self) {
+        let answer = self.logs.flush().expect("flush");
+        let waited = self.runtime.block_on(async { tokio::time::timeout(DEADLINE, answer).await });
+        waited.expect("flushing takes less than the deadline").expect("the thread answers");
+    }
+
     fn cpu(&self) -> Duration {
         let id = self.logs.thread_id().expect("the thread runs");
         let text = std::fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).expect("read schedstat");
@@ -108,7 +118,7 @@ fn a_hundred_thousand_lines_arrive_once_each_and_cost_the_thread_next_to_nothing
 
     assert_eq!(finished, Finished { written: 10_000_000, dropped: 0 });
     assert!(numbers(&bench.read()).into_iter().eq(0..100_000));
-    assert!(cpu < Duration::from_millis(500), "the log thread took {cpu:?}");
+    assert!(cpu < Duration::from_millis(200), "the log thread took {cpu:?}");
 }
 
 #[test]
@@ -191,47 +201,6 @@ fn a_program_that_prints_without_end_is_bounded_and_what_is_kept_is_the_newest_i
 }
 
 #[test]
-fn lines_that_the_disk_refuses_are_counted_and_told_of_once_it_takes_lines_again() {
-    let bench = Bench::new();
-    std::fs::write(bench.dir.join("logs"), "in the way").expect("put a file where the folder belongs");
-    let mut worker = bench.attach(1, Rotation::default());
-    // Far more than the pipe holds: a worker that blocked for ever would never end.
-    assert!(print_lines(worker.try_clone().expect("clone").into(), 50_000).wait().expect("wait").success());
-    bench.flush();
-    assert_eq!(bench.logs.dropped(), 5_000_000);
-    std::fs::remove_file(bench.dir.join("logs")).expect("make way");
-    writeln!(worker, "again").expect("print");
-    let finished = bench.finish(1);
-    assert_eq!(finished, Finished { written: 6, dropped: 5_000_000 });
-    let (first, rest) = bench.read().split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("two lines");
-    assert!(first.starts_with("[agentd] 5000000 bytes of log were dropped: "), "{first}");
-    assert_eq!(rest, "again\n");
-}
-
-#[test]
-fn a_full_disk_blocks_no_worker_and_the_file_tells_how_much_is_missing() {
-    let bench = Bench::new();
-    let Some(disk) = TinyDisk::mount(&bench.dir.join("logs")) else {
-        eprintln!("not run: mounting needs root");
-        return;
-    };
-    let mut worker = bench.attach(1, Rotation::default());
-    std::fs::write(bench.dir.join("logs/ballast"), vec![0; 128 << 10]).expect("fill the disk in part");
-    assert!(print_lines(worker.try_clone().expect("clone").into(), 50_000).wait().expect("wait").success());
-    bench.flush();
-    let dropped = bench.logs.dropped();
-    assert!(dropped > 4_000_000);
-    std::fs::remove_file(bench.dir.join("logs/ballast")).expect("make room");
-    writeln!(worker, "again").expect("print");
-    let finished = bench.finish(1);
-    assert_eq!((finished.dropped, finished.written + dropped), (dropped, 5_000_000 + 6));
-    let tail = format!("\n[agentd] {dropped} bytes of log were dropped: no space left on device\nagain\n");
-    assert!(bench.read().ends_with(&tail));
-    drop(bench);
-    drop(disk);
-}
-
-#[test]
 fn a_log_that_somebody_empties_removes_or_renames_is_gone_on_with() {
     let bench = Bench::new();
     let mut worker = bench.attach(1, Rotation::default());
@@ -289,7 +258,7 @@ fn an_index_that_cannot_be_written_costs_times_and_no_line() {
     let mut worker = bench.attach(1, Rotation::default());
     writeln!(worker, "all the same").expect("print");
     assert_eq!(bench.finish(1).written, 13);
-    let source = Source::new(&bench.dir.join("logs"), &"web".parse().expect("a good name"), Slot(0), StreamKind::Out);
+    let source = bench.source();
     let lines = tail(&[source], 5).expect("read back");
     assert_eq!((lines.len(), lines[0].launch), (1, None));
 }
@@ -297,7 +266,7 @@ fn an_index_that_cannot_be_written_costs_times_and_no_line() {
 #[test]
 fn a_follower_sees_every_line_of_a_fast_program_across_its_rotations() {
     let bench = Bench::new();
-    let source = Source::new(&bench.dir.join("logs"), &"web".parse().expect("a good name"), Slot(0), StreamKind::Out);
+    let source = bench.source();
     let mut grew = bench.logs.grew();
     let (_, mut follower) = Follower::start(&[source], Start::Last(0)).expect("follow");
     let worker = bench.attach(1, Rotation { max_size: 1 << 20, keep: 20 });
@@ -323,92 +292,5 @@ fn a_follower_sees_every_line_of_a_fast_program_across_its_rotations() {
     assert!(super::super::layout::rotated_path(&bench.log(), 4).exists());
 }
 
-const VICTIM: &str = "AGENTD_TEST_LOGS_HOME";
-
-#[test]
-fn a_supervisor_for_the_test_below_to_kill_and_nothing_when_run_alone() {
-    let Ok(home) = std::env::var(VICTIM) else { return };
-    let home = Utf8PathBuf::from(home);
-    let fifo_path = home.join("run/fifo/web.0.1.out");
-    let logs = LogThread::start().expect("start");
-    let rotation = Rotation { max_size: 2 << 20, keep: 99 };
-    let fifo = reopen(&fifo_path).expect("reopen");
-    let path = home.join("logs/web/0.out.log");
-    logs.attach(Stream { id: StreamId(1), fifo, fifo_path: None, path, launch: Launch(1), rotation }).expect("attach");
-    println!("attached");
-    // Ends with the test that started it, should that fail before it kills.
-    let _ = io::stdin().read_line(&mut String::new());
-}
-
-#[test]
-fn killing_the_supervisor_again_and_again_loses_doubles_and_garbles_no_line() {
-    const LINES: usize = 300_000;
-    let bench = Bench::new();
-    let path = bench.dir.join("run/fifo/web.0.1.out");
-    let Fifo { supervisor, worker } = Fifo::create(&path).expect("create the FIFO");
-    let mut program = print_lines(worker.into(), LINES);
-    let exe = std::env::current_exe().expect("this test");
-    let name = "logs::thread::tests::a_supervisor_for_the_test_below_to_kill_and_nothing_when_run_alone";
-    let mut kills = 0u32;
-    let start = Instant::now();
-    while program.try_wait().expect("look at the program").is_none() {
-        assert!(start.elapsed() < DEADLINE, "the program did not end in time");
-        let mut victim = Program::new(&exe)
-            .args(["--exact", name, "--nocapture"])
-            .env(VICTIM, &bench.dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("start a supervisor");
-        let mut output = io::BufReader::new(victim.stdout.take().expect("its output"));
-        let mut line = String::new();
-        while !line.contains("attached") {
-            line.clear();
-            assert!(output.read_line(&mut line).expect("read its output") > 0, "the supervisor ended early");
-        }
-        // Not to wait for anything: so that each dies at another point of its work.
-        std::thread::sleep(Duration::from_micros(u64::from(kills * 997 % 9000)));
-        victim.kill().expect("kill -9");
-        victim.wait().expect("wait");
-        kills += 1;
-    }
-    bench.attach_end(1, supervisor, path, Rotation { max_size: 2 << 20, keep: 99 });
-    bench.finish(1);
-    let source = Source::new(&bench.dir.join("logs"), &"web".parse().expect("a good name"), Slot(0), StreamKind::Out);
-    let lines = tail(&[source], usize::MAX - 1).expect("read back");
-    eprintln!("{kills} kills, {} lines", lines.len());
-    assert!(lines.iter().map(|line| line.text.parse::<usize>().expect("a whole line")).eq(0..LINES));
-    assert!(lines.iter().all(|line| line.launch == Some(Launch(1))));
-    assert!(lines.is_sorted_by_key(|line| line.time_us));
-}
-
-impl Bench {
-    fn flush(&self) {
-        let answer = self.logs.flush().expect("flush");
-        let waited = self.runtime.block_on(async { tokio::time::timeout(DEADLINE, answer).await });
-        waited.expect("flushing takes less than the deadline").expect("the thread answers");
-    }
-}
-
-/// A file system of 256 KiB.
-struct TinyDisk(Utf8PathBuf);
-
-impl TinyDisk {
-    fn mount(at: &Utf8PathBuf) -> Option<Self> {
-        std::fs::create_dir(at).expect("make the mount point");
-        let mounted = nix::mount::mount(
-            Some("tmpfs"),
-            at.as_std_path(),
-            Some("tmpfs"),
-            nix::mount::MsFlags::empty(),
-            Some("size=256k"),
-        );
-        mounted.is_ok().then(|| Self(at.clone()))
-    }
-}
-
-impl Drop for TinyDisk {
-    fn drop(&mut self) {
-        nix::mount::umount2(self.0.as_std_path(), nix::mount::MntFlags::MNT_DETACH).expect("unmount");
-    }
-}
+#[path = "survival_tests.rs"]
+mod survival;
