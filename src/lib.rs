@@ -9,11 +9,15 @@
 //! | [`process`] | starting programs through the exec shim, their trees, their ends |
 //! | [`sockets`] | the listening sockets, their lanes and weights, the steered probe |
 //! | [`logs`] | what workers print, from FIFO to file and back |
+//! | [`control`] | `control.sock`: who may ask, calls in, exactly one answer out |
+//! | [`status`] | `status.sock`: the document and the events |
 //! | [`notify`] | what workers say over `NOTIFY_SOCKET` |
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod control;
 pub mod logs;
 pub mod notify;
 pub mod process;
 pub mod sockets;
+pub mod status;

@@ -1,0 +1,218 @@
+//! One client of `control.sock`.
+//!
+//! Owns: reading its lines within their bounds, answering what needs no decision (`hello`, lines that are no call,
+//! what its role forbids), handing the rest on, and writing what comes back.
+//!
+//! ```text
+//!            ┌─ line ──► call ──► dispatcher ─┐
+//! client ────┤                                ├─ ReplySink ──► outbox ──► client
+//!            └─ line ──► error ───────────────┘
+//! ```
+//! Reading and writing go on beside each other. When the client has sent its last line, what it is owed is still
+//! written, until the last answer or until it hangs up. When it broke a bound, it has [`LAST_WORDS`] to read why.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentd_protocol::control::{Call, ErrorKind, ErrorObject, Request, Role, ServerMessage};
+use agentd_protocol::frame::{LineDecoder, REQUEST_MAX};
+use interprocess::local_socket::tokio::Stream;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::access::Peer;
+use super::line::{hung_up, write_line};
+use super::outbox::{Outbox, Outgoing, outbox};
+use super::reply::{ControlCall, ReplySink};
+use super::server::Identity;
+
+/// A line must be whole this long after its first byte, and the first line this long after connecting.
+const LINE_WITHIN: Duration = Duration::from_secs(10);
+
+/// A client that awaits nothing and sends nothing for this long is let go.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// A client that awaits an answer must go on reading: a write that makes no headway for this long ends it.
+const WRITE_STALL: Duration = Duration::from_secs(60);
+
+/// How long a client that broke a bound has to read why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Calls of one connection that may await their answer at a time.
+const PENDING_MAX: usize = 64;
+
+/// Bytes read at a time.
+const CHUNK: usize = 16 * 1024;
+
+/// Why reading ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The client sent its last line, or the daemon is ending.
+    Finished,
+    /// It broke a bound, and was told.
+    Fault,
+    /// The connection failed.
+    Lost,
+}
+
+/// How long the next byte may take.
+#[derive(Clone, Copy, Debug)]
+enum Patience {
+    /// Within a line, or before the first.
+    Line(Instant),
+    /// Between lines.
+    Idle(Instant),
+}
+
+impl Patience {
+    /// For the next byte, after some that ended `lines` and left `partial` bytes of one more.
+    fn after(self, lines: usize, partial: usize) -> Self {
+        match self {
+            Self::Line(until) if lines == 0 => Self::Line(until),
+            Self::Line(_) | Self::Idle(_) if partial > 0 => Self::Line(Instant::now() + LINE_WITHIN),
+            Self::Line(_) | Self::Idle(_) => Self::Idle(Instant::now() + IDLE),
+        }
+    }
+}
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: Stream,
+    pub(super) peer: Peer,
+    pub(super) role: Role,
+    pub(super) identity: Arc<Identity>,
+    pub(super) calls: mpsc::Sender<ControlCall>,
+    /// Its sender goes when the daemon ends.
+    pub(super) closing: watch::Receiver<()>,
+}
+
+impl Connection {
+    /// Serves the client to its end.
+    pub(super) async fn run(self) {
+        let (outbox, outgoing) = outbox();
+        let shared = outgoing.shared();
+        let mut writing = Box::pin(write_lines(&self.stream, outgoing));
+        let end = tokio::select! {
+            biased;
+            () = shared.given_up() => return self.note("does not read"),
+            () = &mut writing => return self.note("cannot be written to"),
+            end = Box::pin(self.read_calls(outbox)) => end,
+        };
+        let rest = async {
+            tokio::select! {
+                () = shared.given_up() => self.note("does not read"),
+                () = &mut writing => {}
+                () = hung_up(&self.stream) => {}
+            }
+        };
+        match end {
+            End::Finished => rest.await,
+            End::Fault => {
+                if timeout(LAST_WORDS, rest).await.is_err() {
+                    self.note("broke a bound");
+                }
+            }
+            End::Lost => self.note("cannot be read from"),
+        }
+    }
+
+    fn note(&self, why: &'static str) {
+        tracing::debug!(uid = self.peer.uid, pid = self.peer.pid, why, "control client dropped");
+    }
+
+    /// Reads to the last line. The outbox goes with it, so that writing ends with the last answer.
+    async fn read_calls(&self, outbox: Outbox) -> End {
+        let mut decoder = LineDecoder::new(REQUEST_MAX);
+        let mut chunk = vec![0; CHUNK];
+        let mut patience = Patience::Line(Instant::now() + LINE_WITHIN);
+        let mut closing = self.closing.clone();
+        let mut input = &self.stream;
+        loop {
+            let (Patience::Line(until) | Patience::Idle(until)) = patience;
+            let read = tokio::select! {
+                biased;
+                _ = closing.changed() => return End::Finished,
+                read = timeout_at(until, input.read(&mut chunk)) => read,
+            };
+            let count = match (read, patience) {
+                (Ok(Ok(count)), _) => count,
+                (Ok(Err(_)), _) => return End::Lost,
+                (Err(_), Patience::Idle(_)) if outbox.pending() > 0 => {
+                    patience = Patience::Idle(Instant::now() + IDLE);
+                    continue;
+                }
+                (Err(_), Patience::Idle(_)) => return End::Finished,
+                (Err(_), Patience::Line(_)) => {
+                    let seconds = LINE_WITHIN.as_secs();
+                    return fault(&outbox, format!("no whole line came within {seconds} s"));
+                }
+            };
+            if count == 0 {
+                // A client that ends its only line by closing is understood.
+                if let Some(line) = decoder.take_rest() {
+                    self.take_line(&line, &outbox).await;
+                }
+                return End::Finished;
+            }
+            decoder.feed(&chunk[..count]);
+            let mut lines = 0;
+            loop {
+                match decoder.next_line() {
+                    Ok(Some(line)) => self.take_line(line, &outbox).await,
+                    Ok(None) => break,
+                    Err(e) => return fault(&outbox, format!("the line is longer than {} bytes", e.max)),
+                }
+                lines += 1;
+            }
+            patience = patience.after(lines, decoder.partial());
+        }
+    }
+
+    async fn take_line(&self, line: &[u8], outbox: &Outbox) {
+        let Call { id, request } = match Call::decode(line) {
+            Ok(call) => call,
+            Err(rejected) => {
+                let message = ServerMessage::Answer { id: rejected.id, result: Err(Box::new(rejected.error)) };
+                // Who cannot be told is being dropped already.
+                let _ = outbox.put(message.encode());
+                return;
+            }
+        };
+        let pending = outbox.pending();
+        let reply = ReplySink::new(id, outbox.clone());
+        if pending >= PENDING_MAX {
+            let why = format!("{PENDING_MAX} calls of this connection await their answer");
+            return reply.finish(Err(ErrorObject::new(ErrorKind::Overloaded, why)));
+        }
+        if let Request::Hello(hello) = request {
+            return reply.finish(self.identity.greet(&hello, self.role));
+        }
+        if request.operates() && self.role != Role::Operate {
+            let why = format!("{} is for those who may operate; you may only look", request.method());
+            return reply.finish(Err(ErrorObject::new(ErrorKind::Forbidden, why)));
+        }
+        match self.calls.reserve().await {
+            Ok(permit) => permit.send(ControlCall { request, peer: self.peer, reply }),
+            Err(_) => reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, "the daemon is ending"))),
+        }
+    }
+}
+
+fn fault(outbox: &Outbox, why: String) -> End {
+    let error = Box::new(ErrorObject::new(ErrorKind::InvalidRequest, why));
+    // Who cannot be told is being dropped already.
+    let _ = outbox.put(ServerMessage::Answer { id: None, result: Err(error) }.encode());
+    End::Fault
+}
+
+/// Writes lines until nobody can send one any more, or the client takes none.
+async fn write_lines(stream: &Stream, mut outgoing: Outgoing) {
+    while let Some(line) = outgoing.next().await {
+        if write_line(stream, &line, WRITE_STALL).await.is_err() {
+            return;
+        }
+        outgoing.written(&line);
+    }
+}

@@ -1,0 +1,172 @@
+//! The bounded way out to one client.
+//!
+//! Owns: the lines that wait for a client to read them, and their bound. Putting one in never waits, so a client that
+//! does not read costs the dispatcher nothing: when more than [`BUDGET`] bytes wait, it is given up.
+//! Who reads a log back for a client is not the dispatcher and may wait for room instead.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::{Notify, mpsc};
+
+/// A client for whom this many bytes wait gets nothing more. One line may go beyond it.
+pub(super) const BUDGET: usize = 4 * 1024 * 1024;
+
+/// What a queued line costs beside its bytes.
+const OVERHEAD: usize = 64;
+
+/// The client does not read, or is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Closed;
+
+/// Puts lines in.
+#[derive(Clone, Debug)]
+pub(super) struct Outbox {
+    lines: mpsc::UnboundedSender<String>,
+    shared: Arc<Shared>,
+}
+
+/// Takes lines out.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    lines: mpsc::UnboundedReceiver<String>,
+    shared: Arc<Shared>,
+}
+
+/// Told by either end when a client is given up; shared apart from the ends, so that waiting borrows neither.
+#[derive(Debug)]
+pub(super) struct Shared {
+    waiting: AtomicUsize,
+    given_up: AtomicBool,
+    over_budget: Notify,
+    room: Notify,
+}
+
+pub(super) fn outbox() -> (Outbox, Outgoing) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let shared = Arc::new(Shared {
+        waiting: AtomicUsize::new(0),
+        given_up: AtomicBool::new(false),
+        over_budget: Notify::new(),
+        room: Notify::new(),
+    });
+    (Outbox { lines: sender, shared: Arc::clone(&shared) }, Outgoing { lines: receiver, shared })
+}
+
+impl Outbox {
+    /// Queues a line, or gives the client up.
+    pub(super) fn put(&self, line: String) -> Result<(), Closed> {
+        if self.shared.is_full() {
+            self.shared.given_up.store(true, Ordering::Relaxed);
+            self.shared.over_budget.notify_one();
+            return Err(Closed);
+        }
+        self.push(line)
+    }
+
+    /// Queues a line when there is room for it.
+    pub(super) async fn put_when_room(&self, line: String) -> Result<(), Closed> {
+        loop {
+            // Made before the look, so that room made in between is not missed.
+            let room = self.shared.room.notified();
+            if self.is_closed() {
+                return Err(Closed);
+            }
+            if !self.shared.is_full() {
+                return self.push(line);
+            }
+            room.await;
+        }
+    }
+
+    /// How many other ends there are: calls that await their answer, where the connection's own end asks.
+    pub(super) fn pending(&self) -> usize {
+        self.lines.strong_count().saturating_sub(1)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lines.is_closed() || self.shared.given_up.load(Ordering::Relaxed)
+    }
+
+    fn push(&self, line: String) -> Result<(), Closed> {
+        if self.is_closed() {
+            return Err(Closed);
+        }
+        self.shared.waiting.fetch_add(line.len() + OVERHEAD, Ordering::Relaxed);
+        self.lines.send(line).map_err(|_| Closed)
+    }
+}
+
+impl Outgoing {
+    /// The next line; none when nobody can put one in any more.
+    pub(super) async fn next(&mut self) -> Option<String> {
+        self.lines.recv().await
+    }
+
+    /// A line was written, and costs nothing any more.
+    pub(super) fn written(&self, line: &str) {
+        self.shared.waiting.fetch_sub(line.len() + OVERHEAD, Ordering::Relaxed);
+        self.shared.room.notify_waiters();
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.lines.close();
+        self.shared.room.notify_waiters();
+    }
+}
+
+impl Shared {
+    /// Ends when the client was given up.
+    pub(super) async fn given_up(&self) {
+        self.over_budget.notified().await;
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= BUDGET
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_given_up_at_the_budget() {
+        let (outbox, outgoing) = outbox();
+        let shared = outgoing.shared();
+        let line = "x".repeat(BUDGET / 4);
+        let taken = (0..100).take_while(|_| outbox.put(line.clone()).is_ok()).count();
+        assert_eq!(taken, 4, "bounded, whatever was sent");
+        tokio::time::timeout(std::time::Duration::from_secs(1), shared.given_up()).await.expect("told so");
+        assert!(outbox.is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_wait_goes_on_when_lines_were_written() {
+        let (outbox, mut outgoing) = outbox();
+        outbox.put("x".repeat(BUDGET)).expect("there was room");
+        let waiter = tokio::spawn(async move { outbox.put_when_room("y".to_owned()).await });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished(), "it waits");
+        let line = outgoing.next().await.expect("the first line");
+        outgoing.written(&line);
+        assert_eq!(waiter.await.expect("no panic"), Ok(()));
+        assert_eq!(outgoing.next().await.as_deref(), Some("y"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_room_is_woken_when_the_client_goes() {
+        let (outbox, outgoing) = outbox();
+        outbox.put("x".repeat(BUDGET)).expect("there was room");
+        let waiter = tokio::spawn(async move { outbox.put_when_room("y".to_owned()).await });
+        tokio::task::yield_now().await;
+        drop(outgoing);
+        assert_eq!(waiter.await.expect("no panic"), Err(Closed));
+    }
+}

@@ -1,0 +1,123 @@
+//! Accepting clients of `control.sock`, and letting them go at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentd_protocol::control::{ErrorKind, ErrorObject, HelloParams, HelloReply, PROTOCOL, Reply, Role, ServerMessage};
+use interprocess::local_socket::tokio::Stream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::access::{Access, Peer};
+use super::connection::Connection;
+use super::line::refuse;
+use super::reply::ControlCall;
+use super::socket::BoundSocket;
+
+/// Clients at a time. One more is told so and closed.
+const CLIENTS_MAX: usize = 256;
+
+/// How long clients have, once the daemon ends, to read what they are owed.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// What the daemon says of itself in `hello`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Name of the instance.
+    pub instance: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// Process of the daemon.
+    pub pid: u32,
+}
+
+impl Identity {
+    /// Answers `hello`: with the newest protocol that both sides speak.
+    pub(super) fn greet(&self, hello: &HelloParams, role: Role) -> Result<Reply, ErrorObject> {
+        if hello.protocol == 0 {
+            let why = format!("there is no control protocol 0; the daemon speaks 1 to {PROTOCOL}");
+            return Err(ErrorObject::new(ErrorKind::UnsupportedProtocol, why));
+        }
+        Ok(Reply::Hello(HelloReply {
+            protocol: hello.protocol.min(PROTOCOL),
+            version: self.version.clone(),
+            instance: self.instance.clone(),
+            pid: self.pid,
+            role,
+        }))
+    }
+}
+
+/// Serves clients until `shutdown` ends, then gives those who await an answer a moment to read it.
+///
+/// `calls` is how requests reach the dispatcher. While it is full, clients wait; the dispatcher never does. Dropping
+/// the future drops every client at once.
+pub async fn serve(
+    socket: BoundSocket,
+    access: Access,
+    identity: Identity,
+    calls: mpsc::Sender<ControlCall>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let identity = Arc::new(identity);
+    let (open, closing) = watch::channel(());
+    let mut clients = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(ended) = clients.join_next(), if !clients.is_empty() => note_end(ended),
+            stream = socket.accept() => {
+                let connection = admit(stream, &access, clients.len()).map(|(stream, peer, role)| Connection {
+                    stream,
+                    peer,
+                    role,
+                    identity: Arc::clone(&identity),
+                    calls: calls.clone(),
+                    closing: closing.clone(),
+                });
+                if let Some(connection) = connection {
+                    clients.spawn(connection.run());
+                }
+            }
+        }
+    }
+    drop((socket, open, calls));
+    let all_gone = async { while clients.join_next().await.is_some() {} };
+    if timeout(LAST_ANSWERS, all_gone).await.is_err() {
+        tracing::debug!("clients that did not read their answer were dropped at the end");
+    }
+}
+
+fn admit(stream: Stream, access: &Access, clients: usize) -> Option<(Stream, Peer, Role)> {
+    let peer = match Peer::of(&stream) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(%error, "refused a client whose credentials the kernel does not tell");
+            turn_away(stream, ErrorKind::Forbidden, "who you are could not be found out");
+            return None;
+        }
+    };
+    let Some(role) = access.role(&peer) else {
+        tracing::warn!(uid = peer.uid, pid = peer.pid, "refused a client that may not use the control socket");
+        turn_away(stream, ErrorKind::Forbidden, "only the daemon's owner and root may use this socket");
+        return None;
+    };
+    if clients >= CLIENTS_MAX {
+        turn_away(stream, ErrorKind::Overloaded, "too many clients are connected");
+        return None;
+    }
+    Some((stream, peer, role))
+}
+
+fn turn_away(stream: Stream, kind: ErrorKind, why: &str) {
+    let result = Err(Box::new(ErrorObject::new(kind, why)));
+    refuse(stream, &ServerMessage::Answer { id: None, result }.encode());
+}
+
+fn note_end(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a control connection's task failed");
+    }
+}

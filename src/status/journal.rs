@@ -1,0 +1,180 @@
+//! The events, numbered and kept for a while.
+//!
+//! Owns: the order of events, the last [`KEPT`] of them, and handing each to everybody who watches. It belongs to the
+//! dispatcher, and recording never waits: a watcher that falls [`BEHIND_MAX`] events behind loses its place, and
+//! is told ([`Lagged`]). An event is encoded once, whoever watches.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use agentd_protocol::Timestamp;
+use agentd_protocol::events::{Event, EventKind};
+use thiserror::Error;
+use tokio::sync::broadcast;
+
+/// How many events can be asked for again.
+pub const KEPT: usize = 4096;
+
+/// How far a watcher may fall behind.
+pub const BEHIND_MAX: usize = 1024;
+
+#[derive(Clone, Debug)]
+struct Kept {
+    seq: u64,
+    line: Arc<str>,
+}
+
+/// The events, in the order in which they happened.
+#[derive(Debug)]
+pub struct EventJournal {
+    kept: VecDeque<Kept>,
+    seq: u64,
+    live: broadcast::Sender<Arc<str>>,
+}
+
+/// Events for one watcher: those it asked for again, then each as it happens.
+#[derive(Debug)]
+pub struct Subscription {
+    backlog: VecDeque<Arc<str>>,
+    live: broadcast::Receiver<Arc<str>>,
+}
+
+/// A watcher fell behind and lost its place.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("keep up with events: {missed} were missed")]
+pub struct Lagged {
+    /// How many events it will never see.
+    pub missed: u64,
+}
+
+impl EventJournal {
+    /// An empty journal whose first event is number `after + 1`.
+    #[must_use]
+    pub fn after(after: u64) -> Self {
+        Self { kept: VecDeque::new(), seq: after, live: broadcast::channel(BEHIND_MAX).0 }
+    }
+
+    /// Number of the newest event.
+    #[must_use]
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Numbers what happened, keeps it, and hands it to everybody who watches. Never waits.
+    pub fn record(&mut self, at: Timestamp, app: Option<&str>, worker: Option<&str>, event: EventKind) -> Event {
+        self.seq += 1;
+        let event = Event { seq: self.seq, at, app: app.map(str::to_owned), worker: worker.map(str::to_owned), event };
+        let line = encode(&event);
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Kept { seq: self.seq, line: Arc::clone(&line) });
+        // Nobody watches: that is no error.
+        let _ = self.live.send(line);
+        event
+    }
+
+    /// Every event after number `since`, as far as kept, then each as it happens. What is no longer kept is announced
+    /// by one `events_lost` at `now`. A `since` beyond the newest event comes from an earlier life of the journal:
+    /// everything that is kept follows.
+    #[must_use]
+    pub fn subscribe(&self, since: u64, now: Timestamp) -> Subscription {
+        let since = if since > self.seq { 0 } else { since };
+        let oldest = self.kept.front().map_or(self.seq + 1, |kept| kept.seq);
+        let mut backlog = VecDeque::new();
+        if since + 1 < oldest {
+            let event = EventKind::EventsLost { from: since + 1, to: oldest - 1 };
+            backlog.push_back(encode(&Event { seq: oldest - 1, at: now, app: None, worker: None, event }));
+        }
+        backlog.extend(self.kept.iter().filter(|kept| kept.seq > since).map(|kept| Arc::clone(&kept.line)));
+        Subscription { backlog, live: self.live.subscribe() }
+    }
+}
+
+impl Subscription {
+    /// The next event as a line without its end; none when the journal is gone.
+    ///
+    /// # Errors
+    /// When events were missed. The watcher has to begin anew.
+    pub async fn next(&mut self) -> Result<Option<Arc<str>>, Lagged> {
+        if let Some(line) = self.backlog.pop_front() {
+            return Ok(Some(line));
+        }
+        match self.live.recv().await {
+            Ok(line) => Ok(Some(line)),
+            Err(broadcast::error::RecvError::Closed) => Ok(None),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Err(Lagged { missed }),
+        }
+    }
+}
+
+fn encode(event: &Event) -> Arc<str> {
+    serde_json::to_string(event).expect("events have text keys and no failing serializer").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(journal: &mut EventJournal, count: usize) {
+        for _ in 0..count {
+            journal.record(Timestamp::UNIX_EPOCH, Some("web"), None, EventKind::AppDeleted);
+        }
+    }
+
+    /// What is there without waiting.
+    fn drain(subscription: &mut Subscription) -> Vec<Event> {
+        let mut lines: Vec<Arc<str>> = subscription.backlog.drain(..).collect();
+        while let Ok(line) = subscription.live.try_recv() {
+            lines.push(line);
+        }
+        lines.iter().map(|line| serde_json::from_str(line).expect("an event")).collect()
+    }
+
+    fn numbers(events: &[Event]) -> Vec<u64> {
+        events.iter().map(|e| e.seq).collect()
+    }
+
+    #[test]
+    fn who_resumes_gets_every_later_event_once_and_in_order() {
+        let mut journal = EventJournal::after(0);
+        record(&mut journal, 5);
+        let mut subscription = journal.subscribe(2, Timestamp::UNIX_EPOCH);
+        record(&mut journal, 2);
+        assert_eq!(numbers(&drain(&mut subscription)), [3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn what_is_no_longer_kept_is_announced() {
+        let mut journal = EventJournal::after(0);
+        record(&mut journal, KEPT + 10);
+        let events = drain(&mut journal.subscribe(3, Timestamp::UNIX_EPOCH));
+        assert_eq!(events[0].event, EventKind::EventsLost { from: 4, to: 10 });
+        assert_eq!(events[0].seq, 10);
+        assert_eq!(events[1].seq, 11);
+        assert_eq!(events.len(), KEPT + 1);
+    }
+
+    #[test]
+    fn a_new_journal_that_goes_on_from_an_old_number_knows_that_it_has_none_of_the_old_events() {
+        let journal = EventJournal::after(100);
+        assert!(drain(&mut journal.subscribe(100, Timestamp::UNIX_EPOCH)).is_empty());
+        let events = drain(&mut journal.subscribe(90, Timestamp::UNIX_EPOCH));
+        assert_eq!(events.iter().map(|e| &e.event).collect::<Vec<_>>(), [&EventKind::EventsLost { from: 91, to: 100 }]);
+    }
+
+    #[test]
+    fn a_number_of_an_earlier_life_begins_with_all_that_is_kept() {
+        let mut journal = EventJournal::after(0);
+        record(&mut journal, 3);
+        assert_eq!(numbers(&drain(&mut journal.subscribe(500, Timestamp::UNIX_EPOCH))), [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn who_falls_behind_is_told_and_holds_nobody_up() {
+        let mut journal = EventJournal::after(0);
+        let mut slow = journal.subscribe(0, Timestamp::UNIX_EPOCH);
+        record(&mut journal, BEHIND_MAX + 7);
+        assert_eq!(slow.next().await, Err(Lagged { missed: 7 }));
+    }
+}
