@@ -25,7 +25,8 @@ pub(crate) fn run(context: &Context, args: &EventsArgs) -> Result<u8, Failure> {
     };
     let (mut watch, document, _) = Watch::begin(&context.home, Some(since))?;
     let newest = document.seq;
-    let mut shown = since;
+    // A number that is yet to come is one of an earlier life of the journal: the daemon begins at its beginning.
+    let mut shown = if since > newest { 0 } else { since };
     while args.follow || shown < newest {
         // What happened already is on its way; what is to come may take for ever.
         let until = (shown < newest).then(|| Instant::now() + ANSWER_WITHIN);

@@ -5,7 +5,7 @@ use agentd_protocol::status::{AppState, AppView, StatusDocument};
 
 use super::bytes_time::{between, bytes, percent, span};
 use super::state;
-use super::table::{Align, Cell, Column, Table};
+use super::table::{Align, Cell, Column, NOTHING, Table};
 
 const COLUMNS: &[Column] = &[
     Column { title: "NAME", align: Align::Left, rank: 0 },
@@ -42,13 +42,13 @@ fn row(app: &AppView, now: Timestamp) -> Vec<Cell> {
         state::app(app.state).cell(),
         if short { Cell::styled(ready, state::WARN) } else { Cell::plain(ready) },
         Cell::plain(&app.release),
-        Cell::plain(generations(app)),
+        Cell::plain(or_nothing(generations(app))),
         Cell::plain(app.in_flight.to_string()),
         if restarts > 0 { Cell::styled(restarts.to_string(), state::WARN) } else { Cell::plain("0") },
-        Cell::plain(cpu(app).map_or_else(dash, percent)),
-        Cell::plain(memory(app).map_or_else(dash, bytes)),
-        Cell::plain(uptime(app, now).unwrap_or_else(dash)),
-        Cell::plain(app.listen.values().cloned().collect::<Vec<_>>().join(" ")),
+        Cell::plain(cpu(app).map_or_else(nothing, percent)),
+        Cell::plain(memory(app).map_or_else(nothing, bytes)),
+        Cell::plain(uptime(app, now).unwrap_or_else(nothing)),
+        Cell::plain(or_nothing(app.listen.values().cloned().collect::<Vec<_>>().join(","))),
     ]
 }
 
@@ -101,6 +101,80 @@ fn uptime(app: &AppView, now: Timestamp) -> Option<String> {
     Some(span(between(oldest, now)))
 }
 
-fn dash() -> String {
-    "-".to_owned()
+fn nothing() -> String {
+    NOTHING.to_owned()
+}
+
+fn or_nothing(text: String) -> String {
+    if text.is_empty() { nothing() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{document, plain};
+    use super::*;
+
+    fn at(width: Option<usize>) -> String {
+        plain(&table(&document(), width))
+    }
+
+    #[test]
+    fn eighty_columns_hold_what_matters_most() {
+        insta::assert_snapshot!(at(Some(80)), @"
+        NAME        STATE        READY    GEN  IN FLIGHT  RESTARTS   CPU   MEM  UPTIME
+        support     ↻ deploying    1/2  16→17          3         0   90%  286M   1d12h
+          deployment 17: rolling 0 of 2, running: support.0.17 is not ready yet
+        triage      ✗ failed       0/1      3          0        10     -     -       -
+          triage.0 exited with code 1, 10 times within 5m; start it again with: agentctl
+          start triage
+        web-search  ● running      1/1      1          0         1  0.2%   38M      2h
+        zero        ○ stopped      0/1      -          0         0     -     -       -
+        ");
+    }
+
+    #[test]
+    fn sixty_columns_hold_less() {
+        insta::assert_snapshot!(at(Some(60)), @"
+        NAME        STATE        READY  IN FLIGHT  RESTARTS  UPTIME
+        support     ↻ deploying    1/2          3         0   1d12h
+          deployment 17: rolling 0 of 2, running: support.0.17 is
+          not ready yet
+        triage      ✗ failed       0/1          0        10       -
+          triage.0 exited with code 1, 10 times within 5m; start it
+          again with: agentctl start triage
+        web-search  ● running      1/1          0         1      2h
+        zero        ○ stopped      0/1          0         0       -
+        ");
+    }
+
+    #[test]
+    fn a_hundred_and_twenty_columns_hold_everything() {
+        insta::assert_snapshot!(at(Some(120)), @"
+        NAME        STATE        READY  RELEASE           GEN  IN FLIGHT  RESTARTS   CPU   MEM  UPTIME  LISTEN
+        support     ↻ deploying    1/2  1.5.0+ef56ab78  16→17          3         0   90%  286M   1d12h  0.0.0.0:8080
+          deployment 17: rolling 0 of 2, running: support.0.17 is not ready yet
+        triage      ✗ failed       0/1  r1                  3          0        10     -     -       -  -
+          triage.0 exited with code 1, 10 times within 5m; start it again with: agentctl start triage
+        web-search  ● running      1/1  r1                  1          0         1  0.2%   38M      2h  -
+        zero        ○ stopped      0/1  r1                  -          0         0     -     -       -  -
+        ");
+    }
+
+    #[test]
+    fn a_pipe_gets_every_column() {
+        assert!(at(None).starts_with("NAME        STATE        READY  RELEASE           GEN  "), "{}", at(None));
+    }
+
+    #[test]
+    fn colour_adds_nothing_but_colour() {
+        let colored = table(&document(), Some(80));
+        assert!(colored.contains("\x1b[1m\x1b[31m✗ failed\x1b[0m"), "{colored:?}");
+        assert_eq!(plain(&colored), at(Some(80)));
+    }
+
+    #[test]
+    fn nothing_to_list_says_how_to_begin() {
+        let empty = StatusDocument { apps: vec![], ..document() };
+        assert_eq!(table(&empty, None), "no apps yet; start one with: agentctl start FILE\n");
+    }
 }

@@ -168,3 +168,43 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::Unknown => Style::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::fixture::plain;
+    use super::*;
+
+    fn event(worker: Option<&str>, event: Value) -> Event {
+        let whole =
+            json!({ "seq": 7, "at": "2026-01-02T12:00:00.5Z", "app": "support", "worker": worker, "event": event });
+        serde_json::from_value(whole).expect("a whole event")
+    }
+
+    #[test]
+    fn an_event_reads_as_when_who_what() {
+        let worker = Some("support.0.17");
+        let shown: Vec<String> = [
+            event(worker, json!({ "type": "worker_ready", "how": "http", "after_ms": 812 })),
+            event(worker, json!({ "type": "worker_draining", "reason": "reload", "deadline": "2026-01-02T12:05:00.5Z" })),
+            event(worker, json!({ "type": "worker_drained", "connections_cut": 0 })),
+            event(worker, json!({ "type": "worker_exited", "code": null, "signal": "SIGKILL", "reason": "out_of_memory", "uptime_ms": 65_000 })),
+            event(None, json!({ "type": "app_state", "from": "running", "to": "degraded", "why": "support.0.17 crashed" })),
+            event(None, json!({ "type": "deployment_finished", "id": 3, "state": "rolled_back", "why": "not ready", "duration_ms": 9000 })),
+            event(None, json!({ "type": "what_comes_later" })),
+        ]
+        .iter()
+        .map(|event| plain(&line(event)))
+        .collect();
+        insta::assert_snapshot!(shown.join("\n"), @"
+        12:00:00.500  #7  support.0.17  ready after 812ms (http)
+        12:00:00.500  #7  support.0.17  draining for reload, at most 5m
+        12:00:00.500  #7  support.0.17  drained
+        12:00:00.500  #7  support.0.17  exited after 1m5s: out of memory, SIGKILL
+        12:00:00.500  #7  support  running → degraded: support.0.17 crashed
+        12:00:00.500  #7  support  deployment 3 rolled back after 9s: not ready
+        12:00:00.500  #7  support  an event that this agentctl does not know
+        ");
+    }
+}

@@ -8,6 +8,8 @@ pub(crate) mod bytes_time;
 pub(crate) mod describe;
 pub(crate) mod diagnostic;
 pub(crate) mod event;
+#[cfg(test)]
+mod fixture;
 pub(crate) mod log;
 pub(crate) mod operation;
 pub(crate) mod progress;

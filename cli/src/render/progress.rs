@@ -174,3 +174,21 @@ fn line(app: &AppView, worker: &WorkerView, widest: usize, now: Timestamp) -> St
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{document, plain};
+    use super::*;
+
+    #[test]
+    fn every_worker_has_a_line_with_what_is_left_of_its_drain() {
+        let document = document();
+        let shown = lines(document.apps.iter(), document.now).join("\n");
+        insta::assert_snapshot!(plain(&shown), @"
+        support     0  ◒ draining  #16  3 in flight  4m58s left
+        support     0  ◐ starting  #17
+        triage      0  ✗ failed    #3  exited with code 1, 10 times within 5m
+        web-search  0  ● ready     #1
+        ");
+    }
+}

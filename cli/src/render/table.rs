@@ -1,7 +1,8 @@
 //! Aligned columns that adapt to the width there is.
 //!
 //! Owns the layout: which columns fit, how wide each is, how a line beneath a row wraps. Knows nothing of apps.
-//! A column that does not fit is left out whole: half a number misleads. Without a width (a pipe, a file) every
+//! A column that does not fit is left out whole: half a number misleads. So is one that says nothing in any row.
+//! Without a width (a pipe, a file) every
 //! column is there, so that scripts find the same fields whatever terminal ran them.
 
 use std::fmt::Write as _;
@@ -10,6 +11,9 @@ use anstyle::Style;
 
 /// Space between two columns.
 const GAP: usize = 2;
+
+/// What a cell holds that has nothing to say. Never empty: fields must be countable.
+pub(crate) const NOTHING: &str = "-";
 
 /// Which side of its column a text keeps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +110,7 @@ impl Table {
         (0..self.columns.len()).map(of_column).collect()
     }
 
-    /// Which columns are shown: by rank, each that still fits.
+    /// Which columns are shown: by rank, each that says something and still fits.
     fn placed(&self, widths: &[usize], width: Option<usize>) -> Vec<bool> {
         let Some(width) = width else { return vec![true; widths.len()] };
         let mut by_rank: Vec<usize> = (0..widths.len()).collect();
@@ -114,8 +118,9 @@ impl Table {
         let mut placed = vec![false; widths.len()];
         let mut used = self.indent;
         for index in by_rank {
+            let says_something = self.rows.iter().any(|row| row.cells[index].text != NOTHING);
             let more = widths[index] + if used == self.indent { 0 } else { GAP };
-            if self.columns[index].rank == 0 || used + more <= width {
+            if self.columns[index].rank == 0 || (says_something && used + more <= width) {
                 placed[index] = true;
                 used += more;
             }
@@ -133,10 +138,6 @@ impl Table {
                 Align::Left => (0, fill),
                 Align::Right => (fill, 0),
             };
-            if cell.text.is_empty() {
-                owed += fill + GAP;
-                continue;
-            }
             let style = cell.style;
             let _ = write!(line, "{:1$}{style}{2}{style:#}", "", owed + before, cell.text);
             owed = after + GAP;
@@ -213,6 +214,20 @@ mod tests {
         a        12  x
           why it is so in more
           words than fit
+        ");
+    }
+
+    #[test]
+    fn a_column_that_says_nothing_makes_room() {
+        let mut table = Table::new(COLUMNS, 0);
+        table.row(["a", NOTHING, "1", NOTHING].map(Cell::plain).to_vec(), vec![]);
+        insta::assert_snapshot!(plain(&table.render(Some(80))), @"
+        NAME  N
+        a     1
+        ");
+        insta::assert_snapshot!(plain(&table.render(None)), @"
+        NAME  WIDE  N  END
+        a     -     1  -
         ");
     }
 

@@ -7,7 +7,7 @@ use agentd_protocol::status::{AppView, ExitReason, ExitView, WorkerState, Worker
 
 use super::bytes_time::{between, bytes, percent, span};
 use super::state;
-use super::table::{Align, Cell, Column, Table};
+use super::table::{Align, Cell, Column, NOTHING, Table};
 
 const COLUMNS: &[Column] = &[
     Column { title: "SLOT", align: Align::Right, rank: 0 },
@@ -61,7 +61,7 @@ pub(crate) fn table(app: &AppView, now: Timestamp, width: Option<usize>) -> Stri
 }
 
 fn row(worker: &WorkerView, now: Timestamp) -> Vec<Cell> {
-    let optional = |text: Option<String>| Cell::plain(text.unwrap_or_else(|| "-".to_owned()));
+    let optional = |text: Option<String>| Cell::plain(text.unwrap_or_else(|| NOTHING.to_owned()));
     vec![
         Cell::plain(worker.slot.to_string()),
         Cell::plain(worker.generation.to_string()),
@@ -141,4 +141,93 @@ pub(crate) const fn reason(reason: ExitReason) -> &'static str {
 /// A worker's own words without what would steer the terminal.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{document, plain};
+    use super::*;
+
+    fn at(width: usize) -> String {
+        let document = document();
+        let sections: Vec<_> =
+            document.apps.iter().map(|app| plain(&section(app, document.now, Some(width)))).collect();
+        sections.join("\n")
+    }
+
+    #[test]
+    fn a_drain_shows_what_is_left_of_it_and_a_failure_why() {
+        insta::assert_snapshot!(at(80), @"
+        support  ↻ deploying  1/2 ready  3 in flight  grace 5m12s  1.5.0+ef56ab78
+          SLOT  GEN  STATE        PID  IN FLIGHT  DRAIN LEFT  RESTARTS   MEM  UPTIME
+             0   16  ◒ draining  4100          3       4m58s         0  200M   1d12h
+             0   17  ◐ starting  4242          0           -         0   85M      2s
+            loading 3 of 7 indexes
+
+        triage  ✗ failed  0/1 ready  0 in flight  grace 5m12s  r1
+          triage.0 exited with code 1, 10 times within 5m; start it again with: agentctl
+          start triage
+          SLOT  GEN  STATE     SHARE  IN FLIGHT  RESTARTS  RELEASE  LAST EXIT
+             0    3  ✗ failed     0%          0        10  r2       crashed, code 1
+            exited with code 1, 10 times within 5m
+
+        web-search  ● running  1/1 ready  0 in flight  grace 5m12s  r1
+          SLOT  GEN  STATE    PID  SHARE  IN FLIGHT  RESTARTS   CPU  MEM  UPTIME
+             0    1  ● ready  900   100%          0         1  0.2%  38M      2h
+
+        zero  ○ stopped  0/1 ready  0 in flight  grace 5m12s  r1
+        ");
+    }
+
+    #[test]
+    fn sixty_columns_hold_less() {
+        insta::assert_snapshot!(at(60), @"
+        support  ↻ deploying  1/2 ready  3 in flight  grace 5m12s  1.5.0+ef56ab78
+          SLOT  GEN  STATE        PID  IN FLIGHT  DRAIN LEFT  UPTIME
+             0   16  ◒ draining  4100          3       4m58s   1d12h
+             0   17  ◐ starting  4242          0           -      2s
+            loading 3 of 7 indexes
+
+        triage  ✗ failed  0/1 ready  0 in flight  grace 5m12s  r1
+          triage.0 exited with code 1, 10 times within 5m; start it
+          again with: agentctl start triage
+          SLOT  GEN  STATE     SHARE  IN FLIGHT  RESTARTS  RELEASE
+             0    3  ✗ failed     0%          0        10  r2
+            exited with code 1, 10 times within 5m
+
+        web-search  ● running  1/1 ready  0 in flight  grace 5m12s  r1
+          SLOT  GEN  STATE    PID  IN FLIGHT  RESTARTS  MEM  UPTIME
+             0    1  ● ready  900          0         1  38M      2h
+
+        zero  ○ stopped  0/1 ready  0 in flight  grace 5m12s  r1
+        ");
+    }
+
+    #[test]
+    fn a_hundred_and_twenty_columns_hold_almost_everything() {
+        insta::assert_snapshot!(at(120), @"
+        support  ↻ deploying  1/2 ready  3 in flight  grace 5m12s  1.5.0+ef56ab78
+          SLOT  GEN  STATE        PID  SHARE  IN FLIGHT  OLDEST  DRAIN LEFT  RESTARTS   CPU   MEM  UPTIME  RELEASE
+             0   16  ◒ draining  4100     0%          3     41s       4m58s         0  1.5%  200M   1d12h  1.4.0+ab12cd34
+             0   17  ◐ starting  4242     0%          0       -           -         0   88%   85M      2s  1.5.0+ef56ab78
+            loading 3 of 7 indexes
+
+        triage  ✗ failed  0/1 ready  0 in flight  grace 5m12s  r1
+          triage.0 exited with code 1, 10 times within 5m; start it again with: agentctl start triage
+          SLOT  GEN  STATE     SHARE  IN FLIGHT  RESTARTS  RELEASE  LAST EXIT
+             0    3  ✗ failed     0%          0        10  r2       crashed, code 1
+            exited with code 1, 10 times within 5m
+
+        web-search  ● running  1/1 ready  0 in flight  grace 5m12s  r1
+          SLOT  GEN  STATE    PID  SHARE  IN FLIGHT  RESTARTS   CPU  MEM  UPTIME  RELEASE  LAST EXIT
+             0    1  ● ready  900   100%          0         1  0.2%  38M      2h  r1       out of memory, SIGKILL
+
+        zero  ○ stopped  0/1 ready  0 in flight  grace 5m12s  r1
+        ");
+    }
+
+    #[test]
+    fn a_workers_words_cannot_steer_the_terminal() {
+        assert_eq!(printable("up\x1b[2J\nnext"), "up\u{fffd}[2J\u{fffd}next");
+    }
 }
