@@ -37,8 +37,10 @@ pub fn control() -> Value {
     let id = reference::<RequestId>(&mut written);
     let reply = reference::<Reply>(&mut written);
     let error = reference::<ErrorObject>(&mut written);
-    let notice = reference::<Notice>(&mut written);
+    reference::<Notice>(&mut written);
     let mut definitions = definitions(written, read);
+    let notices = definitions.remove("Notice").unwrap_or_default();
+    let notices = notices["oneOf"].as_array().cloned().unwrap_or_default();
     let version = json!({ "const": "2.0" });
     let mut add = |name: &str, description: &str, body: Value| {
         let mut body = body;
@@ -67,22 +69,24 @@ pub fn control() -> Value {
             ],
         }),
     );
-    add(
-        "NoticeLine",
-        "What the daemon tells on the way to an answer: the `Notice` whose `value` is wrapped with its call.",
-        json!({
-            "properties": {
-                "jsonrpc": version,
-                "method": { "type": "string" },
-                "params": { "type": "object", "properties": { "call": id, "value": true } },
-            },
-            "required": ["jsonrpc", "method", "params"],
-            "not": { "required": ["id"] },
-            "$comment": notice,
-        }),
-    );
-    let lines = ["Call", "Answer", "NoticeLine"].map(|name| json!({ "$ref": format!("#/$defs/{name}") }));
+    let lines: Vec<Value> = notices.iter().map(|notice| notice_line(notice, &version, &id)).collect();
+    add("Notice", "What the daemon tells on the way to an answer.", json!({ "oneOf": lines }));
+    let lines = ["Call", "Answer", "Notice"].map(|name| json!({ "$ref": format!("#/$defs/{name}") }));
     root("agentd control protocol 1", &json!(lines), definitions)
+}
+
+/// The type's shape is `{method, value}`; the line wraps the value with the call that it is about.
+fn notice_line(notice: &Value, version: &Value, id: &Value) -> Value {
+    let value = &notice["properties"]["value"];
+    json!({
+        "description": notice["description"],
+        "properties": {
+            "jsonrpc": version,
+            "method": notice["properties"]["method"],
+            "params": { "type": "object", "properties": { "call": id, "value": value }, "required": ["call", "value"] },
+        },
+        "required": ["jsonrpc", "method", "params"],
+    })
 }
 
 fn written() -> SchemaGenerator {

@@ -208,6 +208,10 @@ impl Client {
 }
 
 fn read_request(line: &[u8]) -> Result<Word, Trouble> {
+    // Serde would take an array for an object's fields by position.
+    if !line.trim_ascii_start().starts_with(b"{") {
+        return Err(MALFORMED);
+    }
     serde_json::from_slice(line).map(Word::Request).map_err(|_| MALFORMED)
 }
 

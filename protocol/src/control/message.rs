@@ -89,7 +89,12 @@ impl Call {
         }
         let params = match members.remove("params") {
             None | Some(Value::Null) => Value::Object(Map::new()),
-            Some(params) => params,
+            Some(params @ Value::Object(_)) => params,
+            // By position, they would bind us to an order.
+            Some(_) => {
+                let why = format!("parameters of {method} are given by name, in an object");
+                return Err(reject(Some(id), ErrorKind::InvalidParams, why));
+            }
         };
         let request = Map::from_iter([("method".to_owned(), method.as_str().into()), ("params".to_owned(), params)]);
         match serde_json::from_value(Value::Object(request)) {

@@ -174,7 +174,7 @@ pub enum StartTarget {
     },
     /// Apps that the daemon knows and that are stopped.
     Names {
-        /// Their names, or [`ALL`](super::ALL).
+        /// Their names, or `all`.
         names: Vec<String>,
     },
 }
@@ -199,7 +199,7 @@ macro_rules! by_names {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         pub struct $name {
-            /// Apps by name, or [`ALL`](super::ALL).
+            /// Apps by name, or `all`.
             pub names: Vec<String>,
             /// Answer when it has ended, instead of when it is accepted.
             #[serde(default)]
@@ -234,7 +234,7 @@ pub struct ScaleParams {
 /// Parameters of `signal`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SignalParams {
-    /// Apps by name, or [`ALL`](super::ALL).
+    /// Apps by name, or `all`.
     pub names: Vec<String>,
     /// By name, with or without `SIG`, or by number: `HUP`, `SIGHUP`, `1`.
     pub signal: String,
@@ -272,7 +272,7 @@ pub enum LogStream {
 /// Parameters of `logs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogsParams {
-    /// Apps by name; every app when empty or [`ALL`](super::ALL).
+    /// Apps by name; every app when empty or `all`.
     #[serde(default)]
     pub names: Vec<String>,
     /// Go on with new lines until the client closes.

@@ -1,0 +1,347 @@
+//! What may be typed: every command, alias and flag of `agentctl`, parsed once into plain values.
+//!
+//! Owns the grammar and nothing else: no file is opened, no daemon asked. What a target of `start` is (a file, a
+//! known app, a script) is decided by [`crate::commands::start`], which can look.
+
+use std::ffi::OsString;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Supervise AI agents and replace them under load without losing a request.
+#[derive(Debug, Parser)]
+#[command(name = "agentctl", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 no such app, 4 refused, \
+                        5 rolled back, 6 no daemon, 7 timed out, 130 detached by Ctrl-C.")]
+pub(crate) struct Cli {
+    /// Flags that every command takes.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Folder that holds everything of one instance: state, sockets and logs [env: AGENTD_HOME]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) home: Option<Utf8PathBuf>,
+    /// Print JSON on stdout, and nothing else there
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to colour the output
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Color,
+}
+
+/// When to colour the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless `NO_COLOR` is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start apps from a configuration, a script or by name; starts the daemon when none runs
+    Start(StartArgs),
+    /// Drain apps and stop them; they stay known and keep their addresses
+    Stop(ChangeArgs),
+    /// Stop every worker of apps and start it again with today's configuration
+    Restart(ChangeArgs),
+    /// Drain apps, stop them and forget them
+    #[command(visible_alias = "del")]
+    Delete(ChangeArgs),
+    /// Run another number of workers
+    Scale(ScaleArgs),
+    /// Send a signal to every worker of an app
+    Signal(SignalArgs),
+    /// Replace the workers of apps one by one, without refusing a connection or cutting a task
+    #[command(visible_alias = "gracefulReload")]
+    Reload(ChangeArgs),
+    /// List the apps
+    #[command(visible_aliases = ["list", "l", "ps"])]
+    Ls,
+    /// Show the workers of apps
+    Status(StatusArgs),
+    /// Show everything about one app
+    #[command(visible_aliases = ["show", "info"])]
+    Describe(DescribeArgs),
+    /// Show what apps print
+    #[command(visible_alias = "log")]
+    Logs(LogsArgs),
+    /// Show what happened
+    Events(EventsArgs),
+    /// Start, stop or look at the daemon
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
+}
+
+/// `start FILE|SCRIPT|NAME...`.
+#[derive(Debug, Args)]
+#[command(after_help = "A target with a '/' or ending in .toml is a path; a known app's name is that app; a folder \
+                        is read as configuration; anything else is a script or a command.")]
+pub(crate) struct StartArgs {
+    /// Configuration file or folder, script or command, or the name of a known app
+    #[arg(required = true, value_name = "FILE|SCRIPT|NAME")]
+    pub(crate) targets: Vec<String>,
+    /// Name of the new app (else the script's name)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// How many workers
+    #[arg(short = 'i', long = "workers", visible_alias = "instances", value_name = "N")]
+    pub(crate) workers: Option<NonZeroU32>,
+    /// Address to listen on, as [NAME=]ADDR: 0.0.0.0:8080, [::]:8080, unix:/run/app.sock
+    #[arg(long, value_name = "ADDR", action = ArgAction::Append)]
+    pub(crate) listen: Vec<String>,
+    /// Variable for the new app: NAME=VALUE, or NAME to hand over this shell's
+    #[arg(short, long, value_name = "NAME[=VALUE]", action = ArgAction::Append)]
+    pub(crate) env: Vec<String>,
+    /// Arguments of the script or command
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) args: Vec<String>,
+    /// How to wait.
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// A command that changes apps by name.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// Apps, or `all`
+    #[arg(required = true, value_name = "NAME|all")]
+    pub(crate) names: Vec<String>,
+    /// How to wait.
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `scale NAME N`.
+#[derive(Debug, Args)]
+pub(crate) struct ScaleArgs {
+    /// The app
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// How many workers; 0 keeps the app and runs none
+    #[arg(value_name = "N")]
+    pub(crate) workers: u32,
+    /// How to wait.
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// How a command that changes something waits for its end.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct WaitArgs {
+    /// Return as soon as the daemon has accepted the request
+    #[arg(long, conflicts_with = "timeout")]
+    pub(crate) no_wait: bool,
+    /// Stop waiting after this long (30s, 5m, 1h30m) and exit with 7; the work goes on
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// `signal NAME SIG`.
+#[derive(Debug, Args)]
+pub(crate) struct SignalArgs {
+    /// The app
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The signal: HUP, SIGHUP or 1
+    #[arg(value_name = "SIGNAL", value_parser = signal)]
+    pub(crate) signal: String,
+}
+
+/// `status [NAME...]`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Apps; all when none is named
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Follow: redraw on a terminal, print a line for each event elsewhere
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// `describe NAME`.
+#[derive(Debug, Args)]
+pub(crate) struct DescribeArgs {
+    /// The app
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+/// `logs [NAME...]`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Apps; all when none is named
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Go on with what is printed from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How many of the last lines to show
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub(crate) lines: u32,
+    /// Only one of the two streams
+    #[arg(long, value_name = "STREAM")]
+    pub(crate) stream: Option<Stream>,
+    /// Show when each line was printed
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+}
+
+/// One of a worker's two output streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stream {
+    /// Standard output
+    Out,
+    /// Standard error
+    Err,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Begin after the event with this number
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) since: Option<u64>,
+}
+
+/// `daemon …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Start the daemon in the background
+    Start,
+    /// Stop every app and the daemon
+    Stop(WaitArgs),
+    /// Show whether the daemon runs, and where
+    Status,
+    /// Become the daemon, in the foreground
+    Run(RunArgs),
+}
+
+/// `daemon run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Leave the terminal's session first, and close every inherited descriptor but the standard three
+    #[arg(long, hide = true)]
+    pub(crate) detach: bool,
+    /// Arguments of agentd
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) args: Vec<OsString>,
+}
+
+/// Parses `30s`, `5m`, `1h30m`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let expected = "expected a duration such as 30s, 5m or 1h30m";
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| expected.to_owned())?;
+    Duration::try_from(parsed).map_err(|_| expected.to_owned())
+}
+
+/// Turns `HUP`, `sighup` and `1` into `SIGHUP`.
+fn signal(text: &str) -> Result<String, String> {
+    use nix::sys::signal::Signal;
+
+    let known = match text.parse::<i32>() {
+        Ok(number) => Signal::try_from(number).ok(),
+        Err(_) => {
+            let upper = text.to_ascii_uppercase();
+            let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+            full.parse().ok()
+        }
+    };
+    known.map(|signal| signal.as_str().to_owned()).ok_or_else(|| "expected a signal such as HUP, SIGUSR1 or 10".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("agentctl").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_grammar_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_alias_that_fingers_know_names_its_command() {
+        for (line, wanted) in [
+            ("ls", "Ls"),
+            ("list", "Ls"),
+            ("l", "Ls"),
+            ("ps", "Ls"),
+            ("log support", "Logs"),
+            ("del support", "Delete"),
+            ("show support", "Describe"),
+            ("info support", "Describe"),
+            ("gracefulReload all", "Reload"),
+            ("daemon status", "Daemon"),
+        ] {
+            let command = format!("{:?}", parse(line).unwrap().command);
+            assert!(command.starts_with(wanted), "{line} became {command}");
+        }
+    }
+
+    #[test]
+    fn global_flags_stand_before_and_after_the_command() {
+        for line in ["--json --home /srv/a ls", "ls --json --home /srv/a"] {
+            let cli = parse(line).unwrap();
+            assert!(cli.global.json);
+            assert_eq!(cli.global.home.unwrap(), "/srv/a");
+        }
+    }
+
+    #[test]
+    fn start_keeps_what_follows_the_two_dashes_for_the_script() {
+        let cli =
+            parse("start ./app.py --name web -i 4 --listen 0.0.0.0:8080 --listen unix:/x -- --port 1 -v").unwrap();
+        let Command::Start(start) = cli.command else { panic!("start became {:?}", cli.command) };
+        assert_eq!(start.targets, ["./app.py"]);
+        assert_eq!(start.name.as_deref(), Some("web"));
+        assert_eq!(start.workers.map(NonZeroU32::get), Some(4));
+        assert_eq!(start.listen, ["0.0.0.0:8080", "unix:/x"]);
+        assert_eq!(start.args, ["--port", "1", "-v"]);
+    }
+
+    #[test]
+    fn durations_are_read_with_their_unit_and_refused_without() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for bad in ["", "5", "-5s", "soon"] {
+            assert!(duration(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn signals_are_known_by_name_and_number() {
+        for text in ["HUP", "sighup", "SIGHUP", "1"] {
+            assert_eq!(signal(text).as_deref(), Ok("SIGHUP"));
+        }
+        for bad in ["", "NOPE", "0", "99"] {
+            assert!(signal(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn waiting_and_not_waiting_exclude_each_other() {
+        assert!(parse("reload all --no-wait --timeout 5s").is_err());
+    }
+}

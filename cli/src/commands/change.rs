@@ -1,0 +1,52 @@
+//! `stop`, `restart`, `delete`, `reload`, `scale`: they differ in what is asked for, not in how it is waited for.
+
+use agentd_protocol::control::{DeleteParams, ReloadParams, Request, RestartParams, ScaleParams, StopParams};
+
+use super::{Context, wait};
+use crate::args::{ChangeArgs, ScaleArgs};
+use crate::exit::Failure;
+
+/// Drains apps and stops them.
+///
+/// # Errors
+/// As [`wait::change`].
+pub(crate) fn stop(context: &Context, args: ChangeArgs) -> Result<u8, Failure> {
+    let params = StopParams { names: args.names, wait: !args.wait.no_wait };
+    wait::change(context, vec![Request::Stop(params)], args.wait)
+}
+
+/// Stops apps and starts them again.
+///
+/// # Errors
+/// As [`wait::change`].
+pub(crate) fn restart(context: &Context, args: ChangeArgs) -> Result<u8, Failure> {
+    let params = RestartParams { names: args.names, wait: !args.wait.no_wait };
+    wait::change(context, vec![Request::Restart(params)], args.wait)
+}
+
+/// Stops apps and forgets them.
+///
+/// # Errors
+/// As [`wait::change`].
+pub(crate) fn delete(context: &Context, args: ChangeArgs) -> Result<u8, Failure> {
+    let params = DeleteParams { names: args.names, wait: !args.wait.no_wait };
+    wait::change(context, vec![Request::Delete(params)], args.wait)
+}
+
+/// Replaces workers without a gap.
+///
+/// # Errors
+/// As [`wait::change`].
+pub(crate) fn reload(context: &Context, args: ChangeArgs) -> Result<u8, Failure> {
+    let params = ReloadParams { names: args.names, wait: !args.wait.no_wait };
+    wait::change(context, vec![Request::Reload(params)], args.wait)
+}
+
+/// Wants another number of workers.
+///
+/// # Errors
+/// As [`wait::change`].
+pub(crate) fn scale(context: &Context, args: ScaleArgs) -> Result<u8, Failure> {
+    let params = ScaleParams { name: args.name, workers: args.workers, wait: !args.wait.no_wait };
+    wait::change(context, vec![Request::Scale(params)], args.wait)
+}

@@ -1,0 +1,97 @@
+//! `logs`: what workers printed, and with `-f` what they print.
+
+use agentd_protocol::control::{ALL, LogLine, LogStream, LogsEnd, LogsParams, Notice, Request};
+use agentd_protocol::exit;
+
+use super::Context;
+use crate::args::{LogsArgs, Stream};
+use crate::client::{self, Client, ClientError, Heard};
+use crate::exit::Failure;
+use crate::render::{self, log::LogView};
+
+/// Shows the lines.
+///
+/// # Errors
+/// When the daemon refuses, goes away, or the lines cannot be shown.
+pub(crate) fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
+    let mut client = Client::connect(&context.home)?;
+    let stream = args.stream.map(|stream| match stream {
+        Stream::Out => LogStream::Stdout,
+        Stream::Err => LogStream::Stderr,
+    });
+    let one_app = args.names.len() == 1 && args.names[0] != ALL;
+    let params = LogsParams { names: args.names, follow: args.follow, lines: args.lines, stream, since: None };
+    let call = client.send(Request::Logs(params))?;
+    let mut printer = Printer { json: context.json, view: LogView::new(args.timestamps) };
+    // A follower cannot wait for the end to sort; the lines of one app are in order already.
+    let mut held = (!args.follow && !one_app).then(Vec::new);
+    loop {
+        match client.next(None)? {
+            Heard::Notice(Notice::Log(line)) => match &mut held {
+                Some(held) => held.push(line),
+                None => printer.print(&line)?,
+            },
+            Heard::Answer(of, result) if of == call => {
+                let end: LogsEnd = client::read("logs", result.map_err(ClientError::Refused)?)?;
+                for line in in_order(held.unwrap_or_default()) {
+                    printer.print(&line)?;
+                }
+                if end.skipped > 0 {
+                    render::note(&format!("{} lines were left out: they were read too slowly", end.skipped));
+                }
+                return Ok(exit::DONE);
+            }
+            Heard::Answer(..)
+            | Heard::Notice(Notice::Accepted(_) | Notice::Progress(_) | Notice::Event(_))
+            | Heard::Elapsed
+            | Heard::Interrupted => {}
+        }
+    }
+}
+
+struct Printer {
+    json: bool,
+    view: LogView,
+}
+
+impl Printer {
+    fn print(&mut self, line: &LogLine) -> Result<(), Failure> {
+        if self.json { render::json(line) } else { render::print(&self.view.line(line)) }
+    }
+}
+
+/// The lines of several apps by time. A line of unknown time stays behind the one it was sent after.
+fn in_order(lines: Vec<LogLine>) -> Vec<LogLine> {
+    let mut latest = None;
+    let mut timed: Vec<_> = lines
+        .into_iter()
+        .map(|line| {
+            latest = line.at.or(latest);
+            (latest, line)
+        })
+        .collect();
+    timed.sort_by_key(|(at, _)| *at);
+    timed.into_iter().map(|(_, line)| line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use agentd_protocol::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn several_apps_are_shown_in_the_order_of_time() {
+        let line = |text: &str, second: Option<i64>| LogLine {
+            app: "a".into(),
+            worker: None,
+            stream: LogStream::Stdout,
+            at: second.map(|second| Timestamp::from_second(second).unwrap()),
+            text: text.into(),
+        };
+        let lines =
+            vec![line("2", Some(2)), line("2+", None), line("4", Some(4)), line("1", Some(1)), line("3", Some(3))];
+        let texts: Vec<_> = in_order(lines).into_iter().map(|line| line.text).collect();
+        assert_eq!(texts, ["1", "2", "2+", "3", "4"]);
+    }
+}

@@ -1,0 +1,70 @@
+//! One file a verb. Each returns its exit code, or what kept it from its end.
+
+pub(crate) mod change;
+pub(crate) mod daemon;
+pub(crate) mod describe;
+pub(crate) mod events;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod signal;
+pub(crate) mod start;
+pub(crate) mod status;
+pub(crate) mod wait;
+
+use agentd_protocol::control::ALL;
+use agentd_protocol::status::StatusDocument;
+
+use crate::args::{Cli, Command};
+use crate::exit::Failure;
+use crate::home::Home;
+
+/// What every command is given.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// Where the daemon is.
+    pub(crate) home: Home,
+    /// Nothing but JSON on stdout.
+    pub(crate) json: bool,
+}
+
+/// Runs the command; returns its exit code.
+///
+/// # Errors
+/// What kept it from its end, with an exit code of its own.
+pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
+    let context = Context { home: Home::find(cli.global.home)?, json: cli.global.json };
+    match cli.command {
+        Command::Start(args) => start::run(&context, args),
+        Command::Stop(args) => change::stop(&context, args),
+        Command::Restart(args) => change::restart(&context, args),
+        Command::Delete(args) => change::delete(&context, args),
+        Command::Scale(args) => change::scale(&context, args),
+        Command::Signal(args) => signal::run(&context, args),
+        Command::Reload(args) => change::reload(&context, args),
+        Command::Ls => ls::run(&context),
+        Command::Status(args) => status::run(&context, &args),
+        Command::Describe(args) => describe::run(&context, args),
+        Command::Logs(args) => logs::run(&context, args),
+        Command::Events(args) => events::run(&context, &args),
+        Command::Daemon(command) => daemon::run(&context, command),
+    }
+}
+
+/// Whether `app` is among `names`, where no name, or `all`, means every app.
+fn is_named(names: &[String], app: &str) -> bool {
+    names.is_empty() || names == [ALL] || names.iter().any(|name| name == app)
+}
+
+/// Leaves only the apps called `names` in the document.
+///
+/// # Errors
+/// [`Failure::NoSuchApp`] for the first name that nobody has.
+fn keep_named(document: &mut StatusDocument, names: &[String]) -> Result<(), Failure> {
+    let known = |name: &str| name == ALL || document.apps.iter().any(|app| app.name == name);
+    if let Some(name) = names.iter().find(|name| !known(name)) {
+        let known = document.apps.iter().map(|app| app.name.clone()).collect();
+        return Err(Failure::NoSuchApp { name: name.clone(), known });
+    }
+    document.apps.retain(|app| is_named(names, &app.name));
+    Ok(())
+}

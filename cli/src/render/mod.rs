@@ -1,0 +1,108 @@
+//! From values to what is read: on stdout what was asked for, on stderr everything else.
+//!
+//! Rendering is pure: a value and a width give a text with styles. Only this file writes, through streams that leave
+//! styles out where they are not wanted (`--color`, `NO_COLOR`, a pipe).
+
+pub(crate) mod apps;
+pub(crate) mod bytes_time;
+pub(crate) mod describe;
+pub(crate) mod diagnostic;
+pub(crate) mod event;
+#[cfg(test)]
+mod fixture;
+pub(crate) mod log;
+pub(crate) mod operation;
+pub(crate) mod progress;
+pub(crate) mod state;
+pub(crate) mod table;
+pub(crate) mod worker;
+
+use std::io::{self, IsTerminal, Write};
+
+use anstream::{AutoStream, ColorChoice};
+use serde::Serialize;
+
+use crate::args::Color;
+use crate::exit::Failure;
+
+/// What is drawn on: how wide it is, and whether colours show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Canvas {
+    /// Columns; none where lines may be as long as they are.
+    pub(crate) width: Option<usize>,
+    /// Whether styles are shown.
+    pub(crate) color: bool,
+}
+
+impl Canvas {
+    /// Standard error as it is.
+    pub(crate) fn stderr() -> Self {
+        let stderr = io::stderr();
+        let width = terminal_size::terminal_size_of(&stderr).map(|(width, _)| usize::from(width.0));
+        Self { width, color: AutoStream::choice(&stderr) != ColorChoice::Never }
+    }
+}
+
+/// Sets for the whole process when styles are shown.
+pub(crate) fn choose_color(color: Color) {
+    match color {
+        Color::Auto => ColorChoice::Auto,
+        Color::Always => ColorChoice::Always,
+        Color::Never => ColorChoice::Never,
+    }
+    .write_global();
+}
+
+/// Columns of the terminal that stdout is; none when it is none.
+pub(crate) fn width() -> Option<usize> {
+    terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0))
+}
+
+/// Whether stdout is a terminal, so that a picture may be redrawn on it.
+pub(crate) fn redraws() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Writes `text` to stdout.
+///
+/// # Errors
+/// [`Failure::Output`]; quiet when its reader is gone.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = anstream::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)
+}
+
+/// Writes bytes to stdout as they are, and ends the line.
+///
+/// # Errors
+/// [`Failure::Output`]; quiet when its reader is gone.
+pub(crate) fn raw_line(line: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(line).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush()).map_err(Failure::Output)
+}
+
+/// Writes `value` to stdout as one line of JSON.
+///
+/// # Errors
+/// [`Failure::Output`]; quiet when its reader is gone.
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
+    let line = serde_json::to_vec(value).expect("wire types have text keys and no failing serializer");
+    raw_line(&line)
+}
+
+/// Writes a line to stderr. What cannot be said there cannot be said at all.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// Writes `error: …` to stderr.
+pub(crate) fn error(text: &str) {
+    let style = state::BAD;
+    note(&format!("{style}error:{style:#} {text}"));
+}
+
+/// Writes `  help: …` to stderr.
+pub(crate) fn help(text: &str) {
+    let style = state::BUSY;
+    note(&format!("  {style}help:{style:#} {text}"));
+}

@@ -1,0 +1,122 @@
+//! What a command that changes apps has to say in the end, an operation a line.
+
+use std::time::Duration;
+
+use agentd_protocol::control::{OperationResult, OperationState, OperationView};
+
+use super::bytes_time::span;
+use super::event::{operation, operation_state};
+use super::log::harmless;
+use super::state::{BAD, FAINT, GOOD, STRONG, WARN};
+
+/// What was admitted, for those who do not wait: `reload of support accepted as operation 17`.
+pub(crate) fn accepted(view: &OperationView) -> String {
+    let kind = operation(view.kind);
+    let mut line = if view.already {
+        format!("{STRONG}{}{STRONG:#}: nothing to do, operation {} has or will have done it", view.app, view.id)
+    } else {
+        format!("{kind} of {STRONG}{}{STRONG:#} accepted as operation {}", view.app, view.id)
+    };
+    if let Some(note) = &view.note {
+        line.push_str(&format!(" ({note})"));
+    }
+    line.push('\n');
+    line
+}
+
+/// How it ended: `● support: reload done in 12s, release 1.4.0 → 1.5.0, 3 tasks finished`.
+pub(crate) fn result(result: &OperationResult) -> String {
+    let (symbol, style) = match result.state {
+        OperationState::Done => ('●', GOOD),
+        OperationState::RolledBack => ('↺', BAD),
+        OperationState::Aborted => ('○', WARN),
+        OperationState::Failed => ('✗', BAD),
+        OperationState::Unknown => ('?', WARN),
+    };
+    let mut line = format!(
+        "{style}{symbol}{style:#} {STRONG}{}{STRONG:#}: {} {style}{}{style:#} in {}",
+        result.app,
+        operation(result.kind),
+        operation_state(result.state),
+        span(Duration::from_millis(result.duration_ms)),
+    );
+    if let (Some(from), Some(to)) = (&result.from, &result.to)
+        && from != to
+    {
+        line.push_str(&format!(", {from} → {to}"));
+    }
+    for (count, what) in
+        [(result.tasks.finished, "finished"), (result.tasks.handed_over, "handed over"), (result.tasks.lost, "lost")]
+    {
+        if count > 0 {
+            line.push_str(&format!(", {count} {} {what}", plural(count, "task")));
+        }
+    }
+    if result.connections.cut > 0 {
+        let cut = result.connections.cut;
+        line.push_str(&format!(", {WARN}{cut} {} cut{WARN:#}", plural(cut, "connection")));
+    }
+    if let Some(why) = &result.why {
+        line.push_str(&format!(": {why}"));
+    }
+    line.push('\n');
+    for text in &result.log_tail {
+        line.push_str(&format!("  {FAINT}│{FAINT:#} {}\n", harmless(text)));
+    }
+    line
+}
+
+/// `word`, in the plural unless there is one.
+pub(crate) fn plural(count: u64, word: &str) -> String {
+    if count == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentd_protocol::control::{ConnectionCounts, OperationKind, TaskCounts};
+
+    use super::*;
+
+    fn reload(state: OperationState) -> OperationResult {
+        let at = "2026-01-02T03:04:05Z".parse().unwrap();
+        OperationResult {
+            id: 17,
+            app: "support".into(),
+            kind: OperationKind::Reload,
+            state,
+            why: None,
+            log_tail: vec![],
+            started_at: at,
+            finished_at: at,
+            duration_ms: 12_400,
+            tasks: TaskCounts { finished: 3, handed_over: 0, lost: 1 },
+            connections: ConnectionCounts { cut: 1 },
+            deployment: Some(17),
+            from: Some("r1".into()),
+            to: Some("r2".into()),
+        }
+    }
+
+    #[test]
+    fn a_finished_reload_counts_what_became_of_tasks_and_connections() {
+        insta::assert_snapshot!(anstream::adapter::strip_str(&result(&reload(OperationState::Done))), @"
+        ● support: reload done in 12s, r1 → r2, 3 tasks finished, 1 task lost, 1 connection cut
+        ");
+    }
+
+    #[test]
+    fn a_rollback_says_why_and_shows_the_worker_s_last_lines() {
+        let rolled_back = OperationResult {
+            why: Some("support.0.18 exited with code 1 before it was ready".into()),
+            log_tail: vec!["Traceback".into(), "KeyError: 'MODEL'".into()],
+            tasks: TaskCounts::default(),
+            connections: ConnectionCounts::default(),
+            ..reload(OperationState::RolledBack)
+        };
+        insta::assert_snapshot!(anstream::adapter::strip_str(&result(&rolled_back)), @"
+        ↺ support: reload rolled back in 12s, r1 → r2: support.0.18 exited with code 1 before it was ready
+          │ Traceback
+          │ KeyError: 'MODEL'
+        ");
+    }
+}

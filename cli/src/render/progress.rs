@@ -1,0 +1,194 @@
+//! What happens while a command waits: on a terminal a line for each worker, redrawn; elsewhere a line for each
+//! event. Always on stderr: stdout is for the result.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use agentd_protocol::Timestamp;
+use agentd_protocol::control::OperationView;
+use agentd_protocol::events::{Event, EventKind};
+use agentd_protocol::status::{AppView, WorkerView};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::bytes_time::span;
+use super::state::{self, FAINT, STRONG};
+use super::worker::drain_left;
+use super::{Canvas, event, operation};
+
+/// How often a picture is redrawn without news, so that the time left counts down.
+pub(crate) const REDRAW_EVERY: Duration = Duration::from_millis(200);
+
+/// What shows that it goes on.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// Redrawn on a terminal.
+    Picture(Picture),
+    /// A line for each event.
+    Lines,
+}
+
+/// The workers of the apps that are being changed.
+#[derive(Debug)]
+pub(crate) struct Picture {
+    canvas: Canvas,
+    area: MultiProgress,
+    apps: BTreeMap<String, AppView>,
+    rows: Vec<ProgressBar>,
+}
+
+impl Progress {
+    /// As fits what stderr is.
+    pub(crate) fn on_stderr() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self::Lines;
+        }
+        Self::Picture(Picture {
+            canvas: Canvas::stderr(),
+            area: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
+            apps: BTreeMap::new(),
+            rows: Vec::new(),
+        })
+    }
+
+    /// Until when to wait before [`tick`](Self::tick) has something to redraw.
+    pub(crate) const fn redraw_every(&self) -> Option<Duration> {
+        match self {
+            Self::Picture(_) => Some(REDRAW_EVERY),
+            Self::Lines => None,
+        }
+    }
+
+    /// What was admitted.
+    pub(crate) fn accepted(&self, operations: &[OperationView]) {
+        for view in operations.iter().filter(|view| view.already || view.note.is_some()) {
+            self.say(operation::accepted(view).trim_end());
+        }
+    }
+
+    /// An app looks different now.
+    pub(crate) fn app(&mut self, app: AppView) {
+        if let Self::Picture(picture) = self {
+            picture.apps.insert(app.name.clone(), app);
+            picture.draw();
+        }
+    }
+
+    /// Something happened.
+    pub(crate) fn event(&self, happened: &Event) {
+        match (self, &happened.event) {
+            // The result says it better; shares of connections are a matter of `status`.
+            (_, EventKind::OperationStarted { .. } | EventKind::OperationFinished { .. } | EventKind::Unknown)
+            | (_, EventKind::Weights { .. } | EventKind::TaskBegun { .. } | EventKind::TaskEnded { .. }) => {}
+            (Self::Lines, _) => self.say(&event::line(happened)),
+            // What a picture of states cannot tell.
+            (Self::Picture(_), EventKind::WorkerExited { .. } | EventKind::WorkerFailed { .. })
+            | (Self::Picture(_), EventKind::ProbeFailed { .. } | EventKind::WorkerRestarting { .. })
+            | (Self::Picture(_), EventKind::ConfigRejected { .. }) => self.say(&event::line(happened)),
+            (Self::Picture(_), EventKind::DeploymentStep { why: Some(_), .. }) => self.say(&event::line(happened)),
+            (
+                Self::Picture(_),
+                EventKind::DaemonStarted { .. }
+                | EventKind::DaemonStopping { .. }
+                | EventKind::AppAdded { .. }
+                | EventKind::AppDeleted
+                | EventKind::AppState { .. }
+                | EventKind::AppScaled { .. }
+                | EventKind::WorkerStarting { .. }
+                | EventKind::WorkerReady { .. }
+                | EventKind::WorkerDraining { .. }
+                | EventKind::WorkerDrained { .. }
+                | EventKind::WorkerStopping { .. }
+                | EventKind::DeploymentStarted { .. }
+                | EventKind::DeploymentStep { why: None, .. }
+                | EventKind::DeploymentFinished { .. }
+                | EventKind::NotifyStatus { .. }
+                | EventKind::EventsLost { .. },
+            ) => {}
+        }
+    }
+
+    /// Time went by.
+    pub(crate) fn tick(&mut self) {
+        if let Self::Picture(picture) = self {
+            picture.draw();
+        }
+    }
+
+    /// Takes the picture away: what is printed next stands alone.
+    pub(crate) fn end(self) {
+        match self {
+            // A terminal that takes no clearing shows an old picture: nothing to end the command for.
+            Self::Picture(picture) => picture.area.clear().unwrap_or(()),
+            Self::Lines => {}
+        }
+    }
+
+    fn say(&self, line: &str) {
+        match self {
+            Self::Picture(picture) => picture.area.suspend(|| super::note(line)),
+            Self::Lines => super::note(line),
+        }
+    }
+}
+
+impl Picture {
+    fn draw(&mut self) {
+        let lines = lines(self.apps.values(), Timestamp::now());
+        while self.rows.len() < lines.len() {
+            let style = ProgressStyle::with_template("{msg}").expect("a template of one known key");
+            // Hidden at first: a bar draws itself, and would do so outside of the area.
+            let row = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style);
+            self.rows.push(self.area.add(row));
+        }
+        for row in self.rows.drain(lines.len()..) {
+            self.area.remove(&row);
+        }
+        for (row, line) in self.rows.iter().zip(lines) {
+            row.set_message(if self.canvas.color { line } else { anstream::adapter::strip_str(&line).to_string() });
+            row.tick();
+        }
+    }
+}
+
+/// A line for each worker: `support  0  ◒ draining  3 in flight  4m58s left`.
+fn lines<'a>(apps: impl Iterator<Item = &'a AppView> + Clone, now: Timestamp) -> Vec<String> {
+    let widest = apps.clone().map(|app| app.name.len()).max().unwrap_or(0);
+    apps.flat_map(|app| app.workers.iter().map(move |worker| line(app, worker, widest, now))).collect()
+}
+
+fn line(app: &AppView, worker: &WorkerView, widest: usize, now: Timestamp) -> String {
+    let mark = state::worker(worker.state);
+    let mut line = format!(
+        "{STRONG}{:widest$}{STRONG:#}  {}  {}{} {:8}{:#}  {FAINT}#{}{FAINT:#}",
+        app.name, worker.slot, mark.style, mark.symbol, mark.word, mark.style, worker.generation,
+    );
+    if worker.in_flight > 0 {
+        line.push_str(&format!("  {} in flight", worker.in_flight));
+    }
+    if let Some(left) = drain_left(worker, now) {
+        line.push_str(&format!("  {} left", span(Duration::from_secs(left.as_secs()))));
+    }
+    if let Some(why) = &worker.why {
+        line.push_str(&format!("  {}", super::worker::printable(why)));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{document, plain};
+    use super::*;
+
+    #[test]
+    fn every_worker_has_a_line_with_what_is_left_of_its_drain() {
+        let document = document();
+        let shown = lines(document.apps.iter(), document.now).join("\n");
+        insta::assert_snapshot!(plain(&shown), @"
+        support     0  ◒ draining  #16  3 in flight  4m58s left
+        support     0  ◐ starting  #17
+        triage      0  ✗ failed    #3  exited with code 1, 10 times within 5m
+        web-search  0  ● ready     #1
+        ");
+    }
+}
