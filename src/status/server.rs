@@ -1,19 +1,19 @@
 //! Serving `status.sock`.
 //!
 //! # The happy path
-//! A client connects. If it closes its way, or sends its line, within [`FIRST_WORD`], it is known what it wants;
+//! A client connects. If it closes its way, or sends its line, within `FIRST_WORD`, it is known what it wants;
 //! otherwise it is taken for one that sends nothing. Either way it gets one document. Then:
 //!
 //! - it closed its way (`agentctl`), or asked for the document only: end of file;
 //! - it asked to watch: events, each a line, for as long as it reads;
-//! - it sent nothing (`socat`): a request to watch may still come for [`LATE_WORD`], for a shell under load is slow;
+//! - it sent nothing (`socat`): a request to watch may still come for `LATE_WORD`, for a shell under load is slow;
 //!   then end of file.
 //!
 //! # The unhappy paths
 //! - A line that is no request, or too long: one error line, end of file.
 //! - A watcher that falls behind the journal: one error line, end of file. It resumes with `since`.
-//! - A client that reads nothing for [`WRITE_STALL`]: dropped.
-//! - More than [`CLIENTS_MAX`] clients: one error line, end of file.
+//! - A client that reads nothing for `WRITE_STALL`: dropped.
+//! - More than `CLIENTS_MAX` clients: one error line, end of file.
 
 use std::sync::Arc;
 use std::time::Duration;
