@@ -358,7 +358,7 @@ fn existing(field: &Field<'_>, folder: &Utf8Path, kind: PathKind) -> Option<Utf8
 
 fn balance(table: &TableReader<'_>, listen: &BTreeMap<String, ListenAddr>) -> Balance {
     let unix = listen.iter().find(|(_, address)| address.is_unix());
-    let implied = if unix.is_some() { Balance::Shared } else { Balance::Spread };
+    let implied = AppConfig::default_balance(listen);
     let Some(field) = table.get("balance") else { return implied };
     match (field.word(), unix) {
         (Some("spread"), Some((name, address))) => {

@@ -11,6 +11,7 @@
 //! What can go wrong is only that: a [`Diagnostic`]. Later, at a worker's start, a file of variables may have gone
 //! ([`EnvFileError`]).
 
+mod adhoc;
 mod app;
 mod checks;
 mod diagnostic;
@@ -23,12 +24,14 @@ mod load;
 mod placeholder;
 pub mod quantity;
 mod reader;
+mod runtime;
 mod sections;
 mod signal;
 
 #[cfg(test)]
 mod tests;
 
+pub use adhoc::{AdhocStart, adhoc};
 pub use app::{
     AppConfig, AppKind, Balance, HttpCheck, Limits, Live, LiveCheck, LogConfig, LogSink, Ready, ReadyCheck, SkillKind,
     Stop,
@@ -39,4 +42,5 @@ pub use environment::fd_variable;
 pub use listen::{ListenAddr, ListenAddrError};
 pub use load::load;
 pub use quantity::QuantityError;
+pub use runtime::{Advice, advise};
 pub use signal::{StopSignal, StopSignalError};
