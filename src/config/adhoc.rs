@@ -83,10 +83,20 @@ pub fn adhoc(start: AdhocStart) -> Result<AppConfig, Vec<Diagnostic>> {
     if !(1..=WORKERS_MAX).contains(&workers) {
         found.push(refuse(format!("there cannot be {workers} workers")).expected(format!("1 to {WORKERS_MAX}")));
     }
+    let virtual_env = start.virtual_env.iter().map(|path| path.as_str());
+    if start
+        .args
+        .iter()
+        .map(String::as_str)
+        .chain([start.path_env.as_str()])
+        .chain(virtual_env)
+        .any(|text| text.contains('\0'))
+    {
+        found.push(refuse(
+            "an argument, PATH or VIRTUAL_ENV holds a zero byte, which no program can be given".to_owned(),
+        ));
+    }
     for arg in &start.args {
-        if arg.contains('\0') {
-            found.push(refuse("an argument holds a zero byte".to_owned()));
-        }
         for problem in unknown_placeholders(arg, &listen) {
             found.push(refuse(format!("{arg:?}: {}", problem.message)).help("say where to listen with --listen"));
         }
@@ -107,11 +117,11 @@ fn refuse(message: String) -> Diagnostic {
     Diagnostic::at(Place::whole("the command line"), message)
 }
 
-fn keep<T>(found: &mut Vec<Diagnostic>, result: Result<T, Diagnostic>) -> Option<T> {
-    result.map_err(|diagnostic| found.push(diagnostic)).ok()
+fn keep<T>(found: &mut Vec<Diagnostic>, result: Result<T, Box<Diagnostic>>) -> Option<T> {
+    result.map_err(|diagnostic| found.push(*diagnostic)).ok()
 }
 
-fn listener(start: &AdhocStart) -> Result<BTreeMap<String, ListenAddr>, Diagnostic> {
+fn listener(start: &AdhocStart) -> Result<BTreeMap<String, ListenAddr>, Box<Diagnostic>> {
     let Some(text) = &start.listen else { return Ok(BTreeMap::new()) };
     let address = ListenAddr::parse_in(text, &start.cwd).map_err(|why| {
         refuse(format!("--listen: {why}"))
@@ -135,9 +145,9 @@ fn environment(start: &AdhocStart, listen: &BTreeMap<String, ListenAddr>) -> BTr
     env
 }
 
-fn app_name(start: &AdhocStart) -> Result<AppName, Diagnostic> {
+fn app_name(start: &AdhocStart) -> Result<AppName, Box<Diagnostic>> {
     if let Some(name) = &start.name {
-        return name.parse().map_err(|why| refuse(format!("--name: {why}")));
+        return name.parse().map_err(|why| refuse(format!("--name: {why}")).into());
     }
     let stem = Utf8Path::new(&start.script).file_stem().unwrap_or_default();
     let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' };
@@ -149,15 +159,15 @@ fn app_name(start: &AdhocStart) -> Result<AppName, Diagnostic> {
         name => name,
     };
     name.parse().map_err(|why| {
-        refuse(format!("no name can be made from {:?}: {why}", start.script)).help("give one with --name")
+        refuse(format!("no name can be made from {:?}: {why}", start.script)).help("give one with --name").into()
     })
 }
 
 /// The words that run the script, without its arguments.
-fn program(start: &AdhocStart) -> Result<Vec<String>, Diagnostic> {
+fn program(start: &AdhocStart) -> Result<Vec<String>, Box<Diagnostic>> {
     let script = &start.script;
     if script.is_empty() || script.contains('\0') {
-        return Err(refuse("there is no script to start".to_owned()));
+        return Err(refuse("there is no script to start".to_owned()).into());
     }
     let path: Utf8PathBuf = start.cwd.join(script).components().collect();
     match std::fs::metadata(&path) {
@@ -165,20 +175,22 @@ fn program(start: &AdhocStart) -> Result<Vec<String>, Diagnostic> {
             return run_file(start, &path, metadata.permissions().mode() & 0o111 != 0);
         }
         Ok(_) if script.contains('/') || on_path(start, script).is_none() => {
-            return Err(refuse(format!("{path} is not a file")).help("name the script in it, or a configuration file"));
+            return Err(refuse(format!("{path} is not a file"))
+                .help("name the script in it, or a configuration file")
+                .into());
         }
         Ok(_) | Err(_) => {}
     }
     if script.contains('/') {
-        return Err(refuse(format!("{path} does not exist")));
+        return Err(refuse(format!("{path} does not exist")).into());
     }
     on_path(start, script).map(|program| vec![program.into_string()]).ok_or_else(|| {
         let message = format!("\"{script}\" is neither a file in {} nor a command on PATH", start.cwd);
-        refuse(message).help("give the path of a script, the name of a command, or a configuration file")
+        refuse(message).help("give the path of a script, the name of a command, or a configuration file").into()
     })
 }
 
-fn run_file(start: &AdhocStart, path: &Utf8Path, executable: bool) -> Result<Vec<String>, Diagnostic> {
+fn run_file(start: &AdhocStart, path: &Utf8Path, executable: bool) -> Result<Vec<String>, Box<Diagnostic>> {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     if let Some(interpreter) = INTERPRETERS.iter().find(|known| known.extensions.contains(&extension.as_str())) {
         let mut words = vec![interpreter.resolve(start, path)?.into_string()];
@@ -199,7 +211,7 @@ fn run_file(start: &AdhocStart, path: &Utf8Path, executable: bool) -> Result<Vec
 }
 
 impl Interpreter {
-    fn resolve(&self, start: &AdhocStart, path: &Utf8Path) -> Result<Utf8PathBuf, Diagnostic> {
+    fn resolve(&self, start: &AdhocStart, path: &Utf8Path) -> Result<Utf8PathBuf, Box<Diagnostic>> {
         if self.extensions == ["py"]
             && let Some(virtual_env) = &start.virtual_env
         {
@@ -208,10 +220,9 @@ impl Interpreter {
                 return Ok(python);
             }
         }
-        self.programs
-            .iter()
-            .find_map(|program| on_path(start, program))
-            .ok_or_else(|| refuse(format!("{path} is run by {}, which is not on PATH", self.programs.join(" or "))))
+        self.programs.iter().find_map(|program| on_path(start, program)).ok_or_else(|| {
+            refuse(format!("{path} is run by {}, which is not on PATH", self.programs.join(" or "))).into()
+        })
     }
 }
 
@@ -242,12 +253,12 @@ mod tests {
     use super::super::tests::folder;
     use super::*;
 
-    struct Place {
+    struct Desk {
         _dir: tempfile::TempDir,
         cwd: Utf8PathBuf,
     }
 
-    impl Place {
+    impl Desk {
         fn new() -> Self {
             let (dir, cwd) = folder(&[
                 ("my agent.py", ""),
@@ -291,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_script_is_run_by_what_its_extension_its_first_line_or_its_mode_says() {
-        let place = Place::new();
+        let desk = Desk::new();
         for (script, name, command) in [
             ("my agent.py", "my-agent", "./bin/python3 ./my agent.py"),
             ("./run.TS", "run", "./bin/node --experimental-strip-types ./run.TS"),
@@ -300,29 +311,29 @@ mod tests {
             ("bin/sleep", "sleep", "./bin/sleep"),
             ("sleep", "sleep", "./bin/sleep"),
         ] {
-            assert_eq!(place.command(script), (name.to_owned(), command.to_owned()));
+            assert_eq!(desk.command(script), (name.to_owned(), command.to_owned()));
         }
     }
 
     #[test]
     fn the_python_of_an_active_virtual_environment_runs_python_scripts() {
-        let place = Place::new();
-        std::fs::rename(place.cwd.join("bin/python3"), place.cwd.join("bin/python")).expect("it is ours");
+        let desk = Desk::new();
+        std::fs::rename(desk.cwd.join("bin/python3"), desk.cwd.join("bin/python")).expect("it is ours");
         let start =
-            AdhocStart { virtual_env: Some(place.cwd.clone()), path_env: String::new(), ..place.start("my agent.py") };
+            AdhocStart { virtual_env: Some(desk.cwd.clone()), path_env: String::new(), ..desk.start("my agent.py") };
         let app = adhoc(start).expect("it can be started");
-        assert_eq!(app.command[0], place.cwd.join("bin/python").as_str());
-        assert_eq!(app.env["VIRTUAL_ENV"], place.cwd.as_str());
+        assert_eq!(app.command[0], desk.cwd.join("bin/python").as_str());
+        assert_eq!(app.env["VIRTUAL_ENV"], desk.cwd.as_str());
     }
 
     #[test]
     fn a_listener_is_called_http_and_told_beside_as_port_and_host() {
-        let place = Place::new();
+        let desk = Desk::new();
         let app = adhoc(AdhocStart {
             listen: Some("8080".to_owned()),
             workers: Some(3),
             args: vec!["--fd".to_owned(), "{fd:http}".to_owned()],
-            ..place.start("my agent.py")
+            ..desk.start("my agent.py")
         })
         .expect("it can be started");
         assert_eq!((app.workers, app.listen["http"].to_string()), (3, "0.0.0.0:8080".to_owned()));
@@ -333,13 +344,13 @@ mod tests {
 
     #[test]
     fn everything_wrong_with_a_command_line_is_told_at_once() {
-        let place = Place::new();
+        let desk = Desk::new();
         let start = AdhocStart {
             name: Some("a/b".to_owned()),
             workers: Some(0),
             listen: Some("nowhere".to_owned()),
             args: vec!["{fd:http}".to_owned()],
-            ..place.start("nothing")
+            ..desk.start("nothing")
         };
         let expected = [
             "--name: app name \"a/b\" may only hold a-z, A-Z, 0-9, '_' and '-', and starts with a letter or digit",
@@ -348,16 +359,16 @@ mod tests {
             "there cannot be 0 workers",
             "\"{fd:http}\": the placeholder names the listener \"http\", which the app has not",
         ];
-        assert_eq!(place.wrong(start), expected);
+        assert_eq!(desk.wrong(start), expected);
         for (script, message) in [
             ("mute", "./mute cannot be run: it is not executable, and nothing tells what runs it"),
             ("bin", "./bin is not a file"),
             ("./gone.py", "./gone.py does not exist"),
             ("", "there is no script to start"),
         ] {
-            assert_eq!(place.wrong(place.start(script)), [message]);
+            assert_eq!(desk.wrong(desk.start(script)), [message]);
         }
-        let no_path = AdhocStart { path_env: String::new(), ..place.start("my agent.py") };
-        assert_eq!(place.wrong(no_path), ["./my agent.py is run by python3 or python, which is not on PATH"]);
+        let no_path = AdhocStart { path_env: String::new(), ..desk.start("my agent.py") };
+        assert_eq!(desk.wrong(no_path), ["./my agent.py is run by python3 or python, which is not on PATH"]);
     }
 }

@@ -22,7 +22,7 @@ const SIZE_MAX: u64 = 1 << 20;
 /// # Errors
 /// Everything that is wrong, in the order of files and lines; then nothing is to be started.
 pub fn load(path: &Utf8Path) -> Result<Vec<AppConfig>, Vec<Diagnostic>> {
-    let files = files(path).map_err(|diagnostic| vec![diagnostic])?;
+    let files = files(path).map_err(|diagnostic| vec![*diagnostic])?;
     let (mut drafts, mut found) = (Vec::new(), Vec::new());
     for file in files {
         match read(&file) {
@@ -31,7 +31,7 @@ pub fn load(path: &Utf8Path) -> Result<Vec<AppConfig>, Vec<Diagnostic>> {
                 drafts.extend(new);
                 found.extend(wrong);
             }
-            Err(diagnostic) => found.push(diagnostic),
+            Err(diagnostic) => found.push(*diagnostic),
         }
     }
     found.extend(names_twice(&drafts));
@@ -43,11 +43,15 @@ pub fn load(path: &Utf8Path) -> Result<Vec<AppConfig>, Vec<Diagnostic>> {
     Err(found)
 }
 
-fn files(path: &Utf8Path) -> Result<Vec<Utf8PathBuf>, Diagnostic> {
-    let refuse = |why: String| Diagnostic::at(Place::whole(path), why);
-    let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => refuse("there is no such file or folder".to_owned()),
-        _ => refuse(format!("it cannot be looked at: {error}")),
+fn files(path: &Utf8Path) -> Result<Vec<Utf8PathBuf>, Box<Diagnostic>> {
+    let refuse = |why: String| Box::new(Diagnostic::at(Place::whole(path), why));
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        let gone = error.kind() == std::io::ErrorKind::NotFound;
+        refuse(if gone {
+            "there is no such file or folder".to_owned()
+        } else {
+            format!("it cannot be looked at: {error}")
+        })
     })?;
     if !metadata.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -62,8 +66,8 @@ fn files(path: &Utf8Path) -> Result<Vec<Utf8PathBuf>, Diagnostic> {
 }
 
 /// A file's text, and the absolute folder that it is in.
-fn read(file: &Utf8Path) -> Result<(Source, Utf8PathBuf), Diagnostic> {
-    let refuse = |why: String| Diagnostic::at(Place::whole(file), why);
+fn read(file: &Utf8Path) -> Result<(Source, Utf8PathBuf), Box<Diagnostic>> {
+    let refuse = |why: String| Box::new(Diagnostic::at(Place::whole(file), why));
     let failed = |error: std::io::Error| refuse(format!("the file cannot be read: {error}"));
     // Before it is opened: opening a pipe without a writer would wait for ever.
     if !std::fs::metadata(file).map_err(failed)?.is_file() {
@@ -82,7 +86,7 @@ fn read(file: &Utf8Path) -> Result<(Source, Utf8PathBuf), Diagnostic> {
             let at = error.utf8_error().valid_up_to();
             let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
             let place = Source::new(file, text).place(&(at..at + 1));
-            Err(Diagnostic::at(place, "the file is not UTF-8 from here on"))
+            Err(Box::new(Diagnostic::at(place, "the file is not UTF-8 from here on")))
         }
     }
 }

@@ -25,6 +25,7 @@ mod placeholder;
 pub mod quantity;
 mod reader;
 mod runtime;
+mod schema;
 mod sections;
 mod signal;
 
@@ -43,4 +44,5 @@ pub use listen::{ListenAddr, ListenAddrError};
 pub use load::load;
 pub use quantity::QuantityError;
 pub use runtime::{Advice, advise};
+pub use schema::schema;
 pub use signal::{StopSignal, StopSignalError};

@@ -187,7 +187,9 @@ impl<'r> Field<'r> {
             Ok(value) => Some(value),
             Err(why) => {
                 let diagnostic = self.diagnostic(format!("`{}`: {why}", self.name));
-                self.report.add(diagnostic.expected(self.form.expected()));
+                // It is a text already: what else it might have been is no help.
+                let texts = self.form.alternatives().iter().find(|form| matches!(form, Form::Text(_)));
+                self.report.add(diagnostic.expected(texts.unwrap_or(self.form).expected()));
                 None
             }
         }
