@@ -18,6 +18,7 @@ mod diagnostic;
 mod document;
 mod env_file;
 mod environment;
+mod form;
 mod keys;
 mod listen;
 mod load;

@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{DOCUMENT, Form, Support, Table};
+use super::form::{Form, Support, Table};
+use super::keys::DOCUMENT;
 
 /// The schema, in draft 2020-12.
 #[must_use]

@@ -7,6 +7,8 @@ use agentd_core::policy::{DrainBy, Lanes, RestartWhen};
 use camino::{Utf8Path, Utf8PathBuf};
 use proptest::prelude::*;
 
+use super::form::Form;
+use super::keys::DOCUMENT;
 use super::{
     AppConfig, AppKind, Balance, Diagnostic, HttpCheck, LiveCheck, LogSink, ReadyCheck, SkillKind, adhoc, load,
 };
@@ -567,4 +569,35 @@ fn an_app_from_a_command_line_survives_being_stored() {
     assert_eq!(app.balance, Balance::Shared);
     let text = serde_json::to_string(&app).expect("an app has a JSON form");
     assert_eq!(serde_json::from_str::<AppConfig>(&text).expect("it was just written"), app);
+}
+
+#[test]
+fn a_file_that_is_all_wrong_is_told_of_in_a_hundred_problems() {
+    let keys: String = (0..2000).map(|n| format!("k{n} = 1\n")).collect();
+    assert_eq!(wrong(&keys).len(), 100);
+    let long = wrong(&format!("ready = \"{}\"", "x".repeat(100_000)));
+    assert!(long.len() == 1 && long[0].len() < 2000, "{}", long[0].len());
+}
+
+#[test]
+fn every_key_is_explained_in_the_documentation() {
+    let page = include_str!("../../docs/design/configuration.md");
+    let mut tables = vec![&DOCUMENT];
+    while let Some(table) = tables.pop() {
+        for key in table.keys {
+            assert!(page.contains(&format!("`{}`", key.name)), "`{}` of {} is not explained", key.name, table.name);
+            assert!(!key.about.is_empty());
+            tables.extend(key.form.alternatives().iter().filter_map(|form| match form {
+                Form::Table(table) | Form::Map(_, Form::Table(table)) => Some(*table),
+                Form::Flag
+                | Form::Count(..)
+                | Form::Fraction(..)
+                | Form::Text(_)
+                | Form::Texts(_)
+                | Form::Word(_)
+                | Form::Map(..)
+                | Form::Either(_) => None,
+            }));
+        }
+    }
 }
