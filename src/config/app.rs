@@ -279,6 +279,12 @@ impl AppConfig {
         }
     }
 
+    /// How sockets are shared out where the user said nothing: a Unix socket has one accept queue.
+    #[must_use]
+    pub fn default_balance(listen: &BTreeMap<String, ListenAddr>) -> Balance {
+        if listen.values().any(ListenAddr::is_unix) { Balance::Shared } else { Balance::Spread }
+    }
+
     /// What proves readiness where the user named nothing.
     #[must_use]
     pub fn default_ready(listen: &BTreeMap<String, ListenAddr>) -> ReadyCheck {

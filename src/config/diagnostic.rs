@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// Characters of a source line that a diagnostic keeps at most.
 const LINE_SHOWN: usize = 240;
 
+/// Characters of a message that a diagnostic keeps at most: messages quote what the file holds.
+const TEXT_SHOWN: usize = 600;
+
 /// A configuration file's text, kept while it is read so that diagnostics can show the line.
 #[derive(Debug)]
 pub struct Source {
@@ -49,7 +52,8 @@ impl Source {
         let start = self.boundary(range.start);
         let line = self.line_starts.partition_point(|&at| at <= start) - 1;
         let line_start = self.line_starts[line];
-        let line_text = self.text[line_start..].lines().next().unwrap_or_default();
+        let next_start = self.line_starts.get(line + 1).copied().unwrap_or(self.text.len());
+        let line_text = self.text[line_start..next_start].trim_end_matches(['\n', '\r']);
         let line_end = line_start + line_text.len();
         let start = start.min(line_end);
         let end = self.boundary(range.end).clamp(start, line_end);
@@ -59,7 +63,7 @@ impl Source {
             line: line + 1,
             column,
             end_column: (column + self.text[start..end].chars().count()).max(column + 1),
-            source_line: shown(line_text),
+            source_line: shown(line_text, LINE_SHOWN),
         }
     }
 
@@ -109,7 +113,7 @@ pub struct Diagnostic {
     pub end_column: usize,
     /// The line's text, safe to print; empty when the file as a whole is meant.
     pub source_line: String,
-    /// What is wrong.
+    /// What is wrong; one line, safe to print, as are the others.
     pub message: String,
     /// What would be right.
     pub expected: Option<String>,
@@ -122,45 +126,45 @@ impl Diagnostic {
     #[must_use]
     pub fn at(place: Place, message: impl Into<String>) -> Self {
         let Place { file, line, column, end_column, source_line } = place;
-        let message = message.into();
+        let message = shown(&message.into(), TEXT_SHOWN);
         Self { file, line, column, end_column, source_line, message, expected: None, help: None }
     }
 
     /// Says what would be right.
     #[must_use]
     pub fn expected(mut self, expected: impl Into<String>) -> Self {
-        self.expected = Some(expected.into());
+        self.expected = Some(shown(&expected.into(), TEXT_SHOWN));
         self
     }
 
     /// Says what to do.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(shown(&help.into(), TEXT_SHOWN));
         self
     }
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", shown(&self.message))?;
+        write!(f, "error: {}", self.message)?;
         let number = if self.line == 0 { String::new() } else { self.line.to_string() };
         let gutter = " ".repeat(number.len());
         if self.line == 0 {
-            write!(f, "\n --> {}", shown(self.file.as_str()))?;
+            write!(f, "\n --> {}", shown(self.file.as_str(), TEXT_SHOWN))?;
         } else {
             let marks = "^".repeat(self.end_column.saturating_sub(self.column).max(1));
-            write!(f, "\n{gutter}--> {}:{}:{}", shown(self.file.as_str()), self.line, self.column)?;
+            write!(f, "\n{gutter}--> {}:{}:{}", shown(self.file.as_str(), TEXT_SHOWN), self.line, self.column)?;
             write!(f, "\n{gutter} |\n{number} | {}", self.source_line)?;
             if self.end_column <= LINE_SHOWN + 1 {
                 write!(f, "\n{gutter} | {}{marks}", " ".repeat(self.column.saturating_sub(1)))?;
             }
         }
         if let Some(expected) = &self.expected {
-            write!(f, "\n{gutter} = expected: {}", shown(expected))?;
+            write!(f, "\n{gutter} = expected: {}", expected)?;
         }
         if let Some(help) = &self.help {
-            write!(f, "\n{gutter} = help: {}", shown(help))?;
+            write!(f, "\n{gutter} = help: {}", help)?;
         }
         Ok(())
     }
@@ -169,14 +173,14 @@ impl fmt::Display for Diagnostic {
 impl std::error::Error for Diagnostic {}
 
 /// `text` as one printable line: a character stays one character, so columns keep their meaning.
-fn shown(text: &str) -> String {
+fn shown(text: &str, limit: usize) -> String {
     let printable = |c: char| match c {
         '\t' | '\n' => ' ',
         c if c.is_control() || is_direction(c) => char::REPLACEMENT_CHARACTER,
         c => c,
     };
-    let mut line: String = text.chars().take(LINE_SHOWN).map(printable).collect();
-    if text.chars().nth(LINE_SHOWN).is_some() {
+    let mut line: String = text.chars().take(limit).map(printable).collect();
+    if text.chars().nth(limit).is_some() {
         line.push('…');
     }
     line

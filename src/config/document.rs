@@ -11,7 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::app::{AppConfig, AppKind, Balance, SkillKind};
-use super::diagnostic::{Diagnostic, Place, Source};
+use super::diagnostic::{Diagnostic, Source};
 use super::env_file;
 use super::keys;
 use super::listen::ListenAddr;
@@ -30,10 +30,10 @@ const SYNTAX_SHOWN: usize = 5;
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) app: AppConfig,
-    /// Where its name stands.
-    pub(super) header: Place,
-    /// Where each listener's address stands.
-    pub(super) listeners: BTreeMap<String, Place>,
+    /// Where its name stands in the text.
+    pub(super) header: Range<usize>,
+    /// Where each listener's address stands in the text.
+    pub(super) listeners: BTreeMap<String, Range<usize>>,
 }
 
 /// Reads a whole document. `folder` is what relative paths are taken from.
@@ -101,7 +101,7 @@ fn app(section: &str, name: &str, field: &Field<'_>, folder: &Utf8Path) -> Optio
     let mut app = AppConfig::new(name.clone().unwrap_or_else(stand_in), Vec::new(), folder.to_owned());
     let listeners = fill(&mut app, &table, &field.key_span, folder);
     app.kind = kind(section, &table, &app);
-    name.is_some().then(|| Draft { app, header: report.place(&field.key_span), listeners })
+    name.is_some().then(|| Draft { app, header: field.key_span.clone(), listeners })
 }
 
 fn fill(
@@ -109,7 +109,7 @@ fn fill(
     table: &TableReader<'_>,
     header: &Range<usize>,
     folder: &Utf8Path,
-) -> BTreeMap<String, Place> {
+) -> BTreeMap<String, Range<usize>> {
     let listeners = listen(app, table, folder);
     app.command = command(table, header, &app.listen);
     if let Some(cwd) = table.get("cwd").and_then(|field| existing(&field, folder, PathKind::Folder)) {
@@ -155,7 +155,7 @@ fn kind(section: &str, table: &TableReader<'_>, app: &AppConfig) -> AppKind {
     }
 }
 
-fn listen(app: &mut AppConfig, table: &TableReader<'_>, folder: &Utf8Path) -> BTreeMap<String, Place> {
+fn listen(app: &mut AppConfig, table: &TableReader<'_>, folder: &Utf8Path) -> BTreeMap<String, Range<usize>> {
     let mut places = BTreeMap::new();
     let Some(field) = table.get("listen") else { return places };
     let entries = if matches!(field.value, DeValue::Table(_)) {
@@ -177,7 +177,7 @@ fn listen(app: &mut AppConfig, table: &TableReader<'_>, folder: &Utf8Path) -> BT
             let message = format!("the listeners `{other}` and `{name}` would both be told to workers as {variable}");
             field.report.add(field.report.at(&field.key_span, message));
         }
-        places.insert(name.to_owned(), field.report.place(&field.span));
+        places.insert(name.to_owned(), field.span.clone());
         app.listen.insert(name.to_owned(), address);
     }
     places
@@ -358,7 +358,7 @@ fn existing(field: &Field<'_>, folder: &Utf8Path, kind: PathKind) -> Option<Utf8
 
 fn balance(table: &TableReader<'_>, listen: &BTreeMap<String, ListenAddr>) -> Balance {
     let unix = listen.iter().find(|(_, address)| address.is_unix());
-    let implied = if unix.is_some() { Balance::Shared } else { Balance::Spread };
+    let implied = AppConfig::default_balance(listen);
     let Some(field) = table.get("balance") else { return implied };
     match (field.word(), unix) {
         (Some("spread"), Some((name, address))) => {

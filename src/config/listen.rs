@@ -112,6 +112,15 @@ impl ListenAddr {
         }
     }
 
+    /// The path of a Unix socket; none for a TCP port.
+    #[must_use]
+    pub fn path(&self) -> Option<&Utf8Path> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(path) | Self::UnixDatagram(path) => Some(path),
+        }
+    }
+
     /// Whether connections are accepted from it: everything but datagrams.
     #[must_use]
     pub fn is_stream(&self) -> bool {

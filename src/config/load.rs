@@ -5,13 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::ops::Range;
 
+use agentd_core::id::AppName;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::app::AppConfig;
 use super::diagnostic::{Diagnostic, Place, Source};
 use super::document::{self, Draft};
 use super::listen::ListenAddr;
+use super::reader::REPORTED;
 
 /// Bytes of a configuration file at most.
 const SIZE_MAX: u64 = 1 << 20;
@@ -22,32 +25,36 @@ const SIZE_MAX: u64 = 1 << 20;
 /// # Errors
 /// Everything that is wrong, in the order of files and lines; then nothing is to be started.
 pub fn load(path: &Utf8Path) -> Result<Vec<AppConfig>, Vec<Diagnostic>> {
-    let files = files(path).map_err(|diagnostic| vec![diagnostic])?;
-    let (mut drafts, mut found) = (Vec::new(), Vec::new());
+    let files = files(path).map_err(|diagnostic| vec![*diagnostic])?;
+    let (mut documents, mut found) = (Vec::new(), Vec::new());
     for file in files {
         match read(&file) {
             Ok((source, folder)) => {
-                let (new, wrong) = document::read(&source, &folder);
-                drafts.extend(new);
+                let (drafts, wrong) = document::read(&source, &folder);
+                documents.push((source, drafts));
                 found.extend(wrong);
             }
-            Err(diagnostic) => found.push(diagnostic),
+            Err(diagnostic) => found.push(*diagnostic),
         }
     }
-    found.extend(names_twice(&drafts));
-    found.extend(addresses_twice(&drafts));
+    found.extend(names_twice(&documents));
+    found.extend(addresses_twice(&documents));
     if found.is_empty() {
-        return Ok(drafts.into_iter().map(|draft| draft.app).collect());
+        return Ok(documents.into_iter().flat_map(|(_, drafts)| drafts).map(|draft| draft.app).collect());
     }
     found.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     Err(found)
 }
 
-fn files(path: &Utf8Path) -> Result<Vec<Utf8PathBuf>, Diagnostic> {
-    let refuse = |why: String| Diagnostic::at(Place::whole(path), why);
-    let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => refuse("there is no such file or folder".to_owned()),
-        _ => refuse(format!("it cannot be looked at: {error}")),
+fn files(path: &Utf8Path) -> Result<Vec<Utf8PathBuf>, Box<Diagnostic>> {
+    let refuse = |why: String| Box::new(Diagnostic::at(Place::whole(path), why));
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        let gone = error.kind() == std::io::ErrorKind::NotFound;
+        refuse(if gone {
+            "there is no such file or folder".to_owned()
+        } else {
+            format!("it cannot be looked at: {error}")
+        })
     })?;
     if !metadata.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -62,8 +69,8 @@ fn files(path: &Utf8Path) -> Result<Vec<Utf8PathBuf>, Diagnostic> {
 }
 
 /// A file's text, and the absolute folder that it is in.
-fn read(file: &Utf8Path) -> Result<(Source, Utf8PathBuf), Diagnostic> {
-    let refuse = |why: String| Diagnostic::at(Place::whole(file), why);
+fn read(file: &Utf8Path) -> Result<(Source, Utf8PathBuf), Box<Diagnostic>> {
+    let refuse = |why: String| Box::new(Diagnostic::at(Place::whole(file), why));
     let failed = |error: std::io::Error| refuse(format!("the file cannot be read: {error}"));
     // Before it is opened: opening a pipe without a writer would wait for ever.
     if !std::fs::metadata(file).map_err(failed)?.is_file() {
@@ -82,46 +89,62 @@ fn read(file: &Utf8Path) -> Result<(Source, Utf8PathBuf), Diagnostic> {
             let at = error.utf8_error().valid_up_to();
             let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
             let place = Source::new(file, text).place(&(at..at + 1));
-            Err(Diagnostic::at(place, "the file is not UTF-8 from here on"))
+            Err(Box::new(Diagnostic::at(place, "the file is not UTF-8 from here on")))
         }
     }
 }
 
-fn names_twice(drafts: &[Draft]) -> Vec<Diagnostic> {
-    let mut seen: BTreeMap<&str, &Draft> = BTreeMap::new();
+/// Each app with the text that it stands in.
+fn drafts(documents: &[(Source, Vec<Draft>)]) -> impl Iterator<Item = (&Source, &Draft)> {
+    documents.iter().flat_map(|(source, drafts)| drafts.iter().map(move |draft| (source, draft)))
+}
+
+fn names_twice(documents: &[(Source, Vec<Draft>)]) -> Vec<Diagnostic> {
+    let mut seen: BTreeMap<&str, (&Source, &Draft)> = BTreeMap::new();
     let mut found = Vec::new();
-    for draft in drafts {
+    for (source, draft) in drafts(documents) {
         let name = draft.app.name.as_str();
-        match seen.get(name) {
-            Some(first) => {
-                let message =
-                    format!("the name `{name}` is taken by the {} at {}", first.app.kind.as_str(), first.header);
-                let help = "agents and skills share their names";
-                found.push(Diagnostic::at(draft.header.clone(), message).help(help));
-            }
-            None => {
-                seen.insert(name, draft);
-            }
+        let Some((other, first)) = seen.get(name) else {
+            seen.insert(name, (source, draft));
+            continue;
+        };
+        let (kind, at) = (first.app.kind.as_str(), other.place(&first.header));
+        let message = format!("the name `{name}` is taken by the {kind} at {at}");
+        found.push(Diagnostic::at(source.place(&draft.header), message).help("agents and skills share their names"));
+        if found.len() >= REPORTED {
+            break;
         }
     }
     found
 }
 
-fn addresses_twice(drafts: &[Draft]) -> Vec<Diagnostic> {
-    // By port, so that thousands of apps are not each compared with every other.
-    let mut seen: BTreeMap<Option<u16>, Vec<(&Draft, &ListenAddr, &Place)>> = BTreeMap::new();
+/// An address that an app listens on, and where that is written.
+struct Claim<'d> {
+    app: &'d AppName,
+    address: &'d ListenAddr,
+    source: &'d Source,
+    range: &'d Range<usize>,
+}
+
+fn addresses_twice(documents: &[(Source, Vec<Draft>)]) -> Vec<Diagnostic> {
+    // By port or path, so that thousands of apps are not each compared with every other.
+    let mut seen: BTreeMap<_, Vec<Claim<'_>>> = BTreeMap::new();
     let mut found = Vec::new();
-    for draft in drafts {
+    for (source, draft) in drafts(documents) {
         for (name, address) in &draft.app.listen {
-            let place = &draft.listeners[name];
-            let near = seen.entry(address.port()).or_default();
-            if let Some((first, other, at)) = near.iter().find(|(_, other, _)| address.overlaps(other)) {
-                let same = if *other == address { String::new() } else { format!(" as {other}") };
-                let message = format!("{address} is taken by `{}`{same} at {at}", first.app.name);
-                found.push(Diagnostic::at(place.clone(), message));
+            let range = &draft.listeners[name];
+            let near = seen.entry((address.port(), address.path())).or_default();
+            if let Some(claim) = near.iter().find(|claim| address.overlaps(claim.address)) {
+                let same = if claim.address == address { String::new() } else { format!(" as {}", claim.address) };
+                let at = claim.source.place(claim.range);
+                let message = format!("{address} is taken by `{}`{same} at {at}", claim.app);
+                found.push(Diagnostic::at(source.place(range), message));
             } else {
-                near.push((draft, address, place));
+                near.push(Claim { app: &draft.app.name, address, source, range });
             }
+        }
+        if found.len() >= REPORTED {
+            break;
         }
     }
     found

@@ -11,24 +11,29 @@
 //! What can go wrong is only that: a [`Diagnostic`]. Later, at a worker's start, a file of variables may have gone
 //! ([`EnvFileError`]).
 
+mod adhoc;
 mod app;
 mod checks;
 mod diagnostic;
 mod document;
 mod env_file;
 mod environment;
+mod form;
 mod keys;
 mod listen;
 mod load;
 mod placeholder;
 pub mod quantity;
 mod reader;
+mod runtime;
+mod schema;
 mod sections;
 mod signal;
 
 #[cfg(test)]
 mod tests;
 
+pub use adhoc::{AdhocStart, adhoc};
 pub use app::{
     AppConfig, AppKind, Balance, HttpCheck, Limits, Live, LiveCheck, LogConfig, LogSink, Ready, ReadyCheck, SkillKind,
     Stop,
@@ -39,4 +44,6 @@ pub use environment::fd_variable;
 pub use listen::{ListenAddr, ListenAddrError};
 pub use load::load;
 pub use quantity::QuantityError;
+pub use runtime::{Advice, advise};
+pub use schema::schema;
 pub use signal::{StopSignal, StopSignalError};

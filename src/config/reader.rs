@@ -10,10 +10,10 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Place, Source};
-use super::keys::{Form, Key, Support, Table, Word};
+use super::form::{Form, Key, Support, Table, Word};
 
 /// Diagnostics kept for one file: enough to work on, and a bound for a file that is all wrong.
-const REPORTED: usize = 100;
+pub(super) const REPORTED: usize = 100;
 
 /// Longest key that is compared with the known ones; no slip of the pen is longer.
 const COMPARED: usize = 40;
@@ -56,19 +56,21 @@ impl<'r> Report<'r> {
 
     /// A diagnostic about a range of the file, not yet recorded.
     pub(super) fn at(&self, span: &Range<usize>, message: impl Into<String>) -> Diagnostic {
-        Diagnostic::at(self.place(span), message)
-    }
-
-    pub(super) fn place(&self, span: &Range<usize>) -> Place {
-        self.source.place(span)
+        // Finding a place in a long line takes time, which a file that is all wrong would take without end.
+        let place = if self.is_full() { Place::whole(self.source.file()) } else { self.source.place(span) };
+        Diagnostic::at(place, message)
     }
 
     /// Records a problem. Those beyond the first hundred of a file are dropped.
     pub(super) fn add(&self, diagnostic: Diagnostic) {
-        let mut found = self.found.borrow_mut();
-        if found.len() < REPORTED {
-            found.push(diagnostic);
+        if !self.is_full() {
+            self.found.borrow_mut().push(diagnostic);
         }
+    }
+
+    /// Whether further problems would be dropped, so that nobody need look for them.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.borrow().len() >= REPORTED
     }
 
     pub(super) fn into_found(self) -> Vec<Diagnostic> {
@@ -88,6 +90,9 @@ impl<'r> TableReader<'r> {
     /// Starts to read; every key that is unknown or that this version does not act on is recorded at once.
     pub(super) fn new(report: &'r Report<'r>, keys: &'static Table, table: &'r DeTable<'r>) -> Self {
         for key in table.keys() {
+            if report.is_full() {
+                break;
+            }
             let name: &str = key.get_ref();
             match keys.key(name).map(|known| known.support) {
                 Some(Support::Now) => {}
@@ -187,7 +192,9 @@ impl<'r> Field<'r> {
             Ok(value) => Some(value),
             Err(why) => {
                 let diagnostic = self.diagnostic(format!("`{}`: {why}", self.name));
-                self.report.add(diagnostic.expected(self.form.expected()));
+                // It is a text already: what else it might have been is no help.
+                let texts = self.form.alternatives().iter().find(|form| matches!(form, Form::Text(_)));
+                self.report.add(diagnostic.expected(texts.unwrap_or(self.form).expected()));
                 None
             }
         }
@@ -293,41 +300,6 @@ impl<'r> Field<'r> {
             .collect();
         entries.sort_by_key(|(_, field)| field.key_span.start);
         Some(entries)
-    }
-}
-
-impl Form {
-    fn alternatives(&'static self) -> &'static [Self] {
-        match self {
-            Self::Either(forms) => forms,
-            Self::Flag
-            | Self::Count(..)
-            | Self::Fraction(..)
-            | Self::Text(_)
-            | Self::Texts(_)
-            | Self::Word(_)
-            | Self::Table(_)
-            | Self::Map(..) => std::slice::from_ref(self),
-        }
-    }
-
-    fn bounds(&'static self) -> Option<(u32, u32)> {
-        self.alternatives()
-            .iter()
-            .find_map(|form| if let Self::Count(min, max) = form { Some((*min, *max)) } else { None })
-    }
-
-    fn words(&'static self) -> &'static [Word] {
-        let words = |form: &'static Self| if let Self::Word(words) = form { Some(*words) } else { None };
-        self.alternatives().iter().find_map(words).unwrap_or_default()
-    }
-
-    fn table(&'static self) -> Option<&'static Table> {
-        self.alternatives().iter().find_map(|form| if let Self::Table(table) = form { Some(*table) } else { None })
-    }
-
-    fn map(&'static self) -> Option<&'static Self> {
-        self.alternatives().iter().find_map(|form| if let Self::Map(_, of) = form { Some(*of) } else { None })
     }
 }
 
