@@ -169,6 +169,8 @@ pub enum News {
     Exited {
         /// How.
         exit: Exit,
+        /// Who wanted it.
+        cause: ExitCause,
         /// In words.
         reason: String,
         /// How long it ran.
@@ -309,6 +311,18 @@ pub enum StopReason {
     Own,
 }
 
+/// Who wanted a process to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitCause {
+    /// Nobody: it ended by itself.
+    Itself,
+    /// Nobody: its program never ran.
+    StartFailed,
+    /// We did, for this reason.
+    Asked(StopReason),
+}
+
 impl StopReason {
     /// The word shown as an exit's reason.
     #[must_use]
@@ -327,6 +341,14 @@ impl StopReason {
 }
 
 impl Outcome {
+    /// Appends what came of a later step, so that both are persisted, done and told together.
+    pub fn merge(&mut self, mut later: Self) {
+        self.persist.apps.append(&mut later.persist.apps);
+        self.persist.workers.append(&mut later.persist.workers);
+        self.act.append(&mut later.act);
+        self.publish.append(&mut later.publish);
+    }
+
     pub(crate) fn tell(&mut self, worker: &WorkerId, news: News) {
         self.publish.push(Notice { app: worker.app.clone(), worker: Some(worker.clone()), news });
     }

@@ -35,6 +35,8 @@ pub struct Fleet {
     counters: Counters,
     /// Which app and slot a process start belongs to, while it is the present one.
     launches: HashMap<Launch, (AppName, Slot)>,
+    /// The supervisor ends: every worker does, whatever is wanted of its app.
+    winding_down: bool,
 }
 
 impl Fleet {
@@ -139,6 +141,17 @@ impl Fleet {
         Ok((admitted, out))
     }
 
+    /// Ends every worker as a stop does, and leaves what is wanted of the apps as it is: for the end of the supervisor.
+    pub fn wind_down(&mut self, tick: Tick) -> Outcome {
+        let mut out = Outcome::default();
+        self.winding_down = true;
+        let names: Vec<AppName> = self.apps.keys().cloned().collect();
+        for name in names {
+            self.with_app(&name, tick, &mut out, App::reconcile);
+        }
+        out
+    }
+
     /// Moves every app on as if something had happened, for a start from persisted state.
     pub fn resume(&mut self, tick: Tick) -> Outcome {
         let mut out = Outcome::default();
@@ -161,7 +174,8 @@ impl Fleet {
             self.launches.remove(&launch);
         }
         let mut own = Outcome::default();
-        let mut cx = Context { tick, next_launch: &mut self.counters.launch, out: &mut own };
+        let winding_down = self.winding_down;
+        let mut cx = Context { tick, next_launch: &mut self.counters.launch, out: &mut own, winding_down };
         act(app, &mut cx);
         if app.head.desired == Desired::Deleted && !app.has_any_process() {
             for worker in app.workers.values() {
@@ -174,10 +188,7 @@ impl Fleet {
         } else {
             self.index(name);
         }
-        out.persist.apps.append(&mut own.persist.apps);
-        out.persist.workers.append(&mut own.persist.workers);
-        out.act.append(&mut own.act);
-        out.publish.append(&mut own.publish);
+        out.merge(own);
     }
 
     /// Notes the present process starts of one app.

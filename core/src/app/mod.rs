@@ -105,6 +105,8 @@ pub(crate) struct Context<'a> {
     pub(crate) next_launch: &'a mut Launch,
     /// Where to put what is to be done.
     pub(crate) out: &'a mut Outcome,
+    /// The supervisor ends: workers are stopped, though their app is wanted.
+    pub(crate) winding_down: bool,
 }
 
 impl Context<'_> {
@@ -224,7 +226,7 @@ impl App {
         for slot in due {
             let Some(worker) = self.workers.get_mut(&slot) else { continue };
             let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
-            if matches!(worker.state, State::Backoff { until } if until <= cx.tick.now) {
+            if matches!(worker.state, State::Backoff { until } if until <= cx.tick.now) && !cx.winding_down {
                 let launch = cx.launch();
                 worker.start(cx.tick, policy, launch, cx.out);
                 continue;

@@ -19,6 +19,10 @@ use crate::worker::After;
 impl App {
     pub(crate) fn reconcile(&mut self, cx: &mut Context<'_>) {
         match self.head.desired {
+            _ if cx.winding_down => {
+                self.abort_rollout(cx, "the daemon is ending");
+                self.drain_where(cx, StopReason::Stop, Duration::ZERO, |_| true);
+            }
             Desired::Stopped | Desired::Deleted => self.drain_where(cx, StopReason::Stop, Duration::ZERO, |_| true),
             Desired::Running if self.head.rollout.is_some() => self.advance(cx),
             Desired::Running => self.fill(cx),
@@ -214,7 +218,7 @@ impl App {
             }
         }
         let policy = self.head.policies.get(&revision).expect("a worker's revision has its policy");
-        if self.head.desired != Desired::Running {
+        if self.head.desired != Desired::Running || cx.winding_down {
             return;
         }
         if let Some(worker) = self.workers.get_mut(&slot) {

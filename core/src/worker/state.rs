@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::effect::StopReason;
+use crate::effect::{ExitCause, StopReason};
 use crate::event::{Exit, InFlight, Proof};
 use crate::id::{Lane, Launch, Pid, Revision, WorkerId};
 use crate::restart::RestartHistory;
@@ -195,6 +195,8 @@ pub struct LastExit {
     pub launch: Launch,
     /// How it ended.
     pub exit: Exit,
+    /// Who wanted it to end.
+    pub cause: ExitCause,
     /// In words.
     pub reason: String,
 }

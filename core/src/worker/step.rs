@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::drain::{self, Drain};
-use crate::effect::{Effect, News, Outcome, StopReason, drain_by};
+use crate::effect::{Effect, ExitCause, News, Outcome, StopReason, drain_by};
 use crate::event::{Exit, InFlight, Proof, WorkerEvent};
 use crate::grace;
 use crate::id::Launch;
@@ -297,7 +297,8 @@ impl Worker {
             State::Starting { .. } | State::Ready { .. } => None,
             State::Backoff { .. } | State::Exited | State::Failed { .. } => return After::Same,
         };
-        self.last_exit = Some(LastExit { launch, exit: Exit::Unknown, reason: why.clone() });
+        let cause = ExitCause::StartFailed;
+        self.last_exit = Some(LastExit { launch, exit: Exit::Unknown, cause, reason: why.clone() });
         self.state = State::Exited;
         out.save_worker(&self.id);
         match asked {
@@ -412,7 +413,8 @@ impl Worker {
                 (other, Some(why)) => format!("{}: {why}", other.word()),
                 (other, None) => format!("was stopped: {}", other.word()),
             };
-            self.last_exit = Some(LastExit { launch, exit: Exit::Unknown, reason: reason_text });
+            let cause = ExitCause::Asked(reason);
+            self.last_exit = Some(LastExit { launch, exit: Exit::Unknown, cause, reason: reason_text });
         }
         self.signal(reason, tick.now + USELESS_STOP, out);
         out.tell(&self.id, News::Stopping { reason, cut: InFlight::default(), tasks_cut: 0 });
@@ -514,8 +516,9 @@ impl Worker {
             State::Backoff { .. } | State::Exited | State::Failed { .. } => return After::Same,
         };
         let reason = noted.unwrap_or(reason);
-        out.tell(&self.id, News::Exited { exit, reason: reason.clone(), uptime });
-        self.last_exit = Some(LastExit { launch, exit, reason: reason.clone() });
+        let cause = asked.map_or(ExitCause::Itself, ExitCause::Asked);
+        out.tell(&self.id, News::Exited { exit, cause, reason: reason.clone(), uptime });
+        self.last_exit = Some(LastExit { launch, exit, cause, reason: reason.clone() });
         self.state = State::Exited;
         out.save_worker(&self.id);
         let crash = |why| After::Crashed(Crash { launch, exit, why, served, permanent: false });

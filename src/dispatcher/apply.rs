@@ -1,0 +1,99 @@
+//! Doing what core asks for. What comes of it returns as an event.
+
+use agentd_core::effect::Effect;
+use agentd_core::id::{AppName, Launch};
+use nix::sys::signal::Signal;
+
+use super::commit::in_full;
+use super::{Dispatcher, SPAWNS_AT_ONCE};
+use crate::process::Tree;
+
+impl Dispatcher {
+    /// Does what is to be done, in order, up to [`SPAWNS_AT_ONCE`] starts.
+    pub(super) fn apply_todo(&mut self) {
+        let mut spawns = 0;
+        while let Some(effect) = self.todo.pop_front() {
+            if matches!(effect, Effect::Spawn { .. }) {
+                spawns += 1;
+            }
+            self.apply(effect);
+            if spawns == SPAWNS_AT_ONCE {
+                return;
+            }
+        }
+    }
+
+    fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Spawn { launch, worker, revision, lane } => self.spawn(launch, &worker, revision, lane),
+            Effect::ProveReady { launch } => self.prove_ready(launch),
+            Effect::ProbeLive { launch } => self.probe_live(launch),
+            Effect::WatchDrain { launch } => self.watch_drain(launch),
+            Effect::UnwatchDrain { launch } => self.unwatch_drain(launch),
+            Effect::SendStop { launch } => {
+                let signal = self.processes.get(&launch).map(|process| process.record.config.stop.signal.signal());
+                self.signal_tree(launch, signal.unwrap_or(Signal::SIGTERM));
+            }
+            Effect::SendAbort { launch } => {
+                if let Some(process) = self.processes.get(&launch)
+                    && !process.tree.signal_leader(Signal::SIGABRT)
+                {
+                    tracing::debug!(%launch, "it had ended before it was aborted");
+                }
+            }
+            Effect::Kill { launch } => self.with_tree(launch, |tree| {
+                if let Err(error) = tree.kill() {
+                    tracing::warn!(leader = %tree.leader(), error = in_full(&error), "not all of a worker was killed");
+                }
+            }),
+            Effect::SetWeights { app, weights } => self.set_weights(&app, &weights),
+            Effect::Forget { app } => {
+                self.apps.remove(&app);
+            }
+        }
+    }
+
+    fn signal_tree(&self, launch: Launch, signal: Signal) {
+        self.with_tree(launch, |tree| {
+            let reached = tree.signal(signal);
+            tracing::debug!(leader = %tree.leader(), %signal, reached, "told to end");
+        });
+    }
+
+    fn with_tree(&self, launch: Launch, act: impl FnOnce(&Tree)) {
+        if let Some(process) = self.processes.get(&launch) {
+            act(&process.tree);
+        }
+    }
+
+    /// Shares new connections out. Each address gets the weights of those lanes whose worker accepts from it: while a
+    /// deployment changes addresses, not all do.
+    pub(super) fn set_weights(&mut self, name: &AppName, weights: &[u32]) {
+        let Some(state) = self.fleet.app(name) else { return };
+        let Some(app) = self.apps.get_mut(name) else { return };
+        let lanes = u32::try_from(weights.len()).unwrap_or(u32::MAX);
+        if let Err(error) = app.listeners.ensure_lanes(lanes) {
+            tracing::error!(app = %name, error = in_full(&error), "a lane could not be made");
+        }
+        for addr in app.listeners.addrs() {
+            let accepts = |lane: usize| {
+                let mut occupants =
+                    state.workers.values().filter(|worker| worker.lane.is_some_and(|at| at.0 as usize == lane)).peekable();
+                occupants.peek().is_none()
+                    || occupants.any(|worker| {
+                        let record = app.revisions.get(&worker.revision);
+                        record.is_some_and(|record| record.config.listen.values().any(|own| *own == addr))
+                    })
+            };
+            let masked: Vec<u32> =
+                weights.iter().enumerate().map(|(lane, &weight)| if accepts(lane) { weight } else { 0 }).collect();
+            // Nobody who has weight knows this address: what came to it before still gets there.
+            if masked.iter().all(|&weight| weight == 0) {
+                continue;
+            }
+            if let Err(error) = app.listeners.set_weights(&addr, &masked) {
+                tracing::error!(app = %name, %addr, error = in_full(&error), "weights could not be set");
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What the loop hears, from whichever source.
+
+use agentd_core::event::WorkerEvent;
+use agentd_core::id::Launch;
+use tokio::sync::oneshot;
+
+use crate::control::ControlCall;
+use crate::notify::Datagram;
+use crate::process::{ExecPlan, Exit, StageFailure};
+use crate::sockets::{ProbeConnection, ProbeId};
+use crate::status::StatusQuery;
+
+/// One thing to take in. Tasks beside the loop send these; only the loop changes anything.
+#[derive(Debug)]
+pub enum Input {
+    /// Somebody asks for something on the control socket.
+    Control(ControlCall),
+    /// Somebody asks for the status document or for events.
+    Status(StatusQuery),
+    /// The daemon received a signal.
+    Signal(DaemonSignal),
+    /// A fact about a process that needs no work here.
+    Worker(Launch, WorkerEvent),
+    /// A datagram came in on a worker's notify socket.
+    Notified(Launch, Datagram),
+    /// The exec shim of a launch became its program, or failed at a stage.
+    Executed(Launch, Result<(), StageFailure>),
+    /// The last words of a launch are in its log.
+    LogsDrained(Launch),
+    /// Time to look at what a draining worker still has.
+    LookAtDrain(Launch),
+    /// A probe task needs a connection that reaches one worker.
+    OpenProbe(OpenProbe),
+    /// A probe task is done with its connection.
+    CloseProbe(Launch, ProbeId),
+    /// A probe task needs a command run.
+    RunCommand(RunCommand),
+}
+
+/// A steered connection, please.
+#[derive(Debug)]
+pub struct OpenProbe {
+    /// To the worker of this launch.
+    pub launch: Launch,
+    /// At the listener of this name.
+    pub listener: String,
+    /// Where to send it; an error is a sentence for the reader.
+    pub reply: oneshot::Sender<Result<ProbeConnection, String>>,
+}
+
+/// A command, please.
+#[derive(Debug)]
+pub struct RunCommand {
+    /// For the worker of this launch: in its folder, with its environment.
+    pub launch: Launch,
+    /// What to run; the rest is taken from the launch's own plan.
+    pub command: Vec<String>,
+    /// How it ended; an error is a sentence for the reader.
+    pub reply: oneshot::Sender<Result<Exit, String>>,
+}
+
+/// Signals that mean something to the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DaemonSignal {
+    /// A child ended.
+    Child,
+    /// Leave, and leave the workers be (SIGTERM, SIGINT).
+    Leave,
+    /// Read the configuration again (SIGHUP).
+    Hangup,
+}
+
+/// A plan that was carried out, kept for commands that run as the worker does.
+pub type Plan = ExecPlan;

@@ -1,0 +1,400 @@
+//! Starting a worker's process, hearing how that went, and its end.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use agentd_core::event::{Exit as CoreExit, Proof, WorkerEvent};
+use agentd_core::id::{Lane, Launch, Revision, WorkerId};
+use jiff::Timestamp;
+
+use super::commit::in_full;
+use super::input::Input;
+use super::shell::{ProcessShell, Start};
+use super::{Child, Dispatcher};
+use crate::config::LogSink;
+use crate::logs::layout::{fifo_path, live_path};
+use crate::logs::{Opened, Rotation, Sink, Stream, StreamId, StreamKind, open_sink};
+use crate::notify::{NotifyError, NotifySocket};
+use crate::process::plan::{Limit, fd_variable};
+use crate::process::{Cgroup, ExecPlan, Exit, Identity, SpawnFds, StageFailure, Tree, reaper, spawn};
+use crate::revision::RevisionRecord;
+
+/// Files of its own that a worker may make others read and write: nothing unless it says so.
+const UMASK: u32 = 0o022;
+
+/// What stood in the way of a start.
+struct Obstacle {
+    why: String,
+    /// Trying again without a change cannot help.
+    permanent: bool,
+}
+
+impl Obstacle {
+    fn passing(step: &str, error: &dyn std::error::Error) -> Self {
+        Self { why: format!("could not be started: {step}: {}", in_full(error)), permanent: false }
+    }
+}
+
+/// The outputs of a launch: what it gets, and what the log thread moves.
+struct Outputs {
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    streams: Vec<Stream>,
+}
+
+impl Dispatcher {
+    /// Starts the process of a launch; what comes of it is the next event.
+    pub(super) fn spawn(&mut self, launch: Launch, worker: &WorkerId, revision: Revision, lane: Option<Lane>) {
+        let event = match self.try_spawn(launch, worker, revision, lane) {
+            Ok(event) => event,
+            Err(Obstacle { why, permanent }) => WorkerEvent::SpawnFailed { why, permanent },
+        };
+        self.fact(launch, event);
+    }
+
+    fn try_spawn(
+        &mut self,
+        launch: Launch,
+        worker: &WorkerId,
+        revision: Revision,
+        lane: Option<Lane>,
+    ) -> Result<WorkerEvent, Obstacle> {
+        let Some(record) = self.apps.get(&worker.app).and_then(|app| app.revisions.get(&revision)).cloned() else {
+            let why = format!("could not be started: revision {revision} of {} is not known", worker.app);
+            return Err(Obstacle { why, permanent: true });
+        };
+        if let Some(Lane(lane)) = lane
+            && let Some(app) = self.apps.get_mut(&worker.app)
+        {
+            app.listeners
+                .ensure_lanes(lane + 1)
+                .map_err(|error| Obstacle::passing("making its socket", &error))?;
+        }
+        let socket = NotifySocket::bind(&self.home.run.join("notify").join(launch.to_string()), None)
+            .map_err(|error| Obstacle::passing("making its notify socket", &error))?;
+        let cgroup = self.cgroup_for(launch, worker);
+        let outputs = self.outputs(launch, worker, &record)?;
+        let app = self.apps.entry(worker.app.clone()).or_default();
+        let mut fds: Vec<(&str, BorrowedFd<'_>)> =
+            lane.map_or_else(Vec::new, |lane| app.listeners.lane(&record.config.listen, lane.0));
+        if let Some(stored) = app.stored.get(&worker.slot) {
+            fds.extend(stored.list().map(|(name, fd)| (name.as_str(), fd)));
+        }
+        let identity = Identity { instance: Arc::clone(&self.instance), launch };
+        let resolved = app.listeners.resolved(&record.config.listen);
+        let seen = Seen { worker, identity: &identity, socket: &socket, cgroup: cgroup.as_ref(), resolved };
+        let plan = plan(&record, &seen, &fds)?;
+        let spawn_fds = SpawnFds {
+            stdout: outputs.stdout.as_fd(),
+            stderr: outputs.stderr.as_fd(),
+            listeners: fds.iter().map(|(_, fd)| *fd).collect(),
+        };
+        let child = spawn(&self.launcher, &plan, &spawn_fds)
+            .map_err(|error| Obstacle::passing("making its process", &error))?;
+        let tree = Tree::of_child(identity, child.pid, cgroup);
+        let start_time = tree.started().0;
+        let streams = self.attach(outputs.streams);
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let result = child.report.outcome().await;
+            // The loop is gone only at the very end.
+            let _ = inputs.send(Input::Executed(launch, result));
+        });
+        let shell = ProcessShell {
+            worker: worker.clone(),
+            lane,
+            record,
+            plan: Arc::new(plan),
+            tree,
+            _pidfd: child.pidfd,
+            main: child.pid,
+            start: Start::Underway,
+            exit: None,
+            started_at: Timestamp::now(),
+            listener: listen(socket, launch, self.inputs.clone()),
+            prober: None,
+            drain: None,
+            streams,
+            status_text: None,
+        };
+        self.processes.insert(launch, shell);
+        self.children.insert(child.pid, Child::Worker(launch));
+        Ok(WorkerEvent::Spawned { pid: child.pid, start_time })
+    }
+
+    fn cgroup_for(&mut self, launch: Launch, worker: &WorkerId) -> Option<Cgroup> {
+        match self.cgroups.as_ref()?.make(launch) {
+            Ok(cgroup) => Some(cgroup),
+            Err(error) => {
+                tracing::warn!(%worker, error = in_full(&error), "no cgroup; contained by its process group instead");
+                None
+            }
+        }
+    }
+
+    fn outputs(&mut self, launch: Launch, worker: &WorkerId, record: &RevisionRecord) -> Result<Outputs, Obstacle> {
+        let log = record.config.log;
+        let rotation = Rotation { max_size: log.max_size, keep: log.keep };
+        let sink = match log.sink {
+            LogSink::Fifo => Sink::Fifo,
+            LogSink::File => Sink::File,
+            LogSink::None => Sink::None,
+        };
+        let mut streams = Vec::new();
+        let mut open = |kind: StreamKind| {
+            let fifo = fifo_path(&self.home.run, &worker.app, worker.slot, launch, kind);
+            let path = live_path(&self.home.logs, &worker.app, worker.slot, kind);
+            let opened = open_sink(sink, &fifo, &path, launch, rotation)
+                .map_err(|error| Obstacle::passing("opening its log", &error))?;
+            match opened {
+                Opened::Direct(fd) => Ok(fd),
+                Opened::Fifo(pipe) => {
+                    let id = StreamId(self.next_stream);
+                    self.next_stream += 1;
+                    let fifo_path = Some(fifo);
+                    streams.push(Stream { id, fifo: pipe.supervisor, fifo_path, path, launch, rotation });
+                    Ok(pipe.worker)
+                }
+            }
+        };
+        let (stdout, stderr) = (open(StreamKind::Out)?, open(StreamKind::Err)?);
+        Ok(Outputs { stdout, stderr, streams })
+    }
+
+    fn attach(&self, streams: Vec<Stream>) -> Vec<StreamId> {
+        let ids = streams.iter().map(|stream| stream.id).collect();
+        for stream in streams {
+            if let Err(error) = self.logs.attach(stream) {
+                tracing::error!(error = in_full(&error), "a worker's output is not being read");
+            }
+        }
+        ids
+    }
+
+    /// The shim became the program, or failed.
+    pub(super) fn executed(&mut self, launch: Launch, result: Result<(), StageFailure>) {
+        let Some(process) = self.processes.get_mut(&launch) else { return };
+        match result {
+            Ok(()) => {
+                let awaited = process.start == Start::ReadyWhenRunning;
+                process.start = Start::Running;
+                let ended = process.exit.is_some();
+                if awaited {
+                    self.fact(launch, WorkerEvent::ReadyProven { proof: Proof::Running });
+                }
+                if ended {
+                    self.process_ended(launch);
+                }
+            }
+            Err(failure) => {
+                let permanent = is_permanent(&failure);
+                let why = format!("could not be started: {failure}");
+                self.bury(launch);
+                self.fact(launch, WorkerEvent::SpawnFailed { why, permanent });
+            }
+        }
+    }
+
+    /// Children ended: workers, probe commands, and orphans that became ours.
+    pub(super) fn reap(&mut self) {
+        for (pid, exit) in reaper::reap() {
+            match self.children.remove(&pid) {
+                Some(Child::Worker(launch)) => {
+                    let Some(process) = self.processes.get_mut(&launch) else { continue };
+                    process.exit = Some(exit);
+                    // Whether it ever was the program is not known before the shim's report.
+                    if process.start == Start::Running {
+                        self.process_ended(launch);
+                    }
+                }
+                // Whoever asked may have given up waiting.
+                Some(Child::Command(reply)) => drop(reply.send(Ok(exit))),
+                None => tracing::debug!(%pid, %exit, "reaped an orphan"),
+            }
+        }
+    }
+
+    /// The main process of a launch is gone: end what it left behind, then wait for its last words.
+    fn process_ended(&mut self, launch: Launch) {
+        let Some(process) = self.processes.get_mut(&launch) else { return };
+        if let Some(prober) = process.prober.take() {
+            prober.abort();
+        }
+        process.drain = None;
+        end_leftovers(&process.tree);
+        let streams = std::mem::take(&mut process.streams);
+        let answers: Vec<_> = streams.into_iter().filter_map(|id| self.logs.finish(id).ok()).collect();
+        if answers.is_empty() {
+            self.logs_drained(launch);
+            return;
+        }
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            for answer in answers {
+                // A log thread that is gone has nothing more to write.
+                let _ = answer.await;
+            }
+            let _ = inputs.send(Input::LogsDrained(launch));
+        });
+    }
+
+    /// What a launch printed is in its log: now its end can be told.
+    pub(super) fn logs_drained(&mut self, launch: Launch) {
+        let Some(exit) = self.processes.get(&launch).and_then(|process| process.exit) else { return };
+        self.bury(launch);
+        let exit = match exit {
+            Exit::Code(code) => CoreExit::Code(code),
+            Exit::Signal { number, .. } => CoreExit::Signal(number),
+        };
+        self.fact(launch, WorkerEvent::Exited { exit });
+    }
+
+    /// Lets go of everything that a launch had.
+    fn bury(&mut self, launch: Launch) {
+        let Some(process) = self.processes.remove(&launch) else { return };
+        self.children.retain(|_, child| !matches!(child, Child::Worker(of) if *of == launch));
+        for id in &process.streams {
+            // Its answer is nobody's: the start failed before there was anything to say.
+            drop(self.logs.finish(*id));
+        }
+        if let Err(error) = std::fs::remove_file(self.home.run.join("notify").join(launch.to_string())) {
+            tracing::debug!(%launch, %error, "its notify socket was gone already");
+        }
+        if let Some(cgroup) = process.tree.cgroup()
+            && let Err(error) = cgroup.remove()
+        {
+            tracing::debug!(%launch, error = in_full(&error), "its cgroup is removed later");
+        }
+        self.usage.forget(launch);
+    }
+}
+
+/// What a worker's main process left behind is of no use to anybody. Cheap where a cgroup tells that there is nothing.
+fn end_leftovers(tree: &Tree) {
+    let empty = tree.cgroup().is_some_and(|cgroup| cgroup.processes().is_ok_and(|pids| pids.is_empty()));
+    if !empty && let Err(error) = tree.kill() {
+        tracing::warn!(leader = %tree.leader(), error = in_full(&error), "processes of an ended worker may live on");
+    }
+}
+
+/// Receives what the worker says until it is aborted.
+fn listen(
+    socket: NotifySocket,
+    launch: Launch,
+    inputs: tokio::sync::mpsc::UnboundedSender<Input>,
+) -> tokio::task::AbortHandle {
+    tokio::spawn(async move {
+        loop {
+            match socket.recv().await {
+                Ok(datagram) => {
+                    if inputs.send(Input::Notified(launch, datagram)).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let error: NotifyError = error;
+                    tracing::warn!(%launch, error = in_full(&error), "its notify socket failed; it is not heard any more");
+                    return;
+                }
+            }
+        }
+    })
+    .abort_handle()
+}
+
+/// What a plan is made from beside the configuration.
+struct Seen<'a> {
+    worker: &'a WorkerId,
+    identity: &'a Identity,
+    socket: &'a NotifySocket,
+    cgroup: Option<&'a Cgroup>,
+    resolved: BTreeMap<String, crate::sockets::ListenAddr>,
+}
+
+fn plan(
+    record: &RevisionRecord,
+    seen: &Seen<'_>,
+    fds: &[(&str, BorrowedFd<'_>)],
+) -> Result<ExecPlan, Obstacle> {
+    // Ports that the kernel chose are known now; the placeholders are to show those.
+    let mut config = record.config.clone();
+    config.listen.extend(seen.resolved.clone());
+    let numbers: BTreeMap<String, i32> =
+        (3..).zip(fds).map(|(number, (name, _))| ((*name).to_owned(), number)).collect();
+    let mut environment = config.environment(&record.environment, &numbers).map_err(|error| Obstacle {
+        why: format!("could not be started: {}", in_full(&error)),
+        permanent: true,
+    })?;
+    let worker = seen.worker;
+    environment.extend(seen.identity.variables());
+    environment.extend([
+        ("AGENTD_APP".to_owned(), worker.app.to_string()),
+        ("AGENTD_RELEASE".to_owned(), release_name(worker.generation.0)),
+        ("AGENTD_GENERATION".to_owned(), worker.generation.to_string()),
+        ("AGENTD_SLOT".to_owned(), worker.slot.to_string()),
+        ("AGENTD_WORKER".to_owned(), worker.to_string()),
+        ("NOTIFY_SOCKET".to_owned(), seen.socket.path().to_string()),
+    ]);
+    if let Some(interval) = config.policy().watchdog {
+        environment.insert("WATCHDOG_USEC".to_owned(), interval.as_micros().to_string());
+    }
+    let telemetry = telemetry(environment.get("OTEL_RESOURCE_ATTRIBUTES"), worker);
+    environment.insert("OTEL_RESOURCE_ATTRIBUTES".to_owned(), telemetry);
+    for (name, _) in fds {
+        environment.remove(&fd_variable(name));
+    }
+    Ok(ExecPlan {
+        argv: config.expand_command(&numbers),
+        cwd: config.cwd.clone(),
+        env: environment.into_iter().collect(),
+        umask: config.umask.unwrap_or(UMASK),
+        limits: config.limits.files.map(|files| (Limit::Files, u64::from(files))).into_iter().collect(),
+        cgroup: seen.cgroup.map(|cgroup| cgroup.dir().to_owned()),
+        listen_names: fds.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        listen_pid: config.listen_pid,
+    })
+}
+
+/// What stands for a release as long as apps run in place: the generation.
+pub(super) fn release_name(generation: u64) -> String {
+    format!("g{generation}")
+}
+
+/// OpenTelemetry's resource attributes, extended so that every span tells its version. What the user set wins.
+fn telemetry(given: Option<&String>, worker: &WorkerId) -> String {
+    let ours = [
+        ("service.name", worker.app.to_string()),
+        ("service.version", release_name(worker.generation.0)),
+        ("service.instance.id", worker.to_string()),
+        ("deployment.id", worker.generation.to_string()),
+    ];
+    let mut attributes = given.cloned().unwrap_or_default();
+    for (key, value) in ours {
+        if !attributes.split(',').any(|pair| pair.split('=').next() == Some(key)) {
+            if !attributes.is_empty() {
+                attributes.push(',');
+            }
+            attributes.push_str(key);
+            attributes.push('=');
+            attributes.push_str(&value);
+        }
+    }
+    attributes
+}
+
+/// Whether another try without a change would fail alike. What the machine lacks now it may have later.
+fn is_permanent(failure: &StageFailure) -> bool {
+    use nix::errno::Errno;
+    let passing = [
+        Errno::EAGAIN,
+        Errno::ENOMEM,
+        Errno::EMFILE,
+        Errno::ENFILE,
+        Errno::ETXTBSY,
+        Errno::EINTR,
+        Errno::EIO,
+        Errno::ESTALE,
+    ];
+    failure.errno.is_some_and(|errno| !passing.contains(&Errno::from_raw(errno)))
+}

@@ -1,0 +1,263 @@
+//! The loop, and the only place whose state changes.
+//!
+//! ```text
+//! input = select(sources)                     input.rs, sources.rs
+//! outcome = fleet.step(tick, event)           core: pure
+//! commit(outcome.persist)                     commit.rs: before anything that others can see
+//! apply(outcome.act)                          apply.rs: what comes of it is the next event
+//! tell(outcome.publish)                       tell.rs: events, waiting clients
+//! ```
+//!
+//! Everything that happened by the time the loop looks is taken in together: one commit for all of it.
+//!
+//! Owns: core's [`Fleet`], the store, the descriptors and tasks of apps and processes (`shell.rs`). Decides nothing.
+//! What can go wrong here is I/O; whatever does is either an event of the worker it was for, or told in the log,
+//! and the loop goes on. It ends only when somebody asks ([`Dispatcher::run`]).
+
+mod apply;
+mod commit;
+mod control;
+mod drain;
+mod input;
+mod launch;
+mod lines;
+mod probe;
+mod shell;
+mod sources;
+mod tell;
+mod view;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use agentd_core::effect::{Effect, Outcome};
+use agentd_core::event::{Event, WorkerEvent};
+use agentd_core::fleet::Fleet;
+use agentd_core::id::{AppName, Launch, Pid};
+use agentd_core::time::Tick;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::home::Home;
+use crate::logs::LogThread;
+use crate::process::{Cgroups, Exit, Launcher, sys};
+use crate::sockets::SockDiag;
+use crate::status::EventJournal;
+use crate::store::Store;
+
+pub use input::{DaemonSignal, Input};
+pub use sources::Sources;
+
+use shell::{AppShell, ProcessShell};
+use tell::Waiter;
+
+/// Inputs taken in before the outside is looked at again.
+const BATCH: usize = 256;
+
+/// Spawns done before the outside is looked at again, so that a thousand starts leave nobody unheard.
+const SPAWNS_AT_ONCE: usize = 64;
+
+/// Everything that the loop owns.
+pub struct Dispatcher {
+    home: Home,
+    instance: Arc<str>,
+    started_at: Timestamp,
+    fleet: Fleet,
+    store: Store,
+    apps: BTreeMap<AppName, AppShell>,
+    processes: HashMap<Launch, ProcessShell>,
+    /// Whose end the reaper's word about a process is.
+    children: HashMap<Pid, Child>,
+    launcher: Launcher,
+    cgroups: Option<Cgroups>,
+    sock_diag: Option<SockDiag>,
+    logs: LogThread,
+    journal: EventJournal,
+    waiters: Vec<Waiter>,
+    inputs: mpsc::UnboundedSender<Input>,
+    events: VecDeque<Event>,
+    todo: VecDeque<Effect>,
+    usage: view::UsageCache,
+    chance: u64,
+    next_stream: u64,
+    end: End,
+    /// What the operator should know of this machine: what cannot be enforced, what could not be saved.
+    notes: Vec<String>,
+}
+
+/// What a child process is to us.
+#[derive(Debug)]
+enum Child {
+    /// The main process of a worker.
+    Worker(Launch),
+    /// A probe's command.
+    Command(oneshot::Sender<Result<Exit, String>>),
+}
+
+/// Whether and how the loop ends.
+#[derive(Debug)]
+enum End {
+    /// Not.
+    Open,
+    /// As soon as every worker has ended; then those who wait are answered.
+    WhenEmpty(Vec<crate::control::ReplySink>),
+    /// Now; the workers stay.
+    Now,
+}
+
+/// What a dispatcher is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The folders.
+    pub home: Home,
+    /// The instance's name, unlike any other's.
+    pub instance: Arc<str>,
+    /// The opened store.
+    pub store: Store,
+    /// The log thread.
+    pub logs: LogThread,
+    /// Starts processes.
+    pub launcher: Launcher,
+    /// Contains them, where the machine lets us.
+    pub cgroups: Option<Cgroups>,
+    /// Where tasks send what they hear.
+    pub inputs: mpsc::UnboundedSender<Input>,
+    /// What the operator should know of this machine.
+    pub notes: Vec<String>,
+}
+
+impl Dispatcher {
+    /// A dispatcher of an empty fleet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { home, instance, store, logs, launcher, cgroups, inputs, notes } = parts;
+        Self {
+            home,
+            instance,
+            started_at: Timestamp::now(),
+            fleet: Fleet::default(),
+            store,
+            apps: BTreeMap::new(),
+            processes: HashMap::new(),
+            children: HashMap::new(),
+            launcher,
+            cgroups,
+            sock_diag: None,
+            logs,
+            journal: EventJournal::after(0),
+            waiters: Vec::new(),
+            inputs,
+            events: VecDeque::new(),
+            todo: VecDeque::new(),
+            usage: view::UsageCache::default(),
+            chance: seed(),
+            next_stream: 0,
+            end: End::Open,
+            notes,
+        }
+    }
+
+    /// Runs until somebody asks for the end.
+    pub async fn run(mut self, mut sources: Sources) {
+        self.settle();
+        while !self.ended() {
+            let more_to_do = !self.todo.is_empty();
+            if let Some(input) = sources.next(self.fleet.next_wake(), more_to_do).await {
+                self.take(input);
+                for _ in 1..BATCH {
+                    let Some(input) = sources.try_next() else { break };
+                    self.take(input);
+                }
+            }
+            if self.fleet.next_wake().is_some_and(|at| at <= sys::boottime()) {
+                self.events.push_back(Event::Woke);
+            }
+            self.settle();
+        }
+        self.leave();
+    }
+
+    /// Takes in one input. Facts are queued; everything else is done or answered.
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Control(call) => self.control(call),
+            Input::Status(query) => self.status(query),
+            Input::Signal(DaemonSignal::Child) => self.reap(),
+            Input::Signal(DaemonSignal::Leave) => {
+                tracing::info!("asked to leave by a signal; the workers stay");
+                self.end = End::Now;
+            }
+            Input::Signal(DaemonSignal::Hangup) => self.hang_up(),
+            Input::Worker(launch, event) => self.fact(launch, event),
+            Input::Notified(launch, datagram) => self.notified(launch, datagram),
+            Input::Executed(launch, result) => self.executed(launch, result),
+            Input::LogsDrained(launch) => self.logs_drained(launch),
+            Input::LookAtDrain(launch) => self.look_at_drain(launch),
+            Input::OpenProbe(request) => self.open_probe(request),
+            Input::CloseProbe(launch, probe) => self.close_probe(launch, probe),
+            Input::RunCommand(request) => self.run_command(request),
+        }
+    }
+
+    fn fact(&mut self, launch: Launch, event: WorkerEvent) {
+        self.events.push_back(Event::Worker { launch, event });
+    }
+
+    /// Decides, persists, acts and tells until nothing is left to decide.
+    fn settle(&mut self) {
+        loop {
+            let mut outcome = Outcome::default();
+            while let Some(event) = self.events.pop_front() {
+                let tick = self.tick();
+                outcome.merge(self.fleet.step(tick, event));
+            }
+            self.carry_out(outcome);
+            self.apply_todo();
+            if self.events.is_empty() {
+                break;
+            }
+        }
+        self.show_progress();
+    }
+
+    fn carry_out(&mut self, outcome: Outcome) {
+        self.commit(&outcome.persist);
+        self.todo.extend(outcome.act);
+        for notice in outcome.publish {
+            self.tell(notice);
+        }
+    }
+
+    fn tick(&mut self) -> Tick {
+        // SplitMix64 (Steele, Lea and Flood, 2014): chance for jitter, not for secrets.
+        self.chance = self.chance.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.chance;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Tick { now: sys::boottime(), entropy: z ^ (z >> 31) }
+    }
+
+    fn ended(&mut self) -> bool {
+        match &mut self.end {
+            End::Open => false,
+            End::Now => true,
+            End::WhenEmpty(waiting) => {
+                if !self.processes.is_empty() {
+                    return false;
+                }
+                for reply in waiting.drain(..) {
+                    reply.finish(Ok(agentd_protocol::control::Reply::DaemonStop(
+                        agentd_protocol::control::DaemonStop { workers: 0, cut: None },
+                    )));
+                }
+                true
+            }
+        }
+    }
+}
+
+/// 64 bits that nobody could foresee, from the keys that the standard library draws for its hash maps.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(sys::boottime())
+}

@@ -1,0 +1,392 @@
+//! Proving that workers are ready and that they live; and what they say of it themselves.
+//!
+//! Every proof is a task of its own that asks the loop for what only the loop has (a steered connection, a process) and
+//! sends back facts. It is aborted when it is not needed any more.
+
+use std::time::Duration;
+
+use agentd_core::event::{Proof as CoreProof, WorkerEvent};
+use agentd_core::id::Launch;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::commit::in_full;
+use super::input::{Input, OpenProbe, RunCommand};
+use super::shell::Start;
+use super::{Child, Dispatcher};
+use crate::config::{HttpCheck, LiveCheck, ReadyCheck};
+use crate::logs::{Follower, PollAgain, Source, Start as From, StreamKind};
+use crate::notify::{Datagram, Notice, judge};
+use crate::probe::{self, NotReady, Proof};
+use crate::process::{ExecPlan, Exit, SpawnFds, Tree, spawn};
+use crate::sockets::ProbeId;
+
+/// Longest wait for one try of a readiness proof; the whole is bounded by core.
+const TRY_WITHIN: Duration = Duration::from_secs(5);
+/// Pause after the first failed try.
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+/// Longest pause between tries.
+const PAUSE_LAST: Duration = Duration::from_millis(250);
+
+impl Dispatcher {
+    pub(super) fn prove_ready(&mut self, launch: Launch) {
+        let Some(process) = self.processes.get_mut(&launch) else { return };
+        let inputs = self.inputs.clone();
+        let task = match process.record.config.ready.check.clone() {
+            ReadyCheck::Running if process.start == Start::Running => {
+                self.fact(launch, WorkerEvent::ReadyProven { proof: CoreProof::Running });
+                return;
+            }
+            ReadyCheck::Running => {
+                process.start = Start::ReadyWhenRunning;
+                return;
+            }
+            // Heard on its notify socket.
+            ReadyCheck::Notify => return,
+            ReadyCheck::Listening => {
+                let Some(listener) = process.record.config.first_stream_listener() else {
+                    self.fact(launch, WorkerEvent::ReadyProven { proof: CoreProof::Running });
+                    return;
+                };
+                let knock = Knock { launch, listener, http: None, tree: process.tree.clone(), inputs };
+                tokio::spawn(knock.until_ready())
+            }
+            ReadyCheck::Http(check) => {
+                let (listener, http) = (check.on.clone(), Some(check));
+                let knock = Knock { launch, listener, http, tree: process.tree.clone(), inputs };
+                tokio::spawn(knock.until_ready())
+            }
+            ReadyCheck::Log(words) => {
+                let sources = StreamKind::BOTH
+                    .map(|kind| Source::new(&self.home.logs, &process.worker.app, process.worker.slot, kind));
+                let grew = self.logs.grew();
+                tokio::spawn(await_line(launch, words, sources, grew, inputs))
+            }
+            ReadyCheck::Command(command) => {
+                let command = process.record.config.expand(&command, &std::collections::BTreeMap::new());
+                tokio::spawn(await_command(launch, command, inputs))
+            }
+        };
+        process.prober = Some(task.abort_handle());
+    }
+
+    pub(super) fn probe_live(&mut self, launch: Launch) {
+        let Some(process) = self.processes.get_mut(&launch) else { return };
+        let Some(live) = process.record.config.live.clone() else { return };
+        let inputs = self.inputs.clone();
+        let within = live.timeout;
+        let tree = process.tree.clone();
+        let task = match live.check {
+            LiveCheck::Http(check) => {
+                let (listener, http) = (check.on.clone(), Some(check));
+                tokio::spawn(Knock { launch, listener, http, tree, inputs }.once(within))
+            }
+            LiveCheck::Tcp { on } => {
+                tokio::spawn(Knock { launch, listener: on, http: None, tree, inputs }.once(within))
+            }
+            LiveCheck::Command(command) => {
+                let command = process.record.config.expand(&command, &std::collections::BTreeMap::new());
+                tokio::spawn(async move {
+                    let result = run(launch, &command, within, &inputs).await;
+                    let _ = inputs.send(Input::Worker(launch, WorkerEvent::ProbeAnswered { result }));
+                })
+            }
+            // Heard on its notify socket.
+            LiveCheck::Watchdog => return,
+        };
+        process.prober = Some(task.abort_handle());
+    }
+
+    /// A task needs a connection that reaches one worker, whatever the weights.
+    pub(super) fn open_probe(&mut self, request: OpenProbe) {
+        let connection = (|| {
+            let process = self.processes.get(&request.launch).ok_or("the worker has ended")?;
+            let lane = process.lane.ok_or("the worker has no socket")?;
+            let addr = process.record.config.listen.get(&request.listener).ok_or("it has no such listener")?.clone();
+            let app = self.apps.get_mut(&process.worker.app).ok_or("the app is gone")?;
+            app.listeners.start_probe(&addr, lane.0).map_err(|error| in_full(&error))
+        })();
+        // A task that was aborted meanwhile needs none; the connection closes with the reply.
+        drop(request.reply.send(connection));
+    }
+
+    pub(super) fn close_probe(&mut self, launch: Launch, probe: ProbeId) {
+        let app = self.processes.get(&launch).map(|process| process.worker.app.clone());
+        match app.and_then(|app| self.apps.get_mut(&app)) {
+            Some(app) => app.listeners.finish_probe(probe),
+            // Its worker ended: whichever app has the probe forgets it.
+            None => self.apps.values_mut().for_each(|app| app.listeners.finish_probe(probe)),
+        }
+    }
+
+    /// A task needs a command run as the worker itself runs: its folder, its environment, its cgroup.
+    pub(super) fn run_command(&mut self, request: RunCommand) {
+        let RunCommand { launch, command, reply } = request;
+        let child = (|| {
+            let process = self.processes.get(&launch).ok_or_else(|| "the worker has ended".to_owned())?;
+            let null = std::fs::File::options()
+                .write(true)
+                .open("/dev/null")
+                .map_err(|error| format!("opening /dev/null: {error}"))?;
+            let own = ["NOTIFY_SOCKET", crate::process::LAUNCH_VARIABLE];
+            let env = process.plan.env.iter().filter(|(name, _)| !own.contains(&name.as_str())).cloned().collect();
+            let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), ..(*process.plan).clone() };
+            let fds = SpawnFds {
+                stdout: std::os::fd::AsFd::as_fd(&null),
+                stderr: std::os::fd::AsFd::as_fd(&null),
+                listeners: Vec::new(),
+            };
+            spawn(&self.launcher, &plan, &fds).map_err(|error| in_full(&error))
+        })();
+        match child {
+            Ok(child) => {
+                self.children.insert(child.pid, Child::Command(reply));
+            }
+            Err(why) => drop(reply.send(Err(why))),
+        }
+    }
+
+    /// A worker, or somebody in its name, said something.
+    pub(super) fn notified(&mut self, launch: Launch, datagram: Datagram) {
+        let Some(process) = self.processes.get_mut(&launch) else { return };
+        if let Err(why) = judge(datagram.sender, &process.tree, nix::unistd::geteuid().as_raw()) {
+            tracing::warn!(worker = %process.worker, %why, "a message on its notify socket is not believed");
+            return;
+        }
+        let mut fds = datagram.fds;
+        for notice in datagram.messages {
+            self.heed(launch, notice, &mut fds);
+        }
+    }
+
+    fn heed(&mut self, launch: Launch, notice: Notice, fds: &mut Vec<std::os::fd::OwnedFd>) {
+        let Some(process) = self.processes.get_mut(&launch) else { return };
+        let event = match notice {
+            Notice::Ready if process.record.config.ready.check == ReadyCheck::Notify => {
+                WorkerEvent::ReadyProven { proof: CoreProof::Notified }
+            }
+            // Its readiness is proven otherwise, or it is ready again after a reload of its own.
+            Notice::Ready | Notice::Reloading { .. } | Notice::TaskSafe(_) => return,
+            Notice::Stopping => WorkerEvent::StoppingSaid,
+            Notice::Drain => WorkerEvent::DrainsItselfSaid,
+            Notice::Watchdog => WorkerEvent::WatchdogBeat,
+            Notice::WatchdogTrigger => WorkerEvent::WatchdogTriggered,
+            Notice::WatchdogPeriod(interval) => WorkerEvent::WatchdogSet { interval },
+            Notice::ExtendTimeout(by) => WorkerEvent::TimeoutExtended { by },
+            Notice::TaskBegin { id, kind } => {
+                let kind = kind.map(|kind| kind.as_str().to_owned());
+                self.tell_task_begun(launch, id.as_str(), kind.clone());
+                WorkerEvent::TaskBegan { id: id.as_str().to_owned(), kind }
+            }
+            Notice::TaskEnd { id, outcome } => {
+                self.tell_task_ended(launch, id.as_str(), outcome);
+                WorkerEvent::TaskEnded { id: id.as_str().to_owned() }
+            }
+            Notice::Status(text) => {
+                process.status_text = (!text.is_empty()).then(|| text.clone());
+                self.tell_status(launch, text);
+                return;
+            }
+            Notice::MainPid(pid) => {
+                self.main_changed(launch, pid);
+                return;
+            }
+            Notice::StoreFds { name, poll } => {
+                let (app, slot) = (process.worker.app.clone(), process.worker.slot);
+                let store = self.apps.entry(app).or_default().stored.entry(slot).or_default();
+                for fd in fds.drain(..) {
+                    let admission = store.add(name.clone(), fd, poll);
+                    tracing::debug!(%launch, name = name.as_str(), ?admission, "a descriptor to keep");
+                }
+                return;
+            }
+            Notice::RemoveFds(name) => {
+                let (app, slot) = (process.worker.app.clone(), process.worker.slot);
+                if let Some(store) = self.apps.get_mut(&app).and_then(|app| app.stored.get_mut(&slot)) {
+                    store.remove(&name);
+                }
+                return;
+            }
+            // Everything before is done by now: this is one task, in order.
+            Notice::Barrier => {
+                fds.clear();
+                return;
+            }
+            Notice::Errno(errno) => {
+                process.status_text = Some(format!("failed: {}", nix::errno::Errno::from_raw(errno).desc()));
+                return;
+            }
+            Notice::ExitStatus(status) => {
+                process.status_text = Some(format!("what it ran ended with status {status}"));
+                return;
+            }
+        };
+        self.fact(launch, event);
+    }
+
+    /// Another process of the worker's tree is its main one from now on (`MAINPID=`).
+    fn main_changed(&mut self, launch: Launch, pid: agentd_core::id::Pid) {
+        let Some(process) = self.processes.get_mut(&launch) else { return };
+        if !process.tree.contains(pid) {
+            tracing::warn!(worker = %process.worker, %pid, "MAINPID names a process that is not the worker's");
+            return;
+        }
+        // Only the main one's end is the worker's end. A main process that is a grandchild becomes our child when its
+        // parent ends, since orphans are ours; its parent may also reap it and end.
+        self.children.remove(&process.main);
+        process.main = pid;
+        self.children.insert(pid, Child::Worker(launch));
+    }
+}
+
+/// Knocking at one worker's own socket.
+struct Knock {
+    launch: Launch,
+    listener: String,
+    http: Option<HttpCheck>,
+    tree: Tree,
+    inputs: mpsc::UnboundedSender<Input>,
+}
+
+impl Knock {
+    /// Tries until it is ready, and tells each new reason why it is not.
+    async fn until_ready(self) {
+        let mut pause = PAUSE_FIRST;
+        let mut told = String::new();
+        loop {
+            match self.knock(TRY_WITHIN).await {
+                Ok(proof) => {
+                    self.tell(WorkerEvent::ReadyProven { proof });
+                    return;
+                }
+                Err(why) if why != told => {
+                    told.clone_from(&why);
+                    self.tell(WorkerEvent::ReadyRefuted { why });
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_LAST);
+        }
+    }
+
+    /// Tries once.
+    async fn once(self, within: Duration) {
+        let result = self.knock(within).await.map(drop);
+        self.tell(WorkerEvent::ProbeAnswered { result });
+    }
+
+    async fn knock(&self, within: Duration) -> Result<CoreProof, String> {
+        let (reply, answer) = oneshot::channel();
+        let request = OpenProbe { launch: self.launch, listener: self.listener.clone(), reply };
+        self.inputs.send(Input::OpenProbe(request)).map_err(|_| "the daemon is ending".to_owned())?;
+        let connection = answer.await.map_err(|_| "the daemon is ending".to_owned())??;
+        let id = connection.id;
+        let check = match &self.http {
+            None => probe::ReadyCheck::Accepts,
+            Some(http) => probe::ReadyCheck::Http(probe::HttpCheck {
+                path: http.path.clone(),
+                host: "localhost".to_owned(),
+                expect: http.status_min..=http.status_max,
+            }),
+        };
+        let tree = &self.tree;
+        let proof: Result<Proof, NotReady> =
+            probe::steered(connection, &check, || tree.pids(), Instant::now() + within).await;
+        let _ = self.inputs.send(Input::CloseProbe(self.launch, id));
+        match proof {
+            Ok(Proof::Accepted) => Ok(CoreProof::Accepted),
+            Ok(Proof::Answered(_)) => Ok(CoreProof::Http),
+            Err(error) => Err(in_full(&error)),
+        }
+    }
+
+    fn tell(&self, event: WorkerEvent) {
+        // The loop is gone only at the very end.
+        let _ = self.inputs.send(Input::Worker(self.launch, event));
+    }
+}
+
+/// Waits until the launch has printed `words`.
+async fn await_line(
+    launch: Launch,
+    words: String,
+    sources: [Source; 2],
+    mut grew: watch::Receiver<u64>,
+    inputs: mpsc::UnboundedSender<Input>,
+) {
+    // What was printed before this launch carries another launch's number.
+    let mut follower = match Follower::start(&sources, From::Last(64)) {
+        Ok((lines, follower)) => {
+            if lines.iter().any(|line| line.launch == Some(launch) && line.text.contains(&words)) {
+                let _ = inputs.send(Input::Worker(launch, WorkerEvent::ReadyProven { proof: CoreProof::LogLine }));
+                return;
+            }
+            follower
+        }
+        Err(error) => {
+            let why = in_full(&error);
+            let _ = inputs.send(Input::Worker(launch, WorkerEvent::ReadyRefuted { why }));
+            return;
+        }
+    };
+    let why = format!("its log does not show {words:?} yet");
+    let _ = inputs.send(Input::Worker(launch, WorkerEvent::ReadyRefuted { why }));
+    loop {
+        match follower.poll(std::time::Instant::now()) {
+            Ok(batch) => {
+                if batch.lines.iter().any(|line| line.launch == Some(launch) && line.text.contains(&words)) {
+                    let _ = inputs.send(Input::Worker(launch, WorkerEvent::ReadyProven { proof: CoreProof::LogLine }));
+                    return;
+                }
+                match batch.again {
+                    PollAgain::Now => tokio::task::yield_now().await,
+                    PollAgain::At(at) => drop(tokio::time::timeout_at(at.into(), grew.changed()).await),
+                    PollAgain::OnGrowth => drop(grew.changed().await),
+                }
+            }
+            Err(error) => {
+                let why = in_full(&error);
+                let _ = inputs.send(Input::Worker(launch, WorkerEvent::ReadyRefuted { why }));
+                return;
+            }
+        }
+    }
+}
+
+/// Runs a command until it succeeds.
+async fn await_command(launch: Launch, command: Vec<String>, inputs: mpsc::UnboundedSender<Input>) {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        match run(launch, &command, TRY_WITHIN, &inputs).await {
+            Ok(()) => {
+                let _ = inputs.send(Input::Worker(launch, WorkerEvent::ReadyProven { proof: CoreProof::Command }));
+                return;
+            }
+            Err(why) => {
+                let _ = inputs.send(Input::Worker(launch, WorkerEvent::ReadyRefuted { why }));
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_LAST);
+    }
+}
+
+async fn run(
+    launch: Launch,
+    command: &[String],
+    within: Duration,
+    inputs: &mpsc::UnboundedSender<Input>,
+) -> Result<(), String> {
+    let (reply, answer) = oneshot::channel();
+    let name = command.first().cloned().unwrap_or_default();
+    let request = RunCommand { launch, command: command.to_vec(), reply };
+    inputs.send(Input::RunCommand(request)).map_err(|_| "the daemon is ending".to_owned())?;
+    match tokio::time::timeout(within, answer).await {
+        Ok(Ok(Ok(Exit::Code(0)))) => Ok(()),
+        Ok(Ok(Ok(exit))) => Err(format!("{name} {exit}")),
+        Ok(Ok(Err(why))) => Err(format!("{name}: {why}")),
+        Ok(Err(_)) => Err("the daemon is ending".to_owned()),
+        Err(_) => Err(format!("{name} did not end within {within:?}")),
+    }
+}

@@ -1,0 +1,98 @@
+//! What the shell keeps of apps and processes beside core's state: descriptors, tasks, texts.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use agentd_core::drain::Connections;
+use agentd_core::event::InFlight;
+use agentd_core::id::{Lane, Pid, Revision, Slot, WorkerId};
+use jiff::Timestamp;
+use tokio::task::AbortHandle;
+
+use crate::logs::StreamId;
+use crate::notify::FdStore;
+use crate::process::{ExecPlan, Exit, Tree};
+use crate::revision::RevisionRecord;
+use crate::sockets::Listeners;
+
+/// One app.
+#[derive(Debug, Default)]
+pub(super) struct AppShell {
+    /// All its listening sockets, those of every revision that still runs.
+    pub(super) listeners: Listeners,
+    /// What its revisions stand for.
+    pub(super) revisions: BTreeMap<Revision, Arc<RevisionRecord>>,
+    /// Descriptors that workers gave for the next worker of their slot.
+    pub(super) stored: BTreeMap<Slot, FdStore>,
+}
+
+impl AppShell {
+    /// The number for a configuration: the one it has, or the next.
+    pub(super) fn revision_of(&self, record: &RevisionRecord) -> Revision {
+        let known = self.revisions.iter().find(|(_, known)| ***known == *record).map(|(&revision, _)| revision);
+        known.unwrap_or_else(|| self.revisions.keys().next_back().map_or(Revision(1), |newest| newest.next()))
+    }
+}
+
+/// One process of a worker.
+#[derive(Debug)]
+pub(super) struct ProcessShell {
+    pub(super) worker: WorkerId,
+    pub(super) lane: Option<Lane>,
+    pub(super) record: Arc<RevisionRecord>,
+    /// How it was started; probe commands run alike.
+    pub(super) plan: Arc<ExecPlan>,
+    pub(super) tree: Tree,
+    /// Keeps the kernel from giving its number to another as long as we may signal it.
+    pub(super) _pidfd: OwnedFd,
+    /// Whose end is the worker's end: the process started, or the one it named by `MAINPID`.
+    pub(super) main: Pid,
+    pub(super) start: Start,
+    /// Its end, once it is known.
+    pub(super) exit: Option<Exit>,
+    pub(super) started_at: Timestamp,
+    /// Listens on its notify socket.
+    pub(super) listener: AbortHandle,
+    /// Tries to prove that it is ready, or that it lives.
+    pub(super) prober: Option<AbortHandle>,
+    pub(super) drain: Option<DrainWatch>,
+    pub(super) streams: Vec<StreamId>,
+    /// Its last `STATUS=`.
+    pub(super) status_text: Option<String>,
+}
+
+/// How far a start has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// The shim is at work.
+    Underway,
+    /// Its readiness is to be reported as soon as its program runs.
+    ReadyWhenRunning,
+    /// Its program runs.
+    Running,
+}
+
+/// How a draining worker is watched.
+#[derive(Debug)]
+pub(super) struct DrainWatch {
+    pub(super) connections: Connections,
+    /// What was last reported.
+    pub(super) reported: Option<InFlight>,
+    /// Looks in a row that found nothing.
+    pub(super) empty: u32,
+    /// Pauses between looks.
+    pub(super) ticker: AbortHandle,
+}
+
+impl Drop for ProcessShell {
+    fn drop(&mut self) {
+        self.listener.abort();
+        if let Some(prober) = &self.prober {
+            prober.abort();
+        }
+        if let Some(drain) = &self.drain {
+            drain.ticker.abort();
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Telling: the event journal, and clients that wait for the end of what they asked for.
+
+use std::collections::BTreeSet;
+
+use agentd_core::effect::{self, ExitCause, Finished, News, Notice, StopReason};
+use agentd_core::event::Exit;
+use agentd_core::id::{AppName, Launch, Operation};
+use agentd_protocol::control::{
+    Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState, OperationView, Progress,
+    Reply, TaskCounts,
+};
+use agentd_protocol::events::{EventKind, TaskOutcome};
+use agentd_protocol::status::{AppKind, DeploymentState, ExitReason, Strategy};
+use jiff::Timestamp;
+
+use super::Dispatcher;
+use super::launch::release_name;
+use super::view::{exit_parts, milliseconds, wall};
+use crate::control::ReplySink;
+use crate::logs::last_lines;
+use crate::notify::TaskOutcome as Heard;
+
+/// Lines of a failed worker's log that are shown with its failure.
+const LAST_LINES: usize = 20;
+
+/// A client that awaits more operations than this is told of their ends only.
+const PROGRESS_MAX: usize = 16;
+
+/// A client that waits for what it asked for.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) reply: ReplySink,
+    pub(super) views: Vec<OperationView>,
+    pub(super) open: BTreeSet<Operation>,
+    pub(super) apps: BTreeSet<AppName>,
+    pub(super) results: Vec<OperationResult>,
+    /// Apps whose look changed since it was last told.
+    pub(super) stale: BTreeSet<AppName>,
+}
+
+impl Dispatcher {
+    /// Records an event and tells it on.
+    pub(super) fn record(&mut self, app: Option<&AppName>, worker: Option<String>, event: EventKind) {
+        let app_text = app.map(AppName::as_str);
+        let event = self.journal.record(Timestamp::now(), app_text, worker.as_deref(), event);
+        let Some(app) = app else { return };
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.apps.contains(app)) {
+            if waiter.views.len() <= PROGRESS_MAX {
+                waiter.stale.insert(app.clone());
+                // A client that is gone is noticed when its operations end.
+                let _ = waiter.reply.notify(Word::Event(event.clone()));
+            }
+        }
+    }
+
+    /// Shows the apps that changed to those who wait for them: once a round, whatever happened in it.
+    pub(super) fn show_progress(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let mut waiters = std::mem::take(&mut self.waiters);
+        for waiter in &mut waiters {
+            for name in std::mem::take(&mut waiter.stale) {
+                if let Some(app) = self.fleet.app(&name) {
+                    let progress = Progress { app: self.app_view(app) };
+                    let _ = waiter.reply.notify(Word::Progress(Box::new(progress)));
+                }
+            }
+        }
+        for waiter in waiters {
+            if waiter.open.is_empty() {
+                let changed = Changed { operations: waiter.views, results: waiter.results };
+                waiter.reply.finish(Ok(Reply::Changed(changed)));
+            } else {
+                self.waiters.push(waiter);
+            }
+        }
+    }
+
+    /// Tells one piece of core's news.
+    pub(super) fn tell(&mut self, notice: Notice) {
+        let Notice { app, worker, news } = notice;
+        let worker_text = worker.as_ref().map(ToString::to_string);
+        trace(&app, worker_text.as_deref(), &news);
+        let event = match news {
+            News::AppAdded => EventKind::AppAdded { kind: self.kind_of(&app), release: release_name(1) },
+            News::AppDeleted => EventKind::AppDeleted,
+            // Told with its pid a moment later.
+            News::Starting { .. } => return,
+            News::Spawned { pid } => EventKind::WorkerStarting { pid: pid.0 },
+            News::Ready { proof, after } => {
+                self.after_ready(&app, worker.as_ref());
+                EventKind::WorkerReady { how: proof.to_string(), after_ms: milliseconds(after) }
+            }
+            News::Draining { reason, deadline } => {
+                EventKind::WorkerDraining { reason: stop_reason(reason), deadline: wall(deadline) }
+            }
+            // Shown as progress, not kept as an event.
+            News::DrainProgress { .. } => {
+                self.mark_stale(&app);
+                return;
+            }
+            News::Undrained => EventKind::WorkerReady { how: "it was taken back into service".to_owned(), after_ms: 0 },
+            News::Stopping { reason, cut, .. } => {
+                let drained = EventKind::WorkerDrained { connections_cut: cut.busy + cut.idle };
+                if matches!(reason, StopReason::Stop | StopReason::ScaleDown | StopReason::Replaced) {
+                    self.record(Some(&app), worker_text.clone(), drained);
+                }
+                EventKind::WorkerStopping { signal: self.stop_signal(&app) }
+            }
+            News::Killed => EventKind::WorkerStopping { signal: "SIGKILL".to_owned() },
+            News::Exited { exit, cause, reason: _, uptime } => {
+                let (code, signal) = exit_parts(exit);
+                let uptime_ms = milliseconds(uptime);
+                EventKind::WorkerExited { code, signal, reason: exit_reason(cause, exit), uptime_ms }
+            }
+            News::Backoff { delay, attempt } => EventKind::WorkerRestarting { in_ms: milliseconds(delay), attempt },
+            News::Parked { why } => {
+                let launch = worker.as_ref().and_then(|id| {
+                    let worker = self.fleet.app(&id.app)?.workers.get(&id.slot)?;
+                    Some(worker.last_exit.as_ref()?.launch)
+                });
+                EventKind::WorkerFailed { why, log_tail: launch.map_or_else(Vec::new, |at| self.log_tail(&app, at)) }
+            }
+            News::ProbeFailed { why, failures, of } => {
+                EventKind::ProbeFailed { probe: "live".to_owned(), why, failures, allowed: of }
+            }
+            News::RolloutStarted { id, from, to } => EventKind::DeploymentStarted {
+                id: id.0,
+                strategy: Strategy::Rolling,
+                from: release_name(from.0),
+                to: release_name(to.0),
+                steps: self.fleet.app(&app).map_or(0, |app| app.head.count),
+            },
+            News::RolloutReversed { id, why, .. } => {
+                EventKind::DeploymentStep { id: id.0, state: DeploymentState::RollingBack, step: 0, steps: 0, why: Some(why) }
+            }
+            News::Finished(finished) => {
+                self.finished(&app, finished);
+                return;
+            }
+        };
+        self.record(Some(&app), worker_text, event);
+    }
+
+    /// An operation is over: its event, and whoever waits for it.
+    fn finished(&mut self, app: &AppName, finished: Finished) {
+        let log_tail = finished.culprit.map_or_else(Vec::new, |launch| self.log_tail(app, launch));
+        let (kind, state) = (operation_kind(finished.kind), operation_state(finished.result));
+        let duration_ms = milliseconds(finished.finished_at.since(finished.started_at));
+        let id = finished.id.0;
+        if finished.deployment.is_some() {
+            let (state, why) = (deployment_state(finished.result), finished.why.clone());
+            self.record(Some(app), None, EventKind::DeploymentFinished { id, state, why, duration_ms });
+        }
+        let why = finished.why.clone();
+        self.record(Some(app), None, EventKind::OperationFinished { id, kind, state, why, duration_ms });
+        let report = finished.deployment;
+        let result = OperationResult {
+            id,
+            app: app.to_string(),
+            kind,
+            state,
+            why: finished.why,
+            log_tail,
+            started_at: wall(finished.started_at),
+            finished_at: wall(finished.finished_at),
+            duration_ms,
+            tasks: report.map_or_else(TaskCounts::default, |report| TaskCounts {
+                finished: report.finished.into(),
+                handed_over: 0,
+                lost: report.lost.into(),
+            }),
+            connections: report.map_or_else(ConnectionCounts::default, |report| ConnectionCounts {
+                cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),
+            }),
+            deployment: report.map(|_| id),
+            from: report.map(|report| release_name(report.from.0)),
+            to: report.map(|report| release_name(report.to.0)),
+        };
+        for waiter in &mut self.waiters {
+            if waiter.open.remove(&finished.id) {
+                waiter.results.push(result.clone());
+            }
+        }
+        self.retire_revisions(app);
+    }
+
+    /// The last lines that a launch printed.
+    pub(super) fn log_tail(&self, app: &AppName, launch: Launch) -> Vec<String> {
+        let slot = self.fleet.app(app).and_then(|app| {
+            let of = |worker: &&agentd_core::worker::Worker| {
+                worker.launch() == Some(launch) || worker.last_exit.as_ref().is_some_and(|last| last.launch == launch)
+            };
+            app.workers.values().find(of).map(|worker| worker.id.slot)
+        });
+        // A worker that was removed from its slot left its words there all the same.
+        let slots = self.fleet.app(app).map_or(0, |app| app.weights.len().max(app.workers.len() + 1));
+        let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+        let candidates = slot.map_or_else(
+            || (0..slots).map(agentd_core::id::Slot).collect::<Vec<_>>(),
+            |slot| vec![slot],
+        );
+        for slot in candidates {
+            match last_lines(&self.home.logs, app, slot, launch, LAST_LINES) {
+                Ok(lines) if lines.is_empty() => {}
+                Ok(lines) => return lines.into_iter().map(|line| line.text).collect(),
+                Err(error) => tracing::debug!(%app, %slot, %error, "its last lines cannot be read"),
+            }
+        }
+        Vec::new()
+    }
+
+    fn mark_stale(&mut self, app: &AppName) {
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.apps.contains(app)) {
+            if waiter.views.len() <= PROGRESS_MAX {
+                waiter.stale.insert(app.clone());
+            }
+        }
+    }
+
+    fn kind_of(&self, app: &AppName) -> AppKind {
+        let record = self.apps.get(app).and_then(|app| app.revisions.values().next_back());
+        match record.map(|record| record.config.kind) {
+            Some(crate::config::AppKind::Skill(_)) => AppKind::Skill,
+            Some(crate::config::AppKind::Agent) | None => AppKind::Agent,
+        }
+    }
+
+    fn stop_signal(&self, app: &AppName) -> String {
+        let record = self.apps.get(app).and_then(|app| app.revisions.values().next_back());
+        record.map_or_else(|| "SIGTERM".to_owned(), |record| record.config.stop.signal.signal().to_string())
+    }
+
+    /// The runtime may have changed the backlog of the socket that it shares with us.
+    fn after_ready(&mut self, app: &AppName, worker: Option<&agentd_core::id::WorkerId>) {
+        let lane = worker
+            .and_then(|id| self.fleet.app(&id.app)?.workers.get(&id.slot))
+            .and_then(|worker| worker.lane);
+        if let (Some(lane), Some(shell)) = (lane, self.apps.get_mut(app))
+            && let Err(error) = shell.listeners.reassert_listen(lane.0)
+        {
+            tracing::warn!(%app, %error, "the backlog could not be set again");
+        }
+    }
+
+    pub(super) fn tell_task_begun(&mut self, launch: Launch, task: &str, kind: Option<String>) {
+        if let Some((app, worker)) = self.name_of(launch) {
+            self.record(Some(&app), Some(worker), EventKind::TaskBegun { task: task.to_owned(), kind });
+        }
+    }
+
+    pub(super) fn tell_task_ended(&mut self, launch: Launch, task: &str, outcome: Heard) {
+        let since = self.fleet.worker(launch).and_then(|worker| {
+            Some(worker.state.process()?.tasks.get(task)?.since)
+        });
+        let duration_ms = since.map_or(0, |since| milliseconds(crate::process::sys::boottime().since(since)));
+        let outcome = match outcome {
+            Heard::Ok => TaskOutcome::Ok,
+            Heard::Error => TaskOutcome::Error,
+            Heard::Cancelled => TaskOutcome::Cancelled,
+        };
+        if let Some((app, worker)) = self.name_of(launch) {
+            let event = EventKind::TaskEnded { task: task.to_owned(), outcome, duration_ms };
+            self.record(Some(&app), Some(worker), event);
+        }
+    }
+
+    pub(super) fn tell_status(&mut self, launch: Launch, text: String) {
+        if let Some((app, worker)) = self.name_of(launch) {
+            self.record(Some(&app), Some(worker), EventKind::NotifyStatus { text });
+        }
+    }
+
+    fn name_of(&self, launch: Launch) -> Option<(AppName, String)> {
+        let worker = &self.processes.get(&launch)?.worker;
+        Some((worker.app.clone(), worker.to_string()))
+    }
+}
+
+/// One line in the daemon's own log for each piece of news.
+fn trace(app: &AppName, worker: Option<&str>, news: &News) {
+    let who = worker.unwrap_or(app.as_str());
+    match news {
+        News::Exited { exit, cause: _, reason, uptime } => {
+            tracing::info!(worker = who, %exit, reason, uptime_ms = milliseconds(*uptime), "exited");
+        }
+        News::Parked { why } => tracing::warn!(worker = who, why, "parked"),
+        News::RolloutReversed { id, why, .. } => tracing::warn!(app = who, deployment = %id, why, "going back"),
+        News::Finished(Finished { id, kind, result, why, .. }) => {
+            tracing::info!(app = who, operation = %id, ?kind, ?result, why, "finished");
+        }
+        News::ProbeFailed { why, failures, of } => {
+            tracing::warn!(worker = who, why, failures, of, "liveness probe failed");
+        }
+        News::Killed => tracing::warn!(worker = who, "killed: it did not end in time"),
+        News::AppAdded
+        | News::AppDeleted
+        | News::Starting { .. }
+        | News::Spawned { .. }
+        | News::Ready { .. }
+        | News::Draining { .. }
+        | News::DrainProgress { .. }
+        | News::Undrained
+        | News::Stopping { .. }
+        | News::Backoff { .. }
+        | News::RolloutStarted { .. } => tracing::debug!(worker = who, ?news),
+    }
+}
+
+pub(super) fn exit_reason(cause: ExitCause, exit: Exit) -> ExitReason {
+    match cause {
+        ExitCause::Itself if exit.is_success() => ExitReason::Finished,
+        ExitCause::Itself => ExitReason::Crashed,
+        ExitCause::StartFailed => ExitReason::StartFailed,
+        ExitCause::Asked(reason) => stop_reason(reason),
+    }
+}
+
+fn stop_reason(reason: StopReason) -> ExitReason {
+    match reason {
+        StopReason::Stop => ExitReason::Stop,
+        StopReason::ScaleDown => ExitReason::Scale,
+        StopReason::Replaced => ExitReason::Reload,
+        StopReason::RolledBack => ExitReason::Rollback,
+        StopReason::NotReady => ExitReason::ReadyTimeout,
+        StopReason::Unhealthy => ExitReason::Unhealthy,
+        StopReason::Watchdog => ExitReason::Watchdog,
+        StopReason::Own => ExitReason::Finished,
+    }
+}
+
+pub(super) fn operation_kind(kind: effect::OperationKind) -> OperationKind {
+    match kind {
+        effect::OperationKind::Start => OperationKind::Start,
+        effect::OperationKind::Stop => OperationKind::Stop,
+        effect::OperationKind::Delete => OperationKind::Delete,
+        effect::OperationKind::Scale => OperationKind::Scale,
+        effect::OperationKind::Reload => OperationKind::Reload,
+        effect::OperationKind::Restart => OperationKind::Restart,
+    }
+}
+
+pub(super) fn strategy(kind: effect::OperationKind) -> Strategy {
+    match kind {
+        effect::OperationKind::Restart => Strategy::Recreate,
+        effect::OperationKind::Reload
+        | effect::OperationKind::Scale
+        | effect::OperationKind::Start
+        | effect::OperationKind::Stop
+        | effect::OperationKind::Delete => Strategy::Rolling,
+    }
+}
+
+fn operation_state(result: effect::OperationResult) -> OperationState {
+    match result {
+        effect::OperationResult::Done => OperationState::Done,
+        effect::OperationResult::RolledBack => OperationState::RolledBack,
+        effect::OperationResult::Aborted => OperationState::Aborted,
+        effect::OperationResult::Failed => OperationState::Failed,
+    }
+}
+
+fn deployment_state(result: effect::OperationResult) -> DeploymentState {
+    match result {
+        effect::OperationResult::Done => DeploymentState::Done,
+        effect::OperationResult::RolledBack => DeploymentState::RolledBack,
+        effect::OperationResult::Aborted => DeploymentState::Aborted,
+        effect::OperationResult::Failed => DeploymentState::Failed,
+    }
+}

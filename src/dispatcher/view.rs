@@ -1,0 +1,285 @@
+//! The fleet as others see it: the status document.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use agentd_core::app::{App, AppState, Desired};
+use agentd_core::event::Exit;
+use agentd_core::event::SignalName;
+use agentd_core::grace;
+use agentd_core::id::Launch;
+use agentd_core::rollout::Direction;
+use agentd_core::time::Moment;
+use agentd_core::worker::{State, Worker};
+use agentd_protocol::status as wire;
+use jiff::Timestamp;
+
+use super::Dispatcher;
+use super::launch::release_name;
+use crate::config::AppKind;
+use crate::process::{Usage, sys, usage};
+use crate::status::{Snapshot, StatusQuery};
+
+/// What workers use is read again when a status is asked for and the last reading is older than this.
+const USAGE_FRESH: Duration = Duration::from_secs(1);
+
+/// What workers use, as last read. Nothing is read while nobody asks.
+#[derive(Debug, Default)]
+pub(super) struct UsageCache {
+    read_at: Option<Moment>,
+    by_launch: HashMap<Launch, Reading>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    usage: Usage,
+    /// Share of one processor since the reading before, or since the start.
+    cpu_percent: f64,
+}
+
+impl UsageCache {
+    pub(super) fn forget(&mut self, launch: Launch) {
+        self.by_launch.remove(&launch);
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn status(&mut self, query: StatusQuery) {
+        match query {
+            StatusQuery::Document { reply } => {
+                let document = self.document(|_| true);
+                let seq = self.journal.seq();
+                let text = serde_json::to_string(&document).expect("a status document is plain data");
+                // A client that went away needs no answer.
+                drop(reply.send(Snapshot { document: text.into(), seq }));
+            }
+            StatusQuery::Events { since, reply } => {
+                drop(reply.send(self.journal.subscribe(since, Timestamp::now())));
+            }
+        }
+    }
+
+    /// The status document of the apps that `wanted` picks.
+    pub(super) fn document(&mut self, wanted: impl Fn(&App) -> bool) -> wire::StatusDocument {
+        self.refresh_usage();
+        let apps = self.fleet.apps().filter(|app| wanted(app)).map(|app| self.app_view(app)).collect();
+        wire::StatusDocument {
+            schema: wire::SCHEMA,
+            instance: self.instance.to_string(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            now: Timestamp::now(),
+            seq: self.journal.seq(),
+            apps,
+        }
+    }
+
+    pub(super) fn app_view(&self, app: &App) -> wire::AppView {
+        let shell = self.apps.get(&app.head.name);
+        let record = shell.and_then(|shell| shell.revisions.get(&app.head.revision));
+        let workers: Vec<wire::WorkerView> = app.workers.values().map(|worker| self.worker_view(app, worker)).collect();
+        let desired = if app.head.desired == Desired::Running { app.head.count } else { 0 };
+        let listen = record.map(|record| &record.config.listen).into_iter().flatten().map(|(name, addr)| {
+            let real = shell.and_then(|shell| shell.listeners.local_addr(addr)).unwrap_or_else(|| addr.clone());
+            (name.clone(), real.to_string())
+        });
+        wire::AppView {
+            name: app.head.name.to_string(),
+            kind: match record.map(|record| record.config.kind) {
+                Some(AppKind::Skill(_)) => wire::AppKind::Skill,
+                Some(AppKind::Agent) | None => wire::AppKind::Agent,
+            },
+            state: app_state(app.state()),
+            release: release_name(app.head.generation.0),
+            desired,
+            ready: app.ready(),
+            in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
+            grace_ms: milliseconds(grace::bound(&app.policy_now().grace)),
+            deployment: app.head.rollout.as_ref().map(|rollout| deployment(app, rollout)),
+            why: app.workers.values().find_map(|worker| match &worker.state {
+                State::Failed { why } => Some(format!("{} {why}", worker.id)),
+                State::Starting { .. }
+                | State::Ready { .. }
+                | State::Draining { .. }
+                | State::Stopping { .. }
+                | State::Killed { .. }
+                | State::Backoff { .. }
+                | State::Exited => None,
+            }),
+            workers,
+            listen: listen.collect(),
+        }
+    }
+
+    fn worker_view(&self, app: &App, worker: &Worker) -> wire::WorkerView {
+        let now = sys::boottime();
+        let launch = worker.launch();
+        let shell = launch.and_then(|launch| self.processes.get(&launch));
+        let reading = launch.and_then(|launch| self.usage.by_launch.get(&launch));
+        let process = worker.state.process();
+        let total: u32 = app.weights.iter().sum();
+        let weight = worker.lane.and_then(|lane| app.weights.get(lane.0 as usize)).copied().unwrap_or(0);
+        let oldest = process.and_then(|process| process.tasks.values().map(|task| task.since).min());
+        wire::WorkerView {
+            id: worker.id.to_string(),
+            slot: worker.id.slot.0,
+            generation: worker.id.generation.0,
+            release: release_name(worker.id.generation.0),
+            pid: process.and_then(|process| process.kernel).map(|kernel| kernel.pid.0),
+            state: worker_state(&worker.state),
+            weight: percent(weight, total),
+            restarts: worker.restarts.total(),
+            started_at: shell.map(|shell| shell.started_at),
+            in_flight: in_flight(worker),
+            oldest_task_ms: oldest.map(|since| milliseconds(now.since(since))),
+            drain_deadline: match &worker.state {
+                State::Draining { deadline, .. } => Some(wall(*deadline)),
+                State::Stopping { kill_at, .. } => Some(wall(*kill_at)),
+                State::Starting { .. }
+                | State::Ready { .. }
+                | State::Killed { .. }
+                | State::Backoff { .. }
+                | State::Exited
+                | State::Failed { .. } => None,
+            },
+            memory_bytes: reading.map(|reading| reading.usage.memory_bytes),
+            cpu_percent: reading.map(|reading| reading.cpu_percent),
+            last_exit: worker.last_exit.as_ref().map(|last| {
+                let (code, signal) = exit_parts(last.exit);
+                wire::ExitView { code, signal, reason: super::tell::exit_reason(last.cause, last.exit) }
+            }),
+            status_text: shell.and_then(|shell| shell.status_text.clone()),
+            why: match &worker.state {
+                State::Failed { why } => Some(why.clone()),
+                State::Starting { refuted, .. } => refuted.clone(),
+                State::Backoff { .. } | State::Exited => worker.last_exit.as_ref().map(|last| last.reason.clone()),
+                State::Ready { .. } | State::Draining { .. } | State::Stopping { .. } | State::Killed { .. } => None,
+            },
+            restart_at: match &worker.state {
+                State::Backoff { until } => Some(wall(*until)),
+                State::Starting { .. }
+                | State::Ready { .. }
+                | State::Draining { .. }
+                | State::Stopping { .. }
+                | State::Killed { .. }
+                | State::Exited
+                | State::Failed { .. } => None,
+            },
+        }
+    }
+
+    fn refresh_usage(&mut self) {
+        let now = sys::boottime();
+        let age = self.usage.read_at.map(|at| now.since(at));
+        if age.is_some_and(|age| age < USAGE_FRESH) {
+            return;
+        }
+        let (launches, trees): (Vec<Launch>, Vec<_>) =
+            self.processes.iter().map(|(&launch, process)| (launch, &process.tree)).unzip();
+        let mut by_launch = HashMap::with_capacity(launches.len());
+        for (launch, used) in launches.into_iter().zip(usage::of_trees(&trees)) {
+            let before = self.usage.by_launch.get(&launch).map(|reading| reading.usage.cpu);
+            let started = self.fleet.worker(launch).and_then(|worker| Some(worker.state.process()?.started_at));
+            let (spent, over) = match (before, age, started) {
+                (Some(before), Some(age), _) => (used.cpu.saturating_sub(before), age),
+                (_, _, Some(started)) => (used.cpu, now.since(started)),
+                (_, _, None) => (Duration::ZERO, Duration::ZERO),
+            };
+            let share = if over.is_zero() { 0.0 } else { spent.as_secs_f64() / over.as_secs_f64() };
+            by_launch.insert(launch, Reading { usage: used, cpu_percent: (share * 1000.0).round() / 10.0 });
+        }
+        self.usage = UsageCache { read_at: Some(now), by_launch };
+    }
+}
+
+/// What the worker has in hand: tasks where it tells of them, else what was last seen of its connections.
+fn in_flight(worker: &Worker) -> u32 {
+    let tasks = u32::try_from(worker.tasks()).unwrap_or(u32::MAX);
+    match &worker.state {
+        State::Draining { in_flight: Some(seen), .. } => tasks.max(seen.busy.saturating_add(seen.queued)),
+        State::Draining { in_flight: None, .. }
+        | State::Starting { .. }
+        | State::Ready { .. }
+        | State::Stopping { .. }
+        | State::Killed { .. }
+        | State::Backoff { .. }
+        | State::Exited
+        | State::Failed { .. } => tasks,
+    }
+}
+
+fn deployment(app: &App, rollout: &agentd_core::rollout::Rollout) -> wire::DeploymentView {
+    let target = rollout.target();
+    let moved = app
+        .workers
+        .values()
+        .filter(|worker| worker.id.generation == target && matches!(worker.state, State::Ready { .. }))
+        .count();
+    let (state, why) = match &rollout.direction {
+        Direction::Forward => (wire::DeploymentState::Running, None),
+        Direction::Back { why, .. } => (wire::DeploymentState::RollingBack, Some(why.clone())),
+    };
+    wire::DeploymentView {
+        id: rollout.id.0,
+        strategy: super::tell::strategy(rollout.kind),
+        from: release_name(rollout.from.generation.0),
+        to: release_name(rollout.to.generation.0),
+        state,
+        step: u32::try_from(moved).unwrap_or(u32::MAX),
+        steps: rollout.target_side().count,
+        started_at: wall(rollout.started_at),
+        why,
+    }
+}
+
+fn app_state(state: AppState) -> wire::AppState {
+    match state {
+        AppState::Running => wire::AppState::Running,
+        AppState::Starting => wire::AppState::Starting,
+        AppState::Degraded => wire::AppState::Degraded,
+        AppState::Deploying => wire::AppState::Deploying,
+        AppState::Stopped => wire::AppState::Stopped,
+        AppState::Failed => wire::AppState::Failed,
+    }
+}
+
+fn worker_state(state: &State) -> wire::WorkerState {
+    match state {
+        State::Starting { .. } => wire::WorkerState::Starting,
+        State::Ready { .. } => wire::WorkerState::Ready,
+        State::Draining { .. } => wire::WorkerState::Draining,
+        State::Stopping { .. } | State::Killed { .. } => wire::WorkerState::Stopping,
+        State::Backoff { .. } => wire::WorkerState::Backoff,
+        State::Exited => wire::WorkerState::Exited,
+        State::Failed { .. } => wire::WorkerState::Failed,
+    }
+}
+
+pub(super) fn exit_parts(exit: Exit) -> (Option<i32>, Option<String>) {
+    match exit {
+        Exit::Code(code) => (Some(code), None),
+        Exit::Signal(number) => (None, Some(SignalName(number).to_string())),
+        Exit::Unknown => (None, None),
+    }
+}
+
+/// A moment of the monotonic clock as the wall clock shows it now.
+pub(super) fn wall(at: Moment) -> Timestamp {
+    let now = sys::boottime();
+    let away = |duration: Duration| jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::ZERO);
+    let shifted = if at >= now {
+        Timestamp::now().checked_add(away(at.since(now)))
+    } else {
+        Timestamp::now().checked_sub(away(now.since(at)))
+    };
+    shifted.unwrap_or(Timestamp::MAX)
+}
+
+pub(super) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn percent(part: u32, total: u32) -> u8 {
+    if total == 0 { 0 } else { u8::try_from((part * 100 + total / 2) / total).unwrap_or(100) }
+}
