@@ -10,10 +10,12 @@
 //! | [`sockets`] | the listening sockets, their lanes and weights, the steered probe |
 //! | [`logs`] | what workers print, from FIFO to file and back |
 //! | [`notify`] | what workers say over `NOTIFY_SOCKET` |
+//! | [`probe`] | whether a worker answers: the HTTP and TCP checks, readiness proven on its own lane |
 #![deny(unsafe_code)]
 
 pub mod config;
 pub mod logs;
 pub mod notify;
+pub mod probe;
 pub mod process;
 pub mod sockets;

@@ -163,9 +163,9 @@ impl SockDiag {
                 }) => return Ok(Acceptance::Gone),
                 Some(socket) => socket.inode,
             },
-            ProbeEnds::Unix { inode } => match self.unix_exact(*inode)?.and_then(|socket| socket.peer) {
-                None => return Ok(Acceptance::Gone),
-                Some(peer) => peer,
+            ProbeEnds::Unix { inode } => match self.unix_exact(*inode)? {
+                Some(UnixSocket { peer: Some(peer), shut, .. }) if peer != 0 || !shut => peer,
+                Some(_) | None => return Ok(Acceptance::Gone),
             },
         };
         Ok(match inode {

@@ -36,6 +36,7 @@ const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_VFS: u16 = 1;
 const UNIX_DIAG_PEER: u16 = 2;
 const UNIX_DIAG_RQLEN: u16 = 4;
+const UNIX_DIAG_SHUTDOWN: u16 = 6;
 const UNIX_SHOW: u32 = 0x01 | 0x02 | 0x04 | 0x10;
 
 /// Kernel answers come in messages of at most 32 KiB.
@@ -105,8 +106,10 @@ pub(super) struct UnixSocket {
     pub(super) name: Option<String>,
     /// Inode and device of the file it is bound to.
     pub(super) file: Option<(u32, u32)>,
-    /// Inode of the other end; 0 while that has not been accepted.
+    /// Inode of the other end; 0 while that has not been accepted, and when it was closed.
     pub(super) peer: Option<u64>,
+    /// Neither end can send any more, as when the other was closed.
+    pub(super) shut: bool,
     /// Bytes unread, or for a listener connections not accepted.
     pub(super) receive_queue: u32,
     /// Bytes the other end has not read, or for a listener its backlog.
@@ -361,6 +364,7 @@ fn unix_socket(body: &[u8]) -> Option<UnixSocket> {
         name: None,
         file: None,
         peer: None,
+        shut: false,
         receive_queue: 0,
         send_queue: 0,
     };
@@ -369,6 +373,7 @@ fn unix_socket(body: &[u8]) -> Option<UnixSocket> {
             UNIX_DIAG_NAME => found.name = Some(name_of(value)),
             UNIX_DIAG_VFS => found.file = u32_at(value, 0).zip(u32_at(value, 4)),
             UNIX_DIAG_PEER => found.peer = u32_at(value, 0).map(u64::from),
+            UNIX_DIAG_SHUTDOWN => found.shut = value == [3],
             UNIX_DIAG_RQLEN => {
                 found.receive_queue = u32_at(value, 0).unwrap_or(0);
                 found.send_queue = u32_at(value, 4).unwrap_or(0);

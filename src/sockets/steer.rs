@@ -10,8 +10,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::addr::unmapped;
-
 /// One running probe of one [`Listeners`](super::Listeners); never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProbeId(pub(super) u64);
@@ -78,25 +76,46 @@ impl ProbeConnection {
     }
 }
 
-/// Where on this machine a listener at `local` is reached from this machine.
-pub(super) fn reachable(local: SocketAddr) -> SocketAddr {
-    let mut reachable = local;
+/// Where on this machine a listener at `local` is reached from this machine, the best first: `[::]` takes IPv4 too,
+/// which helps where the loopback interface has no IPv6.
+pub(super) fn reachable(local: SocketAddr) -> Vec<SocketAddr> {
+    let at = |ip: IpAddr| SocketAddr::new(ip, local.port());
     match local.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => reachable.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => reachable.set_ip(Ipv6Addr::LOCALHOST.into()),
-        IpAddr::V4(_) | IpAddr::V6(_) => {}
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![at(Ipv4Addr::LOCALHOST.into())],
+        IpAddr::V6(ip) if ip.is_unspecified() => vec![at(Ipv6Addr::LOCALHOST.into()), at(Ipv4Addr::LOCALHOST.into())],
+        IpAddr::V4(_) | IpAddr::V6(_) => vec![local],
     }
-    reachable
 }
 
-/// A socket to probe `peer` from, bound to the same address and a port that the kernel chose, and not connected yet.
-/// The second value is what it is bound to.
-pub(super) fn source_for(peer: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
-    let socket = Socket::new(Domain::for_address(peer), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
-    let mut source = peer;
-    source.set_port(0);
-    socket.bind(&source.into())?;
-    let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-    Ok((socket, unmapped(bound)))
+/// A socket that is bound and not connected yet, and both ends of what it will be.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) socket: Socket,
+    pub(super) local: SocketAddr,
+    pub(super) peer: SocketAddr,
+}
+
+impl Source {
+    /// One to probe the first of `peers` from that this machine can connect to.
+    pub(super) fn to_any(peers: &[SocketAddr]) -> io::Result<Self> {
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for peer in peers {
+            match Self::to(*peer) {
+                Ok(source) => return Ok(source),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// One to probe `peer` from: bound to the same address, and a port that the kernel chooses.
+    pub(super) fn to(peer: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(peer), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
+        let mut local = peer;
+        local.set_port(0);
+        socket.bind(&local.into())?;
+        let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { socket, local: bound, peer })
+    }
 }

@@ -21,7 +21,7 @@ use super::error::{BindError, StartProbeError};
 use super::owner::{Holder, holder_of};
 use super::program::Clause;
 use super::shares::{Pick, Shares};
-use super::steer::{self, ProbeConnection, ProbeEnds, ProbeId};
+use super::steer::{self, ProbeConnection, ProbeEnds, ProbeId, Source};
 use crate::process::sys;
 
 /// Connections a lane may queue; `net.core.somaxconn` caps it.
@@ -146,14 +146,23 @@ impl TcpGroup {
 
     /// Sends one connection to one lane, whatever its weight.
     pub(super) fn start_probe(&mut self, id: ProbeId, lane: u32) -> Result<ProbeConnection, StartProbeError> {
-        let addr = || ListenAddr::Tcp(self.local);
         if self.probes.len() >= PROBES_MAX {
-            return Err(StartProbeError::TooMany { addr: addr(), running: self.probes.len() });
+            return Err(StartProbeError::TooMany { addr: ListenAddr::Tcp(self.local), running: self.probes.len() });
         }
-        let peer = steer::reachable(self.local);
-        let (socket, source) =
-            steer::source_for(peer).map_err(|source| StartProbeError::Source { addr: addr(), source })?;
-        self.probes.push(Probe { id, source, lane: lane as usize });
+        let source = Source::to_any(&steer::reachable(self.local))
+            .map_err(|source| StartProbeError::Source { addr: ListenAddr::Tcp(self.local), source })?;
+        self.start_probe_from(source, id, lane)
+    }
+
+    /// As [`start_probe`](Self::start_probe), from this source.
+    pub(super) fn start_probe_from(
+        &mut self,
+        from: Source,
+        id: ProbeId,
+        lane: u32,
+    ) -> Result<ProbeConnection, StartProbeError> {
+        let Source { socket, local, peer } = from;
+        self.probes.push(Probe { id, source: local, lane: lane as usize });
         if let Err(source) = self.attach() {
             self.probes.pop();
             return Err(StartProbeError::Program { addr: ListenAddr::Tcp(self.local), lane, source });
@@ -162,12 +171,11 @@ impl TcpGroup {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
             Err(source) => {
-                let addr = ListenAddr::Tcp(self.local);
                 self.finish_probe(id);
-                return Err(StartProbeError::Connect { addr, lane, source });
+                return Err(StartProbeError::Connect { addr: ListenAddr::Tcp(self.local), lane, source });
             }
         }
-        Ok(ProbeConnection { id, ends: ProbeEnds::Tcp { local: source, peer }, app_sockets: Vec::new(), socket })
+        Ok(ProbeConnection { id, ends: ProbeEnds::Tcp { local, peer }, app_sockets: Vec::new(), socket })
     }
 
     /// Takes a probe's clause out of the program; nothing when it has none here.

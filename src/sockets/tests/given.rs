@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::Pid;
 use socket2::Socket;
 
@@ -110,13 +109,12 @@ for line in sys.stdin:
     exec(line)
     print('done', flush=True)
 ";
-        let copy = fd.map(|fd| fd.try_clone_to_owned().expect("descriptors are left"));
         let mut command = Command::new("python3");
         command.arg("-c").arg(LOOP).stdin(Stdio::piped()).stdout(Stdio::piped());
-        if let Some(copy) = &copy {
-            // Other tests' children may inherit it for a moment too; they exec at once and never accept.
-            fcntl(copy, FcntlArg::F_SETFD(FdFlag::empty())).expect("is open");
-            command.arg(copy.as_raw_fd().to_string());
+        if let Some(fd) = fd {
+            // In the place of its standard error, so that no other test's worker inherits it.
+            let copy = fd.try_clone_to_owned().expect("descriptors are left");
+            command.arg("2").stderr(Stdio::from(copy));
         }
         let mut child = command.spawn().expect("python3 is installed");
         let input = child.stdin.take().expect("is piped");

@@ -167,12 +167,12 @@ fn a_socket_that_a_worker_shut_down_serves_again_on_the_same_lane() {
 #[test]
 fn a_port_in_use_names_its_holder() {
     let mut worker = Worker::start(None);
-    let port = tcp_addr(&bind("127.0.0.1:0", 1)).port();
-    // With SO_REUSEPORT and the same user, which a careless bind would share the port with.
+    let port = tcp_addr(&bind("127.0.3.1:0", 1)).port();
+    // An address that no other test uses, so that the port stays free. With SO_REUSEPORT and the same user, which a careless bind would share the port with.
     worker.does(&format!(
-        "s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind(('127.0.0.1', {port})); s.listen()"
+        "s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind(('127.0.3.1', {port})); s.listen()"
     ));
-    for addr in ["127.0.0.1", "0.0.0.0"] {
+    for addr in ["127.0.3.1", "0.0.0.0"] {
         let error = Listeners::bind(&named(&format!("{addr}:{port}")), 2, Pick::Random).expect_err("it is taken");
         let BindError::InUse { holder: Holder::Process(holder), .. } = &error else { panic!("{error}") };
         assert_eq!(holder.pid, worker.pid());
@@ -184,7 +184,7 @@ fn a_port_in_use_names_its_holder() {
 
 #[test]
 fn two_apps_of_one_user_cannot_share_a_port() {
-    let first = bind("127.0.0.1:0", 2);
+    let first = bind("127.0.3.2:0", 2);
     let addr = tcp_addr(&first);
     let error = Listeners::bind(&named(&addr.to_string()), 2, Pick::Random).expect_err("it is taken");
     assert!(matches!(error, BindError::InUse { holder: Holder::Process(_), .. }), "{error}");
@@ -195,7 +195,7 @@ fn two_apps_of_one_user_cannot_share_a_port() {
 #[test]
 fn all_addresses_are_taken_or_none() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    let free = tcp_addr(&bind("127.0.0.1:0", 1));
+    let free = tcp_addr(&bind("127.0.3.3:0", 1));
     let mut addrs = named(&free.to_string());
     addrs.insert("taken".to_owned(), ListenAddr::Tcp(taken.local_addr().expect("is bound")));
     Listeners::bind(&addrs, 1, Pick::Random).expect_err("one of them is taken");
