@@ -150,9 +150,10 @@ async fn read_status<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Status, Htt
 
 /// A reset is how a kernel says that a server closed without reading.
 fn broken(error: io::Error) -> HttpError {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => HttpError::ClosedBeforeAnswer,
-        _ => HttpError::Broken(error),
+    if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
+        HttpError::ClosedBeforeAnswer
+    } else {
+        HttpError::Broken(error)
     }
 }
 

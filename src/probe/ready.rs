@@ -109,13 +109,12 @@ pub async fn steered(
     // The stream is still open here: of a connection that the prober has closed nothing could be found out.
     let queued = diag.acceptance(&ends, Vec::new).is_ok_and(|acceptance| acceptance == Acceptance::Queued);
     drop(stream);
-    match not_ready {
-        NotReady::NotAccepted { .. } | NotReady::Http(HttpError::Timeout(_)) if queued => {
-            let elsewhere = diag.listening(&pids(), &app_sockets).map_err(NotReady::Look)?;
-            Err(NotReady::NotAccepted { within, elsewhere })
-        }
-        other => Err(other),
+    let waited = matches!(not_ready, NotReady::NotAccepted { .. } | NotReady::Http(HttpError::Timeout(_)));
+    if !(waited && queued) {
+        return Err(not_ready);
     }
+    let elsewhere = diag.listening(&pids(), &app_sockets).map_err(NotReady::Look)?;
+    Err(NotReady::NotAccepted { within, elsewhere })
 }
 
 /// Looks until one of `pids` has the connection.

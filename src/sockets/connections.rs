@@ -15,14 +15,9 @@ use std::time::Duration;
 use nix::unistd::Pid;
 
 use super::addr::ListenAddr;
-use super::diag::{Family, InetSocket, SockDiag, TcpState, UnixKind, UnixSocket, u32_at, u64_at};
+use super::diag::{Family, Flow, InetSocket, SockDiag, TcpState, UnixKind, UnixSocket};
 use super::procfs;
 use super::steer::ProbeEnds;
-
-const LAST_DATA_SENT_MS: usize = 44;
-const LAST_DATA_RECV_MS: usize = 52;
-const BYTES_RECEIVED: usize = 128;
-const BYTES_SENT: usize = 200;
 
 /// One accepted connection that a process holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,18 +189,17 @@ fn tcp_connection(socket: &InetSocket) -> Connection {
         state,
         unread: socket.receive_queue,
         unsent: socket.send_queue,
-        traffic: socket.info.as_deref().and_then(traffic),
+        traffic: socket.flow.map(traffic),
     }
 }
 
-fn traffic(info: &[u8]) -> Option<Traffic> {
-    let age = |at| Some(Duration::from_millis(u64::from(u32_at(info, at)?)));
-    Some(Traffic {
-        since_received: age(LAST_DATA_RECV_MS)?,
-        since_sent: age(LAST_DATA_SENT_MS)?,
-        bytes_received: u64_at(info, BYTES_RECEIVED)?,
-        bytes_sent: u64_at(info, BYTES_SENT).unwrap_or(0),
-    })
+fn traffic(flow: Flow) -> Traffic {
+    Traffic {
+        since_received: Duration::from_millis(flow.last_data_received_ms.into()),
+        since_sent: Duration::from_millis(flow.last_data_sent_ms.into()),
+        bytes_received: flow.bytes_received,
+        bytes_sent: flow.bytes_sent,
+    }
 }
 
 fn unix_connection(socket: &UnixSocket) -> Connection {

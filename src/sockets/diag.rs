@@ -92,8 +92,29 @@ pub(super) struct InetSocket {
     pub(super) send_queue: u32,
     /// 0 while nobody has accepted it, and when everybody has closed it.
     pub(super) inode: u64,
-    /// `struct tcp_info`, where asked for.
-    pub(super) info: Option<Vec<u8>>,
+    /// What went over it, where asked for.
+    pub(super) flow: Option<Flow>,
+}
+
+/// The figures of `struct tcp_info` that we read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flow {
+    pub(super) last_data_sent_ms: u32,
+    pub(super) last_data_received_ms: u32,
+    pub(super) bytes_received: u64,
+    /// 0 before Linux 4.19.
+    pub(super) bytes_sent: u64,
+}
+
+impl Flow {
+    fn read(info: &[u8]) -> Option<Self> {
+        Some(Self {
+            last_data_sent_ms: u32_at(info, 44)?,
+            last_data_received_ms: u32_at(info, 52)?,
+            bytes_received: u64_at(info, 128)?,
+            bytes_sent: u64_at(info, 200).unwrap_or(0),
+        })
+    }
 }
 
 /// One Unix socket as the kernel describes it.
@@ -345,9 +366,9 @@ fn inet_socket(body: &[u8]) -> Option<InetSocket> {
         receive_queue,
         send_queue: u32_at(body, 60)?,
         inode: u64::from(u32_at(body, 68)?),
-        info: attributes(body.get(INET_DIAG_MSG..)?)
+        flow: attributes(body.get(INET_DIAG_MSG..)?)
             .find(|(kind, _)| *kind == INET_DIAG_INFO)
-            .map(|(_, value)| value.to_vec()),
+            .and_then(|(_, info)| Flow::read(info)),
     })
 }
 
@@ -418,7 +439,7 @@ fn address_at(body: &[u8], v4: bool, ip_at: usize, port_at: usize, interface: u3
 }
 
 /// The `u16` at byte `at`, in the machine's order.
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
@@ -428,6 +449,50 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// The `u64` at byte `at`, in the machine's order.
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ports_are_filtered_by_the_kernel() {
+        let listeners = [(); 4].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports"));
+        let mut ports = listeners.each_ref().map(|listener| listener.local_addr().expect("is bound").port());
+        ports.sort_unstable();
+        let mut diag = SockDiag::open().expect("the kernel has sock_diag");
+        for asked in [&ports[..1], &ports[1..3], &ports[..]] {
+            let found = diag.inet(Family::V4, TcpState::mask(&[TcpState::LISTEN]), asked, false).expect("answers");
+            let mut found: Vec<u16> = found.iter().map(|socket| socket.local.port()).collect();
+            found.sort_unstable();
+            found.dedup();
+            assert_eq!(found, asked);
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_none_and_the_socket_stays_usable() {
+        let mut diag = SockDiag::open().expect("the kernel has sock_diag");
+        for _ in 0..3 {
+            assert_eq!(diag.unix_exact(u64::from(u32::MAX)).expect("the kernel answers"), None);
+            let nobody = "127.0.3.9:9".parse().expect("is an address");
+            assert_eq!(diag.inet_exact(nobody, nobody).expect("the kernel answers"), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_however_broken_is_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            for message in messages(&bytes).take(100).flatten() {
+                let _ = error_of(message.2);
+            }
+            let _ = inet_socket(&bytes);
+            let _ = unix_socket(&bytes);
+            prop_assert!(attributes(&bytes).count() <= bytes.len() / 4);
+        }
+    }
 }

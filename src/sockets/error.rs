@@ -50,6 +50,23 @@ pub enum BindError {
         /// Who has it.
         holder: Holder,
     },
+    /// A process of the same user has joined the port with a socket of its own, so that the kernel's numbering of a
+    /// new lane would be a guess.
+    #[error("add lanes to {addr}, which {holder} listens on as well")]
+    Shared {
+        /// The address.
+        addr: ListenAddr,
+        /// Who joined it.
+        holder: Holder,
+    },
+    /// The kernel does not say who listens.
+    #[error("look for others that listen on {addr}")]
+    Look {
+        /// The address.
+        addr: ListenAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// This user may not have the address (a port below 1024, a folder that is not writable).
     #[error("listen on {addr} as this user")]
     Denied {

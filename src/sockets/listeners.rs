@@ -222,7 +222,9 @@ impl Listeners {
         started.map(|connection| ProbeConnection { app_sockets, ..connection })
     }
 
-    /// Forgets a probe. Once it is connected, its clause has done its work; ending it twice does nothing.
+    /// Ends a probe. Its TCP connection stays open until both this was called and the probe's own end was dropped, so
+    /// that no other client gets its port, and with it its lane. To be called whatever became of the probe; calling
+    /// again does nothing.
     pub fn finish_probe(&mut self, id: ProbeId) {
         for group in self.groups.values_mut() {
             match group {

@@ -57,7 +57,22 @@ pub fn holder_of(addr: &ListenAddr) -> io::Result<Holder> {
         ListenAddr::Tcp(addr) => tcp_inodes(&mut diag, *addr)?,
         ListenAddr::Unix(path) | ListenAddr::UnixDatagram(path) => unix_inodes(&mut diag, path)?,
     };
-    Ok(procfs::process_with(&inodes).map_or(Holder::Unknown, |pid| Holder::Process(describe(pid))))
+    Ok(named(&inodes))
+}
+
+/// Who else listens at exactly `addr`, beside the sockets in `own`; none when nobody does.
+pub(super) fn sharer_of(addr: SocketAddr, own: impl Iterator<Item = u64>) -> io::Result<Option<Holder>> {
+    let family = if addr.is_ipv4() { Family::V4 } else { Family::V6 };
+    let sockets = SockDiag::open()?.inet(family, TcpState::mask(&[TcpState::LISTEN]), &[addr.port()], false)?;
+    let mut inodes: HashSet<u64> = sockets.iter().filter(|s| s.local.ip() == addr.ip()).map(|s| s.inode).collect();
+    for inode in own {
+        inodes.remove(&inode);
+    }
+    Ok((!inodes.is_empty()).then(|| named(&inodes)))
+}
+
+fn named(inodes: &HashSet<u64>) -> Holder {
+    procfs::process_with(inodes).map_or(Holder::Unknown, |pid| Holder::Process(describe(pid)))
 }
 
 /// The sockets in the way at `addr`: listeners if there are any, else whatever uses the port.

@@ -5,8 +5,10 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::mem::MaybeUninit;
 
 use nix::unistd::Pid;
+use rustix::fs::{Dir, Mode, OFlags, readlinkat_raw};
 
 /// The inodes of all sockets that these processes hold. Processes that ended or cannot be looked into hold none.
 #[must_use]
@@ -38,8 +40,14 @@ pub(super) fn process_with(inodes: &HashSet<u64>) -> Option<Pid> {
 }
 
 fn sockets_in(folder: &str) -> impl Iterator<Item = u64> {
-    fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
-        let target = fs::read_link(entry.path()).ok()?;
-        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty()).ok();
+    let entries = folder.as_ref().and_then(|folder| Dir::read_from(folder).ok());
+    // One look may cover ten thousand descriptors: links are read relative to the folder, into one buffer.
+    let mut target = [MaybeUninit::uninit(); 32];
+    entries.into_iter().flatten().filter_map(move |entry| {
+        let entry = entry.ok()?;
+        let (target, _) = readlinkat_raw(folder.as_ref()?, entry.file_name(), &mut target[..]).ok()?;
+        str::from_utf8(target).ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
     })
 }

@@ -159,3 +159,117 @@ const fn op(code: u16, k: u32) -> SockFilter {
 const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> SockFilter {
     SockFilter { code, jt, jf, k }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An IPv4 or IPv6 header with a TCP header behind it, as far as programs look.
+    fn packet(source: &str) -> Vec<u8> {
+        let source: SocketAddr = source.parse().expect("is an address");
+        let (mut bytes, port_at) = match source.ip() {
+            IpAddr::V4(ip) => {
+                let mut bytes = vec![0; 40];
+                bytes[0] = 0x45;
+                bytes[12..16].copy_from_slice(&ip.octets());
+                (bytes, 20)
+            }
+            IpAddr::V6(ip) => {
+                let mut bytes = vec![0; 60];
+                bytes[0] = 0x6a;
+                bytes[8..24].copy_from_slice(&ip.octets());
+                (bytes, 40)
+            }
+        };
+        bytes[port_at..port_at + 2].copy_from_slice(&source.port().to_be_bytes());
+        bytes
+    }
+
+    /// Runs a program as the kernel does; `random` is the number it draws.
+    fn run(program: &[SockFilter], packet: &[u8], random: u32) -> u32 {
+        let (mut a, mut x, mut at) = (0_u32, 0_u32, 0);
+        loop {
+            let SockFilter { code, jt, jf, k } = program[at];
+            at += 1;
+            let load = |len: usize| {
+                let from = (k - NET) as usize;
+                packet[from..from + len].iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+            };
+            match code {
+                LD_WORD if k == RANDOM => a = random,
+                LD_WORD => a = load(4),
+                LD_HALF => a = load(2),
+                LD_BYTE => a = load(1),
+                TAX => x = a,
+                MUL => a = a.wrapping_mul(k),
+                AND => a &= k,
+                RSH => a >>= k,
+                MOD => a %= k,
+                XOR_X => a ^= x,
+                JA => at += k as usize,
+                JEQ => at += usize::from(if a == k { jt } else { jf }),
+                JGE => at += usize::from(if a >= k { jt } else { jf }),
+                RET => return k,
+                other => panic!("{other:#x} is none of our instructions"),
+            }
+        }
+    }
+
+    fn clause(source: &str, index: u32) -> Clause {
+        Clause { source: source.parse().expect("is an address"), index }
+    }
+
+    #[test]
+    fn the_ladder_gives_each_lane_its_weight_exactly() {
+        let shares = shares_by_weight([(4, 5), (0, 0), (2, 95), (9, 1)].into_iter());
+        let program = random(&[], &shares);
+        let mut got = [0; 10];
+        (0..101).for_each(|drawn| got[run(&program, &packet("1.2.3.4:5"), drawn) as usize] += 1);
+        assert_eq!(got, [0, 0, 95, 0, 5, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_clause_takes_its_own_source_and_no_other() {
+        let clauses = [clause("127.0.0.1:4000", 1), clause("[::1]:4000", 2), clause("[2001:db8::7]:4001", 3)];
+        let mut with_options = packet("127.0.0.1:4000");
+        with_options[0] = 0x46;
+        for program in
+            [random(&clauses, &[Share { end: 1, index: 0 }]), by_source(&clauses, &[Share { end: 256, index: 0 }])]
+        {
+            for (source, lane) in [
+                ("127.0.0.1:4000", 1),
+                ("[::1]:4000", 2),
+                ("[2001:db8::7]:4001", 3),
+                ("127.0.0.1:4001", 0),
+                ("127.0.0.2:4000", 0),
+                ("[::2]:4000", 0),
+                ("[1::1]:4000", 0),
+                ("[2001:db8::7]:4000", 0),
+                ("[2001:db8:0:1::7]:4001", 0),
+            ] {
+                assert_eq!(run(&program, &packet(source), 0), lane, "{source}");
+            }
+            assert_eq!(run(&program, &with_options, 0), 0, "the port is not where it seems");
+        }
+    }
+
+    #[test]
+    fn sources_fill_the_buckets_evenly() {
+        let shares = shares_by_bucket((0..256).map(|bucket| bucket / 64));
+        assert_eq!(shares.len(), 4);
+        let program = by_source(&[], &shares);
+        for source in [|n: u32| format!("10.0.{}.{}:9", n / 250, n % 250), |n: u32| format!("[2001:db8::{n:x}]:9")] {
+            let mut got = [0_i32; 4];
+            (0..4000).for_each(|n| got[run(&program, &packet(&source(n)), 0) as usize] += 1);
+            assert!(got.iter().all(|count| (count - 1000).abs() < 150), "{got:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_program_fits_older_kernels() {
+        let clauses: Vec<Clause> = (0..64).map(|port| clause(&format!("[::1]:{}", port + 1), 1)).collect();
+        let longest = by_source(&clauses, &shares_by_bucket((0..256).map(|bucket| bucket % 2)));
+        // 20480 bytes of optmem_max, 8 an instruction.
+        assert!(longest.len() < 2560, "{} instructions", longest.len());
+    }
+}

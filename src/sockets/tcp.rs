@@ -7,18 +7,21 @@
 //! room for the last. Our lanes keep their numbers; `order` says which lane an index is. A worker that calls
 //! `shutdown()` on its copy takes the socket out of the group for everybody; it is put back at the end before the next
 //! program is attached. Where two were shut down between two looks, their order of leaving is taken to be that of
-//! their lanes, which can give a lane its neighbour's connections until the next change.
+//! their lanes, which can give a lane its neighbour's connections until the next change. A process of the same user
+//! can join the port with a socket of its own; no program ever names its index, so it gets nothing, and no lane is
+//! added while it is there.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::addr::ListenAddr;
 use super::diag::u32_at;
 use super::error::{BindError, StartProbeError};
-use super::owner::{Holder, holder_of};
+use super::owner::{Holder, holder_of, sharer_of};
 use super::program::Clause;
 use super::shares::{Pick, Shares};
 use super::steer::{self, ProbeConnection, ProbeEnds, ProbeId, Source};
@@ -48,11 +51,13 @@ struct Lane {
     inode: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Probe {
     id: ProbeId,
     source: SocketAddr,
     lane: usize,
+    /// A second hold on the prober's socket: its port must be nobody else's while a clause names it.
+    _port: Socket,
 }
 
 impl TcpGroup {
@@ -75,6 +80,14 @@ impl TcpGroup {
 
     /// Makes lanes, all of weight 0, until there are `lanes` of them.
     pub(super) fn ensure_lanes(&mut self, lanes: usize) -> Result<(), BindError> {
+        let addr = || ListenAddr::Tcp(self.local);
+        if self.lanes.len() < lanes {
+            match sharer_of(self.local, self.inodes()) {
+                Ok(None) => {}
+                Ok(Some(holder)) => return Err(BindError::Shared { addr: addr(), holder }),
+                Err(source) => return Err(BindError::Look { addr: addr(), source }),
+            }
+        }
         while self.lanes.len() < lanes {
             let socket = new_socket(self.local)?;
             option(self.local, "SO_REUSEPORT", socket.set_reuse_port(true))?;
@@ -87,8 +100,8 @@ impl TcpGroup {
     fn add(&mut self, socket: Socket) -> Result<(), BindError> {
         let addr = || ListenAddr::Tcp(self.local);
         let inode = inode_of(socket.as_fd()).map_err(|source| BindError::Listen { addr: addr(), source })?;
-        socket.listen(BACKLOG).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => in_use(addr()),
+        socket.listen(BACKLOG).map_err(|source| match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => in_use(addr()),
             _ => BindError::Listen { addr: addr(), source },
         })?;
         self.order.push(self.lanes.len());
@@ -162,14 +175,17 @@ impl TcpGroup {
         lane: u32,
     ) -> Result<ProbeConnection, StartProbeError> {
         let Source { socket, local, peer } = from;
-        self.probes.push(Probe { id, source: local, lane: lane as usize });
+        let port = socket
+            .try_clone()
+            .map_err(|source| StartProbeError::Source { addr: ListenAddr::Tcp(self.local), source })?;
+        self.probes.push(Probe { id, source: local, lane: lane as usize, _port: port });
         if let Err(source) = self.attach() {
             self.probes.pop();
             return Err(StartProbeError::Program { addr: ListenAddr::Tcp(self.local), lane, source });
         }
         match socket.connect(&peer.into()) {
             Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(source) => {
                 self.finish_probe(id);
                 return Err(StartProbeError::Connect { addr: ListenAddr::Tcp(self.local), lane, source });
@@ -178,16 +194,12 @@ impl TcpGroup {
         Ok(ProbeConnection { id, ends: ProbeEnds::Tcp { local, peer }, app_sockets: Vec::new(), socket })
     }
 
-    /// Takes a probe's clause out of the program; nothing when it has none here.
+    /// Takes a probe's clause out of the program and then lets go of its port; nothing when it is not one of ours.
     pub(super) fn finish_probe(&mut self, id: ProbeId) {
-        let before = self.probes.len();
-        self.probes.retain(|probe| probe.id != id);
-        if self.probes.len() != before {
-            // A clause that stays in the kernel harms nobody: its port belongs to nobody else while the probe's
-            // socket is open, and the next program is without it.
-            if let Err(error) = self.attach() {
-                tracing::warn!(addr = %self.local, %error, "could not take a probe's clause out of the program");
-            }
+        let Some(at) = self.probes.iter().position(|probe| probe.id == id) else { return };
+        let _ended = self.probes.swap_remove(at);
+        if let Err(error) = self.attach() {
+            tracing::warn!(addr = %self.local, %error, "could not take a probe's clause out of the program");
         }
     }
 
@@ -258,10 +270,10 @@ fn bind_alone(addr: SocketAddr) -> Result<(Socket, SocketAddr), BindError> {
 
 fn refused(addr: SocketAddr, source: io::Error) -> BindError {
     let addr = ListenAddr::Tcp(addr);
-    match source.kind() {
-        io::ErrorKind::AddrInUse => in_use(addr),
-        io::ErrorKind::PermissionDenied => BindError::Denied { addr, source },
-        io::ErrorKind::AddrNotAvailable => BindError::NotLocal { addr, source },
+    match source.raw_os_error() {
+        Some(libc::EADDRINUSE) => in_use(addr),
+        Some(libc::EACCES | libc::EPERM) => BindError::Denied { addr, source },
+        Some(libc::EADDRNOTAVAIL) => BindError::NotLocal { addr, source },
         _ => BindError::Bind { addr, source },
     }
 }

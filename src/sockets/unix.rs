@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use nix::libc;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::addr::{ListenAddr, UNIX_PATH_MAX};
@@ -91,9 +92,9 @@ impl UnixGroup {
         let socket = Socket::new(Domain::UNIX, kind.nonblocking().cloexec(), None)
             .map_err(|source| BindError::Socket { addr: addr(), source })?;
         let name = SockAddr::unix(&bound).map_err(|source| BindError::Bind { addr: addr(), source })?;
-        socket.bind(&name).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => in_use(addr()),
-            io::ErrorKind::PermissionDenied => BindError::Denied { addr: addr(), source },
+        socket.bind(&name).map_err(|source| match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => in_use(addr()),
+            Some(libc::EACCES | libc::EPERM) => BindError::Denied { addr: addr(), source },
             _ => BindError::Bind { addr: addr(), source },
         })?;
         let file = |step, path: &Utf8Path| {
@@ -259,10 +260,10 @@ fn is_alive(path: &Utf8Path) -> io::Result<bool> {
             Ok(()) => return Ok(true),
             Err(error) => match error.raw_os_error() {
                 // A full queue is somebody's queue.
-                Some(nix::libc::EAGAIN) => return Ok(true),
+                Some(libc::EAGAIN) => return Ok(true),
                 // Bound, to a socket of another kind.
-                Some(nix::libc::EPROTOTYPE) => {}
-                Some(nix::libc::ECONNREFUSED | nix::libc::ENOENT) => return Ok(false),
+                Some(libc::EPROTOTYPE) => {}
+                Some(libc::ECONNREFUSED | libc::ENOENT) => return Ok(false),
                 _ => return Err(error),
             },
         }

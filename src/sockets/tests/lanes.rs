@@ -193,6 +193,24 @@ fn two_apps_of_one_user_cannot_share_a_port() {
 }
 
 #[test]
+fn a_process_that_joins_the_port_gets_nothing_and_no_lane_is_added_beside_it() {
+    let mut listeners = bind("127.0.3.4:0", 2);
+    let port = tcp_addr(&listeners).port();
+    let mut worker = Worker::start(None);
+    worker.does(&format!(
+        "s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind(('127.0.3.4', {port})); s.listen()"
+    ));
+    listeners.set_weights(&[1, 1]).expect("weights are taken");
+    assert_eq!(spread(&listeners, "127.0.3.4", 200).iter().sum::<usize>(), 200);
+    let error = listeners.ensure_lanes(3).expect_err("somebody else is there");
+    assert!(error.to_string().contains(&format!("(pid {}: ", worker.pid())), "{error}");
+    drop(worker);
+    listeners.ensure_lanes(3).expect("it is gone");
+    listeners.set_weights(&[0, 0, 1]).expect("weights are taken");
+    assert_eq!(spread(&listeners, "127.0.3.4", 200), [0, 0, 200]);
+}
+
+#[test]
 fn all_addresses_are_taken_or_none() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
     let free = tcp_addr(&bind("127.0.3.3:0", 1));
