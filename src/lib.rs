@@ -11,16 +11,22 @@
 //! | [`sockets`] | the listening sockets, their lanes and weights, the steered probe |
 //! | [`logs`] | what workers print, from FIFO to file and back |
 //! | [`notify`] | what workers say over `NOTIFY_SOCKET` |
+//! | [`probe`] | asking a worker whether it is well |
+//! | [`revision`] | one resolved configuration, kept as long as a worker runs it |
+//! | [`dispatcher`] | the loop that ties all of it to core |
 //! | [`store`] | what survives the supervisor |
 //! | [`control`], [`status`] | the two sockets that people and scripts talk to |
 #![deny(unsafe_code)]
 
 pub mod config;
 pub mod control;
+pub mod dispatcher;
 pub mod home;
 pub mod logs;
 pub mod notify;
+pub mod probe;
 pub mod process;
+pub mod revision;
 pub mod sockets;
 pub mod status;
 pub mod store;
