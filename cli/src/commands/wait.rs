@@ -138,7 +138,7 @@ fn show(context: &Context, whole: &Changed, refused: &[Box<ErrorObject>]) -> Res
     if whole.results.is_empty() {
         text.extend(whole.operations.iter().map(operation::accepted));
     }
-    if whole.operations.is_empty() && refused.is_empty() {
+    if whole.operations.is_empty() && whole.results.is_empty() && refused.is_empty() {
         text.push_str("nothing to do\n");
     }
     render::print(&text)

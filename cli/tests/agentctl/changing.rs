@@ -215,3 +215,25 @@ fn the_greeting_of_another_protocol_is_a_remark_and_no_error() {
     assert!(ended.stderr.starts_with("note: the daemon (0.1.0) speaks control protocol 2"), "{}", ended.stderr);
     assert!(ended.json().is_object());
 }
+
+fn starts_a_script(request: Request, answering: &mut Answering) {
+    let Request::Start(params) = request else { panic!("{} was asked", request.method()) };
+    let target = json!(params.target);
+    assert_eq!(target["kind"], "script");
+    assert_eq!(target["script"], format!("{}/app.py", params.cwd));
+    assert_eq!(
+        (&target["name"], &target["workers"], &target["listen"], &target["args"]),
+        (&json!("web"), &json!(2), &json!(["http=0.0.0.0:8080"]), &json!(["--port", "{fd:http}"]))
+    );
+    assert_eq!(params.env.get("MODEL").map(String::as_str), Some("small"));
+    assert_eq!(params.env.get("OPENAI_API_KEY"), None, "a secret was sent that nobody named");
+    answering.done(json!({ "operations": [reload()], "results": [] }));
+}
+
+#[test]
+fn a_script_is_sent_with_its_flags_its_arguments_and_only_the_variables_that_were_named() {
+    let daemon = Daemon::answering(starts_a_script);
+    std::fs::write(daemon.home.join("app.py"), "").unwrap();
+    let line = "start app.py --name web -i 2 --listen http=0.0.0.0:8080 --env MODEL=small -- --port {fd:http}";
+    end(daemon.agentctl(line).env("OPENAI_API_KEY", "sk-x").spawn().unwrap()).expect(0);
+}

@@ -108,3 +108,15 @@ fn the_daemon_s_log_is_private_to_its_user() {
     let log = File::open(daemon.home.join("state/daemon.log")).unwrap();
     assert_eq!(log.metadata().unwrap().permissions().mode() & 0o777, 0o600, "fd {}", log.as_raw_fd());
 }
+
+#[test]
+fn a_daemon_that_lost_the_race_to_another_start_is_no_failure() {
+    let daemon = Daemon::absent();
+    let told = daemon.home.join("told");
+    mkfifo(&told, Mode::S_IRWXU).unwrap();
+    let agentctl = beside(&daemon.home, "echo > \"$AGENTD_HOME/told\"\necho 'another agentd runs' >&2\nexit 1");
+    let child = daemon.program(&agentctl, "start uvicorn").spawn().unwrap();
+    fs::read_to_string(&told).unwrap();
+    serve(&daemon.home, &Play::answering(accepts));
+    end(child).expect(0);
+}
