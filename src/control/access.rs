@@ -3,6 +3,7 @@
 //! Owns: the credentials of a connection and the rule that turns them into a [`Role`]. The mode of the socket file is
 //! the first gate; this is the second, and holds when somebody widened the first.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use agentd_protocol::control::Role;
@@ -35,23 +36,34 @@ impl Peer {
     }
 }
 
-/// Who may do what.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who may do what, by effective user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    owner: u32,
+    operators: BTreeSet<u32>,
+    viewers: BTreeSet<u32>,
 }
 
 impl Access {
     /// `owner`, the daemon's own user, and root operate; nobody else may even look.
     #[must_use]
-    pub const fn owner_only(owner: u32) -> Self {
-        Self { owner }
+    pub fn owner_only(owner: u32) -> Self {
+        Self { operators: BTreeSet::from([0, owner]), viewers: BTreeSet::new() }
+    }
+
+    /// The same, and `uid` may look.
+    #[must_use]
+    pub fn with_viewer(mut self, uid: u32) -> Self {
+        self.viewers.insert(uid);
+        self
     }
 
     /// What `peer` may do; none when it may do nothing.
     #[must_use]
     pub fn role(&self, peer: &Peer) -> Option<Role> {
-        (peer.uid == 0 || peer.uid == self.owner).then_some(Role::Operate)
+        if self.operators.contains(&peer.uid) {
+            return Some(Role::Operate);
+        }
+        self.viewers.contains(&peer.uid).then_some(Role::View)
     }
 }
 
@@ -60,11 +72,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_and_the_owner_operate_and_nobody_else_even_looks() {
+    fn root_and_the_owner_operate_and_others_do_what_they_were_given() {
         let access = Access::owner_only(1000);
         let role = |uid| access.role(&Peer { uid, gid: 1000, pid: None });
         assert_eq!(role(0), Some(Role::Operate));
         assert_eq!(role(1000), Some(Role::Operate));
         assert_eq!(role(1001), None);
+        let access = access.with_viewer(1001).with_viewer(1000);
+        let role = |uid| access.role(&Peer { uid, gid: 1000, pid: None });
+        assert_eq!(role(1001), Some(Role::View));
+        assert_eq!(role(1000), Some(Role::Operate), "who operates need not be told that they may look");
     }
 }

@@ -9,7 +9,7 @@
 //!            └─ line ──► error ───────────────┘
 //! ```
 //! Reading and writing go on beside each other. When the client has sent its last line, what it is owed is still
-//! written, until the last answer or until it hangs up. When it broke a bound, it has [`LAST_WORDS`] to read why.
+//! written, until the last answer or until it hangs up. When it broke a bound, it has a moment to read why.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,19 +25,7 @@ use super::access::Peer;
 use super::line::{hung_up, write_line};
 use super::outbox::{Outbox, Outgoing, outbox};
 use super::reply::{ControlCall, ReplySink};
-use super::server::Identity;
-
-/// A line must be whole this long after its first byte, and the first line this long after connecting.
-const LINE_WITHIN: Duration = Duration::from_secs(10);
-
-/// A client that awaits nothing and sends nothing for this long is let go.
-const IDLE: Duration = Duration::from_secs(300);
-
-/// A client that awaits an answer must go on reading: a write that makes no headway for this long ends it.
-const WRITE_STALL: Duration = Duration::from_secs(60);
-
-/// How long a client that broke a bound has to read why.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+use super::server::{Identity, Limits};
 
 /// Calls of one connection that may await their answer at a time.
 const PENDING_MAX: usize = 64;
@@ -67,11 +55,11 @@ enum Patience {
 
 impl Patience {
     /// For the next byte, after some that ended `lines` and left `partial` bytes of one more.
-    fn after(self, lines: usize, partial: usize) -> Self {
+    fn after(self, lines: usize, partial: usize, limits: &Limits) -> Self {
         match self {
             Self::Line(until) if lines == 0 => Self::Line(until),
-            Self::Line(_) | Self::Idle(_) if partial > 0 => Self::Line(Instant::now() + LINE_WITHIN),
-            Self::Line(_) | Self::Idle(_) => Self::Idle(Instant::now() + IDLE),
+            Self::Line(_) | Self::Idle(_) if partial > 0 => Self::Line(Instant::now() + limits.line_within),
+            Self::Line(_) | Self::Idle(_) => Self::Idle(Instant::now() + limits.idle),
         }
     }
 }
@@ -79,26 +67,27 @@ impl Patience {
 /// One client.
 #[derive(Debug)]
 pub(super) struct Connection {
+    pub(super) limits: Limits,
     pub(super) stream: Stream,
     pub(super) peer: Peer,
     pub(super) role: Role,
     pub(super) identity: Arc<Identity>,
-    pub(super) calls: mpsc::Sender<ControlCall>,
     /// Its sender goes when the daemon ends.
     pub(super) closing: watch::Receiver<()>,
 }
 
 impl Connection {
-    /// Serves the client to its end.
-    pub(super) async fn run(self) {
+    /// Serves the client to its end. `calls` goes with its last line, so that the dispatcher can tell when no call
+    /// can come any more.
+    pub(super) async fn run(self, calls: mpsc::Sender<ControlCall>) {
         let (outbox, outgoing) = outbox();
         let shared = outgoing.shared();
-        let mut writing = Box::pin(write_lines(&self.stream, outgoing));
+        let mut writing = Box::pin(write_lines(&self.stream, outgoing, self.limits.write_stall));
         let end = tokio::select! {
             biased;
             () = shared.given_up() => return self.note("does not read"),
             () = &mut writing => return self.note("cannot be written to"),
-            end = Box::pin(self.read_calls(outbox)) => end,
+            end = Box::pin(self.read_calls(outbox, calls)) => end,
         };
         let rest = async {
             tokio::select! {
@@ -110,7 +99,7 @@ impl Connection {
         match end {
             End::Finished => rest.await,
             End::Fault => {
-                if timeout(LAST_WORDS, rest).await.is_err() {
+                if timeout(self.limits.last_words, rest).await.is_err() {
                     self.note("broke a bound");
                 }
             }
@@ -123,10 +112,10 @@ impl Connection {
     }
 
     /// Reads to the last line. The outbox goes with it, so that writing ends with the last answer.
-    async fn read_calls(&self, outbox: Outbox) -> End {
+    async fn read_calls(&self, outbox: Outbox, calls: mpsc::Sender<ControlCall>) -> End {
         let mut decoder = LineDecoder::new(REQUEST_MAX);
         let mut chunk = vec![0; CHUNK];
-        let mut patience = Patience::Line(Instant::now() + LINE_WITHIN);
+        let mut patience = Patience::Line(Instant::now() + self.limits.line_within);
         let mut closing = self.closing.clone();
         let mut input = &self.stream;
         loop {
@@ -140,19 +129,19 @@ impl Connection {
                 (Ok(Ok(count)), _) => count,
                 (Ok(Err(_)), _) => return End::Lost,
                 (Err(_), Patience::Idle(_)) if outbox.pending() > 0 => {
-                    patience = Patience::Idle(Instant::now() + IDLE);
+                    patience = Patience::Idle(Instant::now() + self.limits.idle);
                     continue;
                 }
                 (Err(_), Patience::Idle(_)) => return End::Finished,
                 (Err(_), Patience::Line(_)) => {
-                    let seconds = LINE_WITHIN.as_secs();
-                    return fault(&outbox, format!("no whole line came within {seconds} s"));
+                    let why = format!("no whole line came within {:?}", self.limits.line_within);
+                    return fault(&outbox, why);
                 }
             };
             if count == 0 {
                 // A client that ends its only line by closing is understood.
                 if let Some(line) = decoder.take_rest() {
-                    self.take_line(&line, &outbox).await;
+                    self.take_line(&line, &outbox, &calls).await;
                 }
                 return End::Finished;
             }
@@ -160,17 +149,17 @@ impl Connection {
             let mut lines = 0;
             loop {
                 match decoder.next_line() {
-                    Ok(Some(line)) => self.take_line(line, &outbox).await,
+                    Ok(Some(line)) => self.take_line(line, &outbox, &calls).await,
                     Ok(None) => break,
                     Err(e) => return fault(&outbox, format!("the line is longer than {} bytes", e.max)),
                 }
                 lines += 1;
             }
-            patience = patience.after(lines, decoder.partial());
+            patience = patience.after(lines, decoder.partial(), &self.limits);
         }
     }
 
-    async fn take_line(&self, line: &[u8], outbox: &Outbox) {
+    async fn take_line(&self, line: &[u8], outbox: &Outbox, calls: &mpsc::Sender<ControlCall>) {
         let Call { id, request } = match Call::decode(line) {
             Ok(call) => call,
             Err(rejected) => {
@@ -193,7 +182,7 @@ impl Connection {
             let why = format!("{} is for those who may operate; you may only look", request.method());
             return reply.finish(Err(ErrorObject::new(ErrorKind::Forbidden, why)));
         }
-        match self.calls.reserve().await {
+        match calls.reserve().await {
             Ok(permit) => permit.send(ControlCall { request, peer: self.peer, reply }),
             Err(_) => reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, "the daemon is ending"))),
         }
@@ -208,9 +197,9 @@ fn fault(outbox: &Outbox, why: String) -> End {
 }
 
 /// Writes lines until nobody can send one any more, or the client takes none.
-async fn write_lines(stream: &Stream, mut outgoing: Outgoing) {
+async fn write_lines(stream: &Stream, mut outgoing: Outgoing, stall: Duration) {
     while let Some(line) = outgoing.next().await {
-        if write_line(stream, &line, WRITE_STALL).await.is_err() {
+        if write_line(stream, &line, stall).await.is_err() {
             return;
         }
         outgoing.written(&line);

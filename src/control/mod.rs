@@ -17,6 +17,8 @@ mod outbox;
 pub mod reply;
 pub mod server;
 pub mod socket;
+#[cfg(test)]
+mod tests;
 
 pub use access::{Access, Peer};
 pub use reply::{ClientGone, ControlCall, ReplySink};

@@ -136,7 +136,7 @@ impl Shared {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_client_that_does_not_read_is_given_up_at_the_budget() {
         let (outbox, outgoing) = outbox();
         let shared = outgoing.shared();
@@ -147,7 +147,7 @@ mod tests {
         assert!(outbox.is_closed());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_may_wait_goes_on_when_lines_were_written() {
         let (outbox, mut outgoing) = outbox();
         outbox.put("x".repeat(BUDGET)).expect("there was room");
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(outgoing.next().await.as_deref(), Some("y"));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_waits_for_room_is_woken_when_the_client_goes() {
         let (outbox, outgoing) = outbox();
         outbox.put("x".repeat(BUDGET)).expect("there was room");

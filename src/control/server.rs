@@ -15,11 +15,35 @@ use super::line::refuse;
 use super::reply::ControlCall;
 use super::socket::BoundSocket;
 
-/// Clients at a time. One more is told so and closed.
-const CLIENTS_MAX: usize = 256;
+/// What one client, and all of them, may cost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Clients at a time. One more is told so and closed.
+    pub(super) clients: usize,
+    /// A line must be whole this long after its first byte, and the first line this long after connecting.
+    pub(super) line_within: Duration,
+    /// A client that awaits nothing and sends nothing for this long is let go.
+    pub(super) idle: Duration,
+    /// A client that takes no byte for this long is dropped.
+    pub(super) write_stall: Duration,
+    /// How long a client that broke a bound has to read why.
+    pub(super) last_words: Duration,
+    /// How long clients have, once the daemon ends, to read what they are owed.
+    pub(super) last_answers: Duration,
+}
 
-/// How long clients have, once the daemon ends, to read what they are owed.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients: 256,
+            line_within: Duration::from_secs(10),
+            idle: Duration::from_secs(300),
+            write_stall: Duration::from_secs(60),
+            last_words: Duration::from_secs(1),
+            last_answers: Duration::from_secs(2),
+        }
+    }
+}
 
 /// What the daemon says of itself in `hello`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +84,18 @@ pub async fn serve(
     calls: mpsc::Sender<ControlCall>,
     shutdown: impl Future<Output = ()>,
 ) {
+    serve_within(Limits::default(), socket, access, identity, calls, shutdown).await;
+}
+
+/// The same, within other limits.
+pub(super) async fn serve_within(
+    limits: Limits,
+    socket: BoundSocket,
+    access: Access,
+    identity: Identity,
+    calls: mpsc::Sender<ControlCall>,
+    shutdown: impl Future<Output = ()>,
+) {
     let identity = Arc::new(identity);
     let (open, closing) = watch::channel(());
     let mut clients = JoinSet::new();
@@ -69,28 +105,29 @@ pub async fn serve(
             () = &mut shutdown => break,
             Some(ended) = clients.join_next(), if !clients.is_empty() => note_end(ended),
             stream = socket.accept() => {
-                let connection = admit(stream, &access, clients.len()).map(|(stream, peer, role)| Connection {
+                let full = clients.len() >= limits.clients;
+                let connection = admit(stream, &access, full).map(|(stream, peer, role)| Connection {
+                    limits,
                     stream,
                     peer,
                     role,
                     identity: Arc::clone(&identity),
-                    calls: calls.clone(),
                     closing: closing.clone(),
                 });
                 if let Some(connection) = connection {
-                    clients.spawn(connection.run());
+                    clients.spawn(connection.run(calls.clone()));
                 }
             }
         }
     }
     drop((socket, open, calls));
     let all_gone = async { while clients.join_next().await.is_some() {} };
-    if timeout(LAST_ANSWERS, all_gone).await.is_err() {
+    if timeout(limits.last_answers, all_gone).await.is_err() {
         tracing::debug!("clients that did not read their answer were dropped at the end");
     }
 }
 
-fn admit(stream: Stream, access: &Access, clients: usize) -> Option<(Stream, Peer, Role)> {
+fn admit(stream: Stream, access: &Access, full: bool) -> Option<(Stream, Peer, Role)> {
     let peer = match Peer::of(&stream) {
         Ok(peer) => peer,
         Err(error) => {
@@ -104,7 +141,7 @@ fn admit(stream: Stream, access: &Access, clients: usize) -> Option<(Stream, Pee
         turn_away(stream, ErrorKind::Forbidden, "only the daemon's owner and root may use this socket");
         return None;
     };
-    if clients >= CLIENTS_MAX {
+    if full {
         turn_away(stream, ErrorKind::Overloaded, "too many clients are connected");
         return None;
     }

@@ -8,6 +8,8 @@
 
 pub mod journal;
 pub mod server;
+#[cfg(test)]
+mod tests;
 
 pub use journal::{EventJournal, Subscription};
 pub use server::{Snapshot, StatusQuery, serve};

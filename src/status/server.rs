@@ -1,19 +1,19 @@
 //! Serving `status.sock`.
 //!
 //! # The happy path
-//! A client connects. If it closes its way, or sends its line, within [`FIRST_WORD`], it is known what it wants;
+//! A client connects. If it closes its way, or sends its line, within `FIRST_WORD`, it is known what it wants;
 //! otherwise it is taken for one that sends nothing. Either way it gets one document. Then:
 //!
 //! - it closed its way (`agentctl`), or asked for the document only: end of file;
 //! - it asked to watch: events, each a line, for as long as it reads;
-//! - it sent nothing (`socat`): a request to watch may still come for [`LATE_WORD`], for a shell under load is slow;
+//! - it sent nothing (`socat`): a request to watch may still come for `LATE_WORD`, for a shell under load is slow;
 //!   then end of file.
 //!
 //! # The unhappy paths
 //! - A line that is no request, or too long: one error line, end of file.
 //! - A watcher that falls behind the journal: one error line, end of file. It resumes with `since`.
-//! - A client that reads nothing for [`WRITE_STALL`]: dropped.
-//! - More than [`CLIENTS_MAX`] clients: one error line, end of file.
+//! - A client that reads nothing for `WRITE_STALL`: dropped.
+//! - More than `CLIENTS_MAX` clients: one error line, end of file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,13 +76,18 @@ pub struct Snapshot {
 
 /// Serves clients for as long as the future is polled; dropping it drops every client.
 pub async fn serve(socket: BoundSocket, queries: mpsc::Sender<StatusQuery>) {
+    serve_within(WRITE_STALL, socket, queries).await;
+}
+
+/// The same, with another patience for clients that read nothing.
+pub(super) async fn serve_within(write_stall: Duration, socket: BoundSocket, queries: mpsc::Sender<StatusQuery>) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             Some(ended) = clients.join_next(), if !clients.is_empty() => note_end(ended),
             stream = socket.accept() => {
                 if clients.len() < CLIENTS_MAX {
-                    clients.spawn(Client { stream, queries: queries.clone() }.run());
+                    clients.spawn(Client { write_stall, stream, queries: queries.clone() }.run());
                 } else {
                     refuse(stream, &error_line(StatusErrorKind::Overloaded, "too many clients are connected"));
                 }
@@ -128,6 +133,7 @@ const TOO_SLOW: Trouble =
 const ENDING: Trouble = Trouble::Tell(StatusErrorKind::ShuttingDown, "the daemon is ending");
 
 struct Client {
+    write_stall: Duration,
     stream: Stream,
     queries: mpsc::Sender<StatusQuery>,
 }
@@ -203,7 +209,7 @@ impl Client {
 
     /// Writes a line and its end, as long as the client makes headway.
     async fn write(&self, line: &str) -> Result<(), Trouble> {
-        write_line(&self.stream, line, WRITE_STALL).await.map_err(|_| Trouble::Gone)
+        write_line(&self.stream, line, self.write_stall).await.map_err(|_| Trouble::Gone)
     }
 }
 
