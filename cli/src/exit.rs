@@ -138,7 +138,7 @@ impl Failure {
     }
 
     /// Whether the end is one that nobody needs to hear of: the reader of our output has what it wanted.
-    fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         match self {
             Self::Client(ClientError::OutputClosed) | Self::Status(StatusError::OutputClosed) => true,
             Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,

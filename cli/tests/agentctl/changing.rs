@@ -237,3 +237,19 @@ fn a_script_is_sent_with_its_flags_its_arguments_and_only_the_variables_that_wer
     let line = "start app.py --name web -i 2 --listen http=0.0.0.0:8080 --env MODEL=small -- --port {fd:http}";
     end(daemon.agentctl(line).env("OPENAI_API_KEY", "sk-x").spawn().unwrap()).expect(0);
 }
+
+fn fails(_: Request, answering: &mut Answering) {
+    answering.accept(reload());
+    answering.notice(Notice::Event(typed_event(4, &json!({ "type": "worker_starting", "pid": 4300 }))));
+    answering.done(result("failed", Some("neither generation is whole"), &[]));
+}
+
+#[test]
+fn an_exit_code_tells_the_end_though_nobody_reads_the_output() {
+    for line in ["reload support", "reload support --json"] {
+        let daemon = Daemon::answering(fails);
+        let mut child = daemon.agentctl(line).spawn().unwrap();
+        drop(child.stdout.take());
+        end(child).expect(1);
+    }
+}
