@@ -6,14 +6,18 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
 
 use agentd_protocol::control::Request;
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
+use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, mkfifo};
 use serde_json::json;
 
-use crate::fake::{Answering, Daemon, Play, end, serve};
+use crate::fake::{Answering, DEADLINE, Daemon, Play, end, serve};
 
 /// Puts `agentctl` and an `agentd` that runs `script` into one folder; returns the path of the first.
 fn beside(home: &Path, script: &str) -> PathBuf {
@@ -54,6 +58,13 @@ fn without_the_daemon_s_program_nothing_is_started() {
     assert!(!daemon.home.join("state").exists());
 }
 
+/// What the played daemon writes into the FIFO `told`.
+fn hear(told: PathBuf) -> String {
+    let (heard, hearing) = mpsc::channel();
+    thread::spawn(move || heard.send(fs::read_to_string(told)));
+    hearing.recv_timeout(DEADLINE).expect("the daemon's script was not run").unwrap()
+}
+
 fn accepts(request: Request, answering: &mut Answering) {
     match request {
         Request::DaemonStop(_) => answering.done(json!({ "workers": 2, "cut": 0 })),
@@ -63,6 +74,8 @@ fn accepts(request: Request, answering: &mut Answering) {
 
 #[test]
 fn start_begins_the_daemon_in_a_session_of_its_own_with_nothing_inherited() {
+    // The daemon outlives the agentctl that started it: whoever kills it must be the one to bury it.
+    set_child_subreaper(true).unwrap();
     let daemon = Daemon::absent();
     let told = daemon.home.join("told");
     mkfifo(&told, Mode::S_IRWXU).unwrap();
@@ -73,15 +86,14 @@ fn start_begins_the_daemon_in_a_session_of_its_own_with_nothing_inherited() {
     let leaked = nix::unistd::dup(&writer).unwrap();
     let child = daemon.program(&agentctl, "start uvicorn").spawn().unwrap();
     drop((leaked, writer));
-    // Opening it waits until the script writes.
-    let pid: i32 = fs::read_to_string(&told).unwrap().trim().parse().unwrap();
-    let pid = Pid::from_raw(pid);
+    let pid = Pid::from_raw(hear(told).trim().parse().unwrap());
     assert_eq!(nix::unistd::getsid(Some(pid)).unwrap(), pid);
     serve(&daemon.home, &Play::answering(accepts));
     let ended = end(child);
     assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the daemon holds a descriptor of its caller");
     assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
     kill(pid, Signal::SIGKILL).unwrap();
+    waitpid(pid, None).unwrap();
     assert_eq!(ended.expect(0).stdout, "nothing to do\n");
 }
 
@@ -116,7 +128,7 @@ fn a_daemon_that_lost_the_race_to_another_start_is_no_failure() {
     mkfifo(&told, Mode::S_IRWXU).unwrap();
     let agentctl = beside(&daemon.home, "echo > \"$AGENTD_HOME/told\"\necho 'another agentd runs' >&2\nexit 1");
     let child = daemon.program(&agentctl, "start uvicorn").spawn().unwrap();
-    fs::read_to_string(&told).unwrap();
+    hear(told);
     serve(&daemon.home, &Play::answering(accepts));
     end(child).expect(0);
 }
