@@ -100,7 +100,7 @@ pub(crate) struct StartArgs {
     /// How many workers
     #[arg(short = 'i', long = "workers", visible_alias = "instances", value_name = "N")]
     pub(crate) workers: Option<NonZeroU32>,
-    /// Address to listen on, as [NAME=]ADDR: 0.0.0.0:8080, [::]:8080, unix:/run/app.sock
+    /// Address to listen on, as [NAME=]ADDR: 0.0.0.0:8080, `[::]:8080`, unix:/run/app.sock
     #[arg(long, value_name = "ADDR", action = ArgAction::Append)]
     pub(crate) listen: Vec<String>,
     /// Variable for the new app: NAME=VALUE, or NAME to hand over this shell's

@@ -102,6 +102,11 @@ impl Client {
         self.lines.interrupted_by(interrupt);
     }
 
+    /// From now on [`next`](Self::next) also fails when nobody reads our output: for commands that only print.
+    pub(crate) const fn ends_with_reader(&mut self) {
+        self.lines.ends_with_reader();
+    }
+
     /// Sends a call; returns its number.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! telling of it: words on stderr, and under `--json` one object `{"error":{…}}` on stdout. The codes themselves are
 //! the protocol's, and never change.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use agentd_protocol::control::{ErrorKind, ErrorObject, OperationView};
 use agentd_protocol::exit;
@@ -138,7 +138,7 @@ impl Failure {
     }
 
     /// Whether the end is one that nobody needs to hear of: the reader of our output has what it wanted.
-    fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         match self {
             Self::Client(ClientError::OutputClosed) | Self::Status(StatusError::OutputClosed) => true,
             Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
@@ -162,7 +162,9 @@ impl Failure {
         match self {
             Self::Client(ClientError::Refused(error)) => tell_refusal(error),
             Self::Detached { .. } => {
-                render::note(&format!("\n{self}"));
+                // Behind the ^C that the terminal echoes.
+                let gap = if io::stderr().is_terminal() { "\n" } else { "" };
+                render::note(&format!("{gap}{self}"));
                 self.help().iter().for_each(|help| render::help(help));
             }
             Self::Home(_)

@@ -23,10 +23,13 @@ use std::time::{Duration, Instant};
 use camino::Utf8PathBuf;
 use thiserror::Error;
 
-use crate::home::{CONTROL_SOCKET, Home, HomeError};
+use crate::home::{CONTROL_SOCKET, Home, HomeError, STATUS_SOCKET};
 
 /// How long a started daemon may take to listen.
 const LISTEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long after the end of the daemon another one is looked for, that was started at the same time.
+const RIVAL_WITHIN: Duration = Duration::from_millis(300);
 
 /// Pause between two looks at the socket.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -101,7 +104,7 @@ pub(crate) enum LaunchError {
 /// # Errors
 /// See [`LaunchError`].
 pub(crate) fn ensure(home: &Home) -> Result<bool, LaunchError> {
-    if listens(home)? {
+    if accepts(home, CONTROL_SOCKET)? {
         return Ok(false);
     }
     // Looked for here too, so that a missing program is an error of this command and not a line in a log.
@@ -122,25 +125,38 @@ pub(crate) fn ensure(home: &Home) -> Result<bool, LaunchError> {
     await_listening(home, pid, &end, from)
 }
 
+/// Waits until the daemon listens or ended; returns whether it is the one that was started here.
 fn await_listening(
     home: &Home,
     pid: u32,
     end: &mpsc::Receiver<io::Result<ExitStatus>>,
     from: u64,
 ) -> Result<bool, LaunchError> {
-    let deadline = Instant::now() + LISTEN_WITHIN;
+    let mut deadline = Instant::now() + LISTEN_WITHIN;
+    let mut ended = None;
     loop {
         match end.recv_timeout(LOOK_EVERY) {
-            Err(RecvTimeoutError::Timeout) if listens(home)? => return Ok(true),
-            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                return Err(LaunchError::Silent { pid, log: home.daemon_log(), said: said(home, from) });
+            Ok(Ok(status)) => {
+                // A start beside this one may have won the race, and is about to listen.
+                ended = Some(status);
+                deadline = deadline.min(Instant::now() + RIVAL_WITHIN);
             }
-            // A second start beside this one may have won the race for the sockets.
-            Ok(_) if listens(home)? => return Ok(false),
-            Ok(Ok(status)) => return Err(LaunchError::Ended { status, said: said(home, from) }),
             Ok(Err(source)) => return Err(LaunchError::Spawn(source)),
+            // A thread that said its one word is gone: no pause is made for it any more.
+            Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK_EVERY),
+            Err(RecvTimeoutError::Timeout) => {}
         }
+        if listens(home)? {
+            return Ok(ended.is_none());
+        }
+        if Instant::now() < deadline {
+            continue;
+        }
+        let said = said(home, from);
+        return Err(match ended {
+            Some(status) => LaunchError::Ended { status, said },
+            None => LaunchError::Silent { pid, log: home.daemon_log(), said },
+        });
     }
 }
 
@@ -170,9 +186,13 @@ pub(crate) fn become_daemon(home: &Home, detach: bool, args: &[OsString]) -> Lau
     LaunchError::Exec { path, source: command.exec() }
 }
 
-/// Whether somebody accepts on the control socket.
+/// Whether both sockets are there: what follows a start may use either.
 fn listens(home: &Home) -> Result<bool, HomeError> {
-    match home.connect(CONTROL_SOCKET) {
+    Ok(accepts(home, CONTROL_SOCKET)? && accepts(home, STATUS_SOCKET)?)
+}
+
+fn accepts(home: &Home, socket: &str) -> Result<bool, HomeError> {
+    match home.connect(socket) {
         Ok(_) => Ok(true),
         Err(HomeError::NoDaemon { .. }) => Ok(false),
         Err(error) => Err(error),

@@ -73,17 +73,32 @@ pub(crate) struct LineStream {
     decoder: LineDecoder,
     ended: bool,
     interrupt: Option<Interrupt>,
+    reader: Reader,
+}
+
+/// Whether whoever reads our standard output is waited for, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    /// Its end is the command's.
+    Watched,
+    /// The command has an end of its own, and an exit code that tells of it.
+    Ignored,
 }
 
 impl LineStream {
     /// Reads `stream` by lines.
     pub(crate) const fn new(stream: UnixStream) -> Self {
-        Self { stream, decoder: LineDecoder::new(RESPONSE_MAX), ended: false, interrupt: None }
+        Self { stream, decoder: LineDecoder::new(RESPONSE_MAX), ended: false, interrupt: None, reader: Reader::Ignored }
     }
 
     /// From now on a wait also ends by Ctrl-C.
     pub(crate) fn interrupted_by(&mut self, interrupt: Interrupt) {
         self.interrupt = Some(interrupt);
+    }
+
+    /// From now on a wait also ends when nobody reads our output any more: for commands that only print.
+    pub(crate) const fn ends_with_reader(&mut self) {
+        self.reader = Reader::Watched;
     }
 
     /// Sends one line.
@@ -139,25 +154,25 @@ impl LineStream {
     /// Waits until the socket can be read (none) or something else happened.
     fn wait(&self, until: Option<Instant>) -> Result<Option<Arrival>, LineError> {
         let stdout = io::stdout();
-        let mut watched = vec![
-            PollFd::new(self.stream.as_fd(), PollFlags::POLLIN),
-            // Asks for nothing: errors are reported unasked, and a pipe without a reader is one.
-            PollFd::new(stdout.as_fd(), PollFlags::empty()),
-        ];
-        watched.extend(self.interrupt.as_ref().map(|interrupt| PollFd::new(interrupt.0.as_fd(), PollFlags::POLLIN)));
+        // Asks for nothing: errors are reported unasked, and a pipe without a reader is one.
+        let reader = (self.reader == Reader::Watched).then(|| PollFd::new(stdout.as_fd(), PollFlags::empty()));
+        let interrupt = self.interrupt.as_ref().map(|held| PollFd::new(held.0.as_fd(), PollFlags::POLLIN));
+        let (at_reader, at_interrupt) = (1, 1 + usize::from(reader.is_some()));
+        let mut watched = vec![PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        watched.extend(reader.into_iter().chain(interrupt));
         match poll(&mut watched, timeout(until)) {
             Err(Errno::EINTR) => return self.wait(until),
             Err(error) => return Err(LineError::Poll(error)),
             Ok(_) => {}
         }
         let happened = |index: usize| watched.get(index).is_some_and(|fd| fd.any().unwrap_or(true));
-        if happened(2) {
+        if self.interrupt.is_some() && happened(at_interrupt) {
             return Ok(Some(Arrival::Interrupted));
         }
         if happened(0) {
             return Ok(None);
         }
-        if happened(1) {
+        if self.reader == Reader::Watched && happened(at_reader) {
             return Ok(Some(Arrival::OutputClosed));
         }
         if until.is_some_and(|until| Instant::now() >= until) {

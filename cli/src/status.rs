@@ -105,6 +105,7 @@ impl Watch {
         let request = StatusRequest { watch: true, since };
         lines.send(&serde_json::to_string(&request).expect("a request of two plain fields"))?;
         let (document, raw) = first(&mut lines)?;
+        lines.ends_with_reader();
         let seen = since.unwrap_or(document.seq);
         Ok((Self { home: home.clone(), lines, seen }, document, raw))
     }

@@ -15,6 +15,7 @@ use crate::render::{self, log::LogView};
 /// When the daemon refuses, goes away, or the lines cannot be shown.
 pub(crate) fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
     let mut client = Client::connect(&context.home)?;
+    client.ends_with_reader();
     let stream = args.stream.map(|stream| match stream {
         Stream::Out => LogStream::Stdout,
         Stream::Err => LogStream::Stderr,

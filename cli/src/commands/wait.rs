@@ -115,7 +115,11 @@ pub(crate) fn change(context: &Context, requests: Vec<Request>, wait: WaitArgs) 
         return Err(ClientError::Refused(refused.remove(0)).into());
     }
     refused.iter().for_each(|error| tell_refusal(error));
-    show(context, &whole, &refused)?;
+    match show(context, &whole, &refused) {
+        // Nobody reads what became of it; the exit code still says so.
+        Err(failure) if failure.is_quiet() => {}
+        shown => shown?,
+    }
     Ok(refused.first().map_or(whole.exit_code(), |error| error.exit_code()))
 }
 
@@ -138,7 +142,7 @@ fn show(context: &Context, whole: &Changed, refused: &[Box<ErrorObject>]) -> Res
     if whole.results.is_empty() {
         text.extend(whole.operations.iter().map(operation::accepted));
     }
-    if whole.operations.is_empty() && refused.is_empty() {
+    if whole.operations.is_empty() && whole.results.is_empty() && refused.is_empty() {
         text.push_str("nothing to do\n");
     }
     render::print(&text)

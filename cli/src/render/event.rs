@@ -11,9 +11,9 @@ use super::bytes_time::{between, span};
 use super::state::{self, BAD, BUSY, FAINT, GOOD, WARN};
 use super::worker::{exit, printable, reason};
 
-/// The event with its time of day and number: `12:04:05.123  #17  support.0.3  ready after 812ms (http)`.
+/// The event with its time of day and number: `12:04:05.123Z  #17  support.0.3  ready after 812ms (http)`.
 pub(crate) fn line(event: &Event) -> String {
-    let time = event.at.strftime("%H:%M:%S%.3f");
+    let time = event.at.strftime("%H:%M:%S%.3fZ");
     format!("{FAINT}{time}  #{}{FAINT:#}  {}", event.seq, sentence(event))
 }
 
@@ -198,13 +198,13 @@ mod tests {
         .map(|event| plain(&line(event)))
         .collect();
         insta::assert_snapshot!(shown.join("\n"), @"
-        12:00:00.500  #7  support.0.17  ready after 812ms (http)
-        12:00:00.500  #7  support.0.17  draining for reload, at most 5m
-        12:00:00.500  #7  support.0.17  drained
-        12:00:00.500  #7  support.0.17  exited after 1m5s: out of memory, SIGKILL
-        12:00:00.500  #7  support  running → degraded: support.0.17 crashed
-        12:00:00.500  #7  support  deployment 3 rolled back after 9s: not ready
-        12:00:00.500  #7  support  an event that this agentctl does not know
+        12:00:00.500Z  #7  support.0.17  ready after 812ms (http)
+        12:00:00.500Z  #7  support.0.17  draining for reload, at most 5m
+        12:00:00.500Z  #7  support.0.17  drained
+        12:00:00.500Z  #7  support.0.17  exited after 1m5s: out of memory, SIGKILL
+        12:00:00.500Z  #7  support  running → degraded: support.0.17 crashed
+        12:00:00.500Z  #7  support  deployment 3 rolled back after 9s: not ready
+        12:00:00.500Z  #7  support  an event that this agentctl does not know
         ");
     }
 }

@@ -18,12 +18,16 @@ pub(crate) mod table;
 pub(crate) mod worker;
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 
 use crate::args::Color;
 use crate::exit::Failure;
+
+/// Columns of a terminal that does not know its size.
+const USUAL_WIDTH: usize = 80;
 
 /// What is drawn on: how wide it is, and whether colours show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +42,7 @@ impl Canvas {
     /// Standard error as it is.
     pub(crate) fn stderr() -> Self {
         let stderr = io::stderr();
-        let width = terminal_size::terminal_size_of(&stderr).map(|(width, _)| usize::from(width.0));
-        Self { width, color: AutoStream::choice(&stderr) != ColorChoice::Never }
+        Self { width: width_of(&stderr), color: AutoStream::choice(&stderr) != ColorChoice::Never }
     }
 }
 
@@ -55,7 +58,13 @@ pub(crate) fn choose_color(color: Color) {
 
 /// Columns of the terminal that stdout is; none when it is none.
 pub(crate) fn width() -> Option<usize> {
-    terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0))
+    width_of(&io::stdout())
+}
+
+fn width_of<S: IsTerminal + AsFd>(stream: &S) -> Option<usize> {
+    // A terminal that does not know its size is taken for the usual one, not for a pipe.
+    let size = || terminal_size::terminal_size_of(stream).map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0));
+    stream.is_terminal().then(size)
 }
 
 /// Whether stdout is a terminal, so that a picture may be redrawn on it.

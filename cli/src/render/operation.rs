@@ -99,9 +99,7 @@ mod tests {
 
     #[test]
     fn a_finished_reload_counts_what_became_of_tasks_and_connections() {
-        insta::assert_snapshot!(anstream::adapter::strip_str(&result(&reload(OperationState::Done))), @"
-        ● support: reload done in 12s, r1 → r2, 3 tasks finished, 1 task lost, 1 connection cut
-        ");
+        insta::assert_snapshot!(anstream::adapter::strip_str(&result(&reload(OperationState::Done))), @"● support: reload done in 12s, r1 → r2, 3 tasks finished, 1 task lost, 1 connection cut");
     }
 
     #[test]

@@ -145,8 +145,11 @@ impl Picture {
             self.area.remove(&row);
         }
         for (row, line) in self.rows.iter().zip(lines) {
-            row.set_message(if self.canvas.color { line } else { anstream::adapter::strip_str(&line).to_string() });
-            row.tick();
+            let line = if self.canvas.color { line } else { anstream::adapter::strip_str(&line).to_string() };
+            // Each message redraws the whole area.
+            if row.message() != line {
+                row.set_message(line);
+            }
         }
     }
 }
