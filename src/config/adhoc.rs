@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::app::AppConfig;
 use super::diagnostic::{Diagnostic, Place};
 use super::document::unknown_placeholders;
-use super::listen::ListenAddr;
+use crate::sockets::ListenAddr;
 
 /// Workers that one app may have, as in a file.
 const WORKERS_MAX: u32 = 1024;

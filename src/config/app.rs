@@ -14,7 +14,7 @@ use agentd_core::policy::{
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
-use super::listen::ListenAddr;
+use crate::sockets::ListenAddr;
 use super::signal::StopSignal;
 
 /// One app.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::app::{AppConfig, HttpCheck, Live, LiveCheck, Ready, ReadyCheck};
 use super::document::{listener_help, words};
-use super::listen::ListenAddr;
+use crate::sockets::ListenAddr;
 use super::reader::{Field, TableReader};
 use super::sections::pause;
 

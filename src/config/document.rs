@@ -14,7 +14,7 @@ use super::app::{AppConfig, AppKind, Balance, SkillKind};
 use super::diagnostic::{Diagnostic, Source};
 use super::env_file;
 use super::keys;
-use super::listen::ListenAddr;
+use crate::sockets::ListenAddr;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
 use super::{checks, quantity, sections};

@@ -1,34 +1,18 @@
-//! Where an app listens: one address, as text and as type.
+//! Where an app listens, as users write it.
 //!
-//! Owns the forms that users write and the question whether two addresses claim the same port. Binding is
-//! `sockets`'.
+//! Owns the short forms, the reasons why a text is no address, and the question whether two addresses claim the same
+//! port. The type and its exact text are `sockets`', and so is binding.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Bytes that fit a Unix socket's address, without the end mark.
-const UNIX_PATH_MAX: usize = 107;
-
-/// An address to listen on. Written and read as text: `0.0.0.0:8080`, `unix:/run/a.sock`, `unix-dgram:/run/a.sock`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum ListenAddr {
-    /// A TCP port. `[::]` takes IPv4 as well (dual stack).
-    Tcp(SocketAddr),
-    /// A Unix stream socket at an absolute path.
-    Unix(Utf8PathBuf),
-    /// A Unix datagram socket at an absolute path.
-    UnixDatagram(Utf8PathBuf),
-}
+use crate::sockets::{ListenAddr, UNIX_PATH_MAX};
 
 /// Why a text is no address to listen on.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum ListenAddrError {
+pub enum AddressError {
     /// Neither an address with a port nor a Unix path.
     #[error("{0:?} is no address to listen on")]
     Form(String),
@@ -66,7 +50,7 @@ impl ListenAddr {
     ///
     /// # Errors
     /// The text is none of these forms, its port is 0 or no port, or its path does not fit a socket's address.
-    pub fn parse_in(text: &str, folder: &Utf8Path) -> Result<Self, ListenAddrError> {
+    pub fn parse_in(text: &str, folder: &Utf8Path) -> Result<Self, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Unix(socket_path(path, folder)?));
         }
@@ -74,10 +58,10 @@ impl ListenAddr {
             return Ok(Self::UnixDatagram(socket_path(path, folder)?));
         }
         if text.contains("://") {
-            return Err(ListenAddrError::Protocol(text.to_owned()));
+            return Err(AddressError::Protocol(text.to_owned()));
         }
         if text.starts_with(['/', '.']) {
-            return Err(ListenAddrError::Form(text.to_owned()));
+            return Err(AddressError::Form(text.to_owned()));
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => (host, port),
@@ -85,12 +69,12 @@ impl ListenAddr {
         };
         let ip = host_address(host, text)?;
         if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(ListenAddrError::Form(text.to_owned()));
+            return Err(AddressError::Form(text.to_owned()));
         }
         match port.parse::<u16>() {
-            Ok(0) => Err(ListenAddrError::PortZero),
+            Ok(0) => Err(AddressError::PortZero),
             Ok(port) => Ok(Self::Tcp(SocketAddr::new(ip, port))),
-            Err(_) => Err(ListenAddrError::Port(port.to_owned())),
+            Err(_) => Err(AddressError::Port(port.to_owned())),
         }
     }
 
@@ -109,15 +93,6 @@ impl ListenAddr {
         match self {
             Self::Tcp(address) => Some(address.port()),
             Self::Unix(_) | Self::UnixDatagram(_) => None,
-        }
-    }
-
-    /// The path of a Unix socket; none for a TCP port.
-    #[must_use]
-    pub fn path(&self) -> Option<&Utf8Path> {
-        match self {
-            Self::Tcp(_) => None,
-            Self::Unix(path) | Self::UnixDatagram(path) => Some(path),
         }
     }
 
@@ -159,7 +134,7 @@ fn covers(wide: IpAddr, narrow: IpAddr) -> bool {
     }
 }
 
-fn host_address(host: &str, text: &str) -> Result<IpAddr, ListenAddrError> {
+fn host_address(host: &str, text: &str) -> Result<IpAddr, AddressError> {
     if host.is_empty() {
         return Ok(Ipv4Addr::UNSPECIFIED.into());
     }
@@ -167,69 +142,37 @@ fn host_address(host: &str, text: &str) -> Result<IpAddr, ListenAddrError> {
         return Ok(Ipv4Addr::LOCALHOST.into());
     }
     if let Some(v6) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        return v6.parse::<Ipv6Addr>().map(IpAddr::from).map_err(|_| ListenAddrError::Form(text.to_owned()));
+        return v6.parse::<Ipv6Addr>().map(IpAddr::from).map_err(|_| AddressError::Form(text.to_owned()));
     }
     if let Ok(v4) = host.parse::<Ipv4Addr>() {
         return Ok(v4.into());
     }
     let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     if host.bytes().all(name) && host.bytes().any(|b| b.is_ascii_alphabetic()) {
-        return Err(ListenAddrError::HostName(host.to_owned()));
+        return Err(AddressError::HostName(host.to_owned()));
     }
-    Err(ListenAddrError::Form(text.to_owned()))
+    Err(AddressError::Form(text.to_owned()))
 }
 
-fn socket_path(path: &str, folder: &Utf8Path) -> Result<Utf8PathBuf, ListenAddrError> {
+fn socket_path(path: &str, folder: &Utf8Path) -> Result<Utf8PathBuf, AddressError> {
     if path.starts_with('@') {
-        return Err(ListenAddrError::Abstract);
+        return Err(AddressError::Abstract);
     }
     if path.contains('\0') {
-        return Err(ListenAddrError::Nul);
+        return Err(AddressError::Nul);
     }
     let path = if path.starts_with("///") { &path[2..] } else { path };
     if path.is_empty() || path.starts_with("//") || path.ends_with('/') {
-        return Err(ListenAddrError::Form(format!("unix:{path}")));
+        return Err(AddressError::Form(format!("unix:{path}")));
     }
     let whole: Utf8PathBuf = folder.join(path).components().collect();
     if !whole.is_absolute() {
-        return Err(ListenAddrError::Relative(path.to_owned()));
+        return Err(AddressError::Relative(path.to_owned()));
     }
     if whole.as_str().len() > UNIX_PATH_MAX {
-        return Err(ListenAddrError::PathTooLong(whole.as_str().len()));
+        return Err(AddressError::PathTooLong(whole.as_str().len()));
     }
     Ok(whole)
-}
-
-impl FromStr for ListenAddr {
-    type Err = ListenAddrError;
-
-    fn from_str(text: &str) -> Result<Self, ListenAddrError> {
-        Self::parse_in(text, Utf8Path::new(""))
-    }
-}
-
-impl TryFrom<String> for ListenAddr {
-    type Error = ListenAddrError;
-
-    fn try_from(text: String) -> Result<Self, ListenAddrError> {
-        text.parse()
-    }
-}
-
-impl From<ListenAddr> for String {
-    fn from(address: ListenAddr) -> Self {
-        address.to_string()
-    }
-}
-
-impl fmt::Display for ListenAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{path}"),
-            Self::UnixDatagram(path) => write!(f, "unix-dgram:{path}"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -279,9 +222,10 @@ mod tests {
         ] {
             assert_eq!(parse(text), Err(why.to_owned()), "{text}");
         }
-        assert_eq!("unix:a".parse::<ListenAddr>(), Err(ListenAddrError::Relative("a".to_owned())));
+        let relative = ListenAddr::parse_in("unix:a", Utf8Path::new(""));
+        assert_eq!(relative, Err(AddressError::Relative("a".to_owned())));
         let deep = format!("unix:/{}", "x".repeat(107));
-        assert_eq!(deep.parse::<ListenAddr>(), Err(ListenAddrError::PathTooLong(108)));
+        assert_eq!(ListenAddr::parse_in(&deep, Utf8Path::new("/")), Err(AddressError::PathTooLong(108)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::app::AppConfig;
 use super::diagnostic::{Diagnostic, Place, Source};
 use super::document::{self, Draft};
-use super::listen::ListenAddr;
+use crate::sockets::ListenAddr;
 use super::reader::REPORTED;
 
 /// Bytes of a configuration file at most.

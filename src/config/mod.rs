@@ -41,7 +41,7 @@ pub use app::{
 pub use diagnostic::{Diagnostic, Place, Source};
 pub use env_file::{EnvFileError, LineProblem};
 pub use environment::fd_variable;
-pub use listen::{ListenAddr, ListenAddrError};
+pub use listen::AddressError;
 pub use load::load;
 pub use quantity::QuantityError;
 pub use runtime::{Advice, advise};

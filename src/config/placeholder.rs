@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::listen::ListenAddr;
+use crate::sockets::ListenAddr;
 
 /// Longest listener name.
 const NAME_MAX: usize = 64;

@@ -159,7 +159,7 @@ fn gunicorn(args: &[&str], given: bool, listener: &str, app: &AppConfig) -> Vec<
              leave listen_pid out"
         ));
     }
-    if given && app.listen.values().any(super::listen::ListenAddr::is_unix) {
+    if given && app.listen.values().any(crate::sockets::ListenAddr::is_unix) {
         advice.push(
             "gunicorn removes the path of a Unix socket that it was given with `-b fd://…` when it ends: leave `-b` out, \
              it finds the socket by LISTEN_FDS"

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::commit::in_full;
 use super::{Dispatcher, SPAWNS_AT_ONCE};
-use crate::process::Tree;
+use crate::process::tree::Tree;
 
 impl Dispatcher {
     /// Does what is to be done, in order, up to [`SPAWNS_AT_ONCE`] starts.
@@ -72,10 +72,10 @@ impl Dispatcher {
         let Some(state) = self.fleet.app(name) else { return };
         let Some(app) = self.apps.get_mut(name) else { return };
         let lanes = u32::try_from(weights.len()).unwrap_or(u32::MAX);
-        if let Err(error) = app.listeners.ensure_lanes(lanes) {
+        if let Err(error) = app.addresses.ensure_lanes(lanes) {
             tracing::error!(app = %name, error = in_full(&error), "a lane could not be made");
         }
-        for addr in app.listeners.addrs() {
+        for addr in app.addresses.all() {
             let accepts = |lane: usize| {
                 let mut occupants =
                     state.workers.values().filter(|worker| worker.lane.is_some_and(|at| at.0 as usize == lane)).peekable();
@@ -91,7 +91,7 @@ impl Dispatcher {
             if masked.iter().all(|&weight| weight == 0) {
                 continue;
             }
-            if let Err(error) = app.listeners.set_weights(&addr, &masked) {
+            if let Err(error) = app.addresses.set_weights(&addr, &masked) {
                 tracing::error!(app = %name, %addr, error = in_full(&error), "weights could not be set");
             }
         }

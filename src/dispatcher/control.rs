@@ -26,7 +26,8 @@ use super::{Dispatcher, End};
 use crate::config::{self, AdhocStart, AppConfig, Diagnostic, StopSignal};
 use crate::control::{ControlCall, ReplySink};
 use crate::logs::layout::sources;
-use crate::logs::{StreamKind, read::tail};
+use crate::logs::layout::StreamKind;
+use crate::logs::read::tail;
 use crate::process::{sys, usage};
 use crate::revision::{Origin, RevisionRecord};
 use crate::store::{Change, Durability};
@@ -162,7 +163,7 @@ impl Dispatcher {
             let name = part.request.app();
             let app = self.apps.entry(name.clone()).or_default();
             grown.push(name.clone());
-            if let Err(error) = app.listeners.add(&record.config.listen, 1) {
+            if let Err(error) = app.addresses.add(&record.config.listen, 1) {
                 for name in grown {
                     self.release_addresses(&name);
                 }
@@ -203,7 +204,7 @@ impl Dispatcher {
         let Some(app) = self.apps.get_mut(name) else { return };
         let wanted: BTreeSet<_> =
             app.revisions.values().flat_map(|record| record.config.listen.values().cloned()).collect();
-        app.listeners.retain(|addr| wanted.contains(addr));
+        app.addresses.retain(|addr| wanted.contains(addr));
         if app.revisions.is_empty() && self.fleet.app(name).is_none() {
             self.apps.remove(name);
         }
@@ -381,7 +382,7 @@ impl Dispatcher {
             address: self
                 .apps
                 .get(&name)
-                .and_then(|shell| shell.listeners.local_addr(addr))
+                .and_then(|shell| shell.addresses.local(addr))
                 .map(|addr| addr.to_string()),
         });
         let printed = sources(&self.home.logs, &name).unwrap_or_default();

@@ -66,13 +66,13 @@ impl Dispatcher {
         let watch = process.drain.as_mut()?;
         let Some(lane) = process.lane else { return Some(InFlight::default()) };
         let listen = &process.record.config.listen;
-        let told = app.listeners.queued(listen, lane.0).and_then(|queued| {
+        let told = app.addresses.queued(listen, lane.0).and_then(|queued| {
             let diag = match &mut self.sock_diag {
                 Some(diag) => diag,
                 closed @ None => closed.insert(SockDiag::open()?),
             };
             let pids = process.tree.pids();
-            Ok((queued, diag.connections(&pids, &app.listeners.accepting_addrs(listen))?))
+            Ok((queued, diag.connections(&pids, &app.addresses.accepting(listen))?))
         });
         match told {
             Ok((queued, connections)) => {

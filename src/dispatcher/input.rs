@@ -1,13 +1,14 @@
 //! What the loop hears, from whichever source.
 
 use agentd_core::event::WorkerEvent;
-use agentd_core::id::Launch;
+use agentd_core::id::{AppName, Launch};
 use tokio::sync::oneshot;
 
 use crate::control::ControlCall;
 use crate::notify::Datagram;
-use crate::process::{ExecPlan, Exit, StageFailure};
-use crate::sockets::{ProbeConnection, ProbeId};
+use crate::process::plan::StageFailure;
+use crate::process::reaper::Exit;
+use crate::sockets::{ListenAddr, ProbeConnection, ProbeId};
 use crate::status::StatusQuery;
 
 /// One thing to take in. Tasks beside the loop send these; only the loop changes anything.
@@ -32,7 +33,14 @@ pub enum Input {
     /// A probe task needs a connection that reaches one worker.
     OpenProbe(OpenProbe),
     /// A probe task is done with its connection.
-    CloseProbe(Launch, ProbeId),
+    CloseProbe {
+        /// Whose.
+        app: AppName,
+        /// Where.
+        addr: ListenAddr,
+        /// Which.
+        probe: ProbeId,
+    },
     /// A probe task needs a command run.
     RunCommand(RunCommand),
 }
@@ -44,8 +52,8 @@ pub struct OpenProbe {
     pub launch: Launch,
     /// At the listener of this name.
     pub listener: String,
-    /// Where to send it; an error is a sentence for the reader.
-    pub reply: oneshot::Sender<Result<ProbeConnection, String>>,
+    /// Where to send it, with whose and where it is; an error is a sentence for the reader.
+    pub reply: oneshot::Sender<Result<(AppName, ListenAddr, ProbeConnection), String>>,
 }
 
 /// A command, please.
@@ -69,6 +77,3 @@ pub enum DaemonSignal {
     /// Read the configuration again (SIGHUP).
     Hangup,
 }
-
-/// A plan that was carried out, kept for commands that run as the worker does.
-pub type Plan = ExecPlan;

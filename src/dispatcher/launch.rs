@@ -13,11 +13,16 @@ use super::input::Input;
 use super::shell::{ProcessShell, Start};
 use super::{Child, Dispatcher};
 use crate::config::LogSink;
-use crate::logs::layout::{fifo_path, live_path};
-use crate::logs::{Opened, Rotation, Sink, Stream, StreamId, StreamKind, open_sink};
+use crate::logs::layout::{StreamKind, fifo_path, live_path};
+use crate::logs::rotate::Rotation;
+use crate::logs::sink::{Opened, Sink, open_sink};
+use crate::logs::thread::{Stream, StreamId};
 use crate::notify::{NotifyError, NotifySocket};
-use crate::process::plan::{Limit, fd_variable};
-use crate::process::{Cgroup, ExecPlan, Exit, Identity, SpawnFds, StageFailure, Tree, reaper, spawn};
+use crate::process::cgroup::Cgroup;
+use crate::process::plan::{ExecPlan, Limit, StageFailure, fd_variable};
+use crate::process::reaper::{self, Exit};
+use crate::process::spawn::{SpawnFds, spawn};
+use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
 
 /// Files of its own that a worker may make others read and write: nothing unless it says so.
@@ -67,7 +72,7 @@ impl Dispatcher {
         if let Some(Lane(lane)) = lane
             && let Some(app) = self.apps.get_mut(&worker.app)
         {
-            app.listeners
+            app.addresses
                 .ensure_lanes(lane + 1)
                 .map_err(|error| Obstacle::passing("making its socket", &error))?;
         }
@@ -77,13 +82,12 @@ impl Dispatcher {
         let outputs = self.outputs(launch, worker, &record)?;
         let app = self.apps.entry(worker.app.clone()).or_default();
         let mut fds: Vec<(&str, BorrowedFd<'_>)> =
-            lane.map_or_else(Vec::new, |lane| app.listeners.lane(&record.config.listen, lane.0));
+            lane.map_or_else(Vec::new, |lane| app.addresses.lane(&record.config.listen, lane.0));
         if let Some(stored) = app.stored.get(&worker.slot) {
             fds.extend(stored.list().map(|(name, fd)| (name.as_str(), fd)));
         }
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
-        let resolved = app.listeners.resolved(&record.config.listen);
-        let seen = Seen { worker, identity: &identity, socket: &socket, cgroup: cgroup.as_ref(), resolved };
+        let seen = Seen { worker, identity: &identity, socket: &socket, cgroup: cgroup.as_ref() };
         let plan = plan(&record, &seen, &fds)?;
         let spawn_fds = SpawnFds {
             stdout: outputs.stdout.as_fd(),
@@ -309,7 +313,6 @@ struct Seen<'a> {
     identity: &'a Identity,
     socket: &'a NotifySocket,
     cgroup: Option<&'a Cgroup>,
-    resolved: BTreeMap<String, crate::sockets::ListenAddr>,
 }
 
 fn plan(
@@ -317,9 +320,7 @@ fn plan(
     seen: &Seen<'_>,
     fds: &[(&str, BorrowedFd<'_>)],
 ) -> Result<ExecPlan, Obstacle> {
-    // Ports that the kernel chose are known now; the placeholders are to show those.
-    let mut config = record.config.clone();
-    config.listen.extend(seen.resolved.clone());
+    let config = &record.config;
     let numbers: BTreeMap<String, i32> =
         (3..).zip(fds).map(|(number, (name, _))| ((*name).to_owned(), number)).collect();
     let mut environment = config.environment(&record.environment, &numbers).map_err(|error| Obstacle {

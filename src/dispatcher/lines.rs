@@ -11,7 +11,10 @@ use super::Dispatcher;
 use super::commit::in_full;
 use crate::control::ReplySink;
 use crate::logs::layout::sources;
-use crate::logs::{Follower, Line, PollAgain, Source, Start, StreamKind};
+use crate::logs::follow::{Follower, PollAgain};
+use crate::logs::layout::{Source, StreamKind};
+use crate::logs::line::Line;
+use crate::logs::read::Start;
 
 /// Most lines that are shown of the past at once.
 const LINES_MAX: u32 = 100_000;

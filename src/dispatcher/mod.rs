@@ -14,6 +14,7 @@
 //! What can go wrong here is I/O; whatever does is either an event of the worker it was for, or told in the log,
 //! and the loop goes on. It ends only when somebody asks ([`Dispatcher::run`]).
 
+mod addresses;
 mod apply;
 mod commit;
 mod control;
@@ -39,8 +40,11 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::home::Home;
-use crate::logs::LogThread;
-use crate::process::{Cgroups, Exit, Launcher, sys};
+use crate::logs::thread::LogThread;
+use crate::process::cgroup::Cgroups;
+use crate::process::reaper::Exit;
+use crate::process::spawn::Launcher;
+use crate::process::sys;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
 use crate::store::Store;
@@ -194,7 +198,7 @@ impl Dispatcher {
             Input::LogsDrained(launch) => self.logs_drained(launch),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
             Input::OpenProbe(request) => self.open_probe(request),
-            Input::CloseProbe(launch, probe) => self.close_probe(launch, probe),
+            Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
             Input::RunCommand(request) => self.run_command(request),
         }
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use agentd_core::event::{Proof as CoreProof, WorkerEvent};
-use agentd_core::id::Launch;
+use agentd_core::id::{AppName, Launch};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -15,11 +15,16 @@ use super::input::{Input, OpenProbe, RunCommand};
 use super::shell::Start;
 use super::{Child, Dispatcher};
 use crate::config::{HttpCheck, LiveCheck, ReadyCheck};
-use crate::logs::{Follower, PollAgain, Source, Start as From, StreamKind};
+use crate::logs::follow::{Follower, PollAgain};
+use crate::logs::layout::{Source, StreamKind};
+use crate::logs::read::Start as From;
 use crate::notify::{Datagram, Notice, judge};
 use crate::probe::{self, NotReady, Proof};
-use crate::process::{ExecPlan, Exit, SpawnFds, Tree, spawn};
-use crate::sockets::ProbeId;
+use crate::process::plan::ExecPlan;
+use crate::process::reaper::Exit;
+use crate::process::spawn::{SpawnFds, spawn};
+use crate::process::tree::Tree;
+use crate::sockets::{ListenAddr, ProbeId};
 
 /// Longest wait for one try of a readiness proof; the whole is bounded by core.
 const TRY_WITHIN: Duration = Duration::from_secs(5);
@@ -104,18 +109,17 @@ impl Dispatcher {
             let lane = process.lane.ok_or("the worker has no socket")?;
             let addr = process.record.config.listen.get(&request.listener).ok_or("it has no such listener")?.clone();
             let app = self.apps.get_mut(&process.worker.app).ok_or("the app is gone")?;
-            app.listeners.start_probe(&addr, lane.0).map_err(|error| in_full(&error))
+            let name = process.worker.app.clone();
+            let connection = app.addresses.start_probe(&addr, lane.0).map_err(|error| in_full(&error))?;
+            Ok((name, addr, connection))
         })();
         // A task that was aborted meanwhile needs none; the connection closes with the reply.
         drop(request.reply.send(connection));
     }
 
-    pub(super) fn close_probe(&mut self, launch: Launch, probe: ProbeId) {
-        let app = self.processes.get(&launch).map(|process| process.worker.app.clone());
-        match app.and_then(|app| self.apps.get_mut(&app)) {
-            Some(app) => app.listeners.finish_probe(probe),
-            // Its worker ended: whichever app has the probe forgets it.
-            None => self.apps.values_mut().for_each(|app| app.listeners.finish_probe(probe)),
+    pub(super) fn close_probe(&mut self, app: &AppName, addr: &ListenAddr, probe: ProbeId) {
+        if let Some(app) = self.apps.get_mut(app) {
+            app.addresses.finish_probe(addr, probe);
         }
     }
 
@@ -280,7 +284,7 @@ impl Knock {
         let (reply, answer) = oneshot::channel();
         let request = OpenProbe { launch: self.launch, listener: self.listener.clone(), reply };
         self.inputs.send(Input::OpenProbe(request)).map_err(|_| "the daemon is ending".to_owned())?;
-        let connection = answer.await.map_err(|_| "the daemon is ending".to_owned())??;
+        let (app, addr, connection) = answer.await.map_err(|_| "the daemon is ending".to_owned())??;
         let id = connection.id;
         let check = match &self.http {
             None => probe::ReadyCheck::Accepts,
@@ -293,7 +297,7 @@ impl Knock {
         let tree = &self.tree;
         let proof: Result<Proof, NotReady> =
             probe::steered(connection, &check, || tree.pids(), Instant::now() + within).await;
-        let _ = self.inputs.send(Input::CloseProbe(self.launch, id));
+        let _ = self.inputs.send(Input::CloseProbe { app, addr, probe: id });
         match proof {
             Ok(Proof::Accepted) => Ok(CoreProof::Accepted),
             Ok(Proof::Answered(_)) => Ok(CoreProof::Http),

@@ -10,17 +10,19 @@ use agentd_core::id::{Lane, Pid, Revision, Slot, WorkerId};
 use jiff::Timestamp;
 use tokio::task::AbortHandle;
 
-use crate::logs::StreamId;
+use super::addresses::Addresses;
+use crate::logs::thread::StreamId;
 use crate::notify::FdStore;
-use crate::process::{ExecPlan, Exit, Tree};
+use crate::process::plan::ExecPlan;
+use crate::process::reaper::Exit;
+use crate::process::tree::Tree;
 use crate::revision::RevisionRecord;
-use crate::sockets::Listeners;
 
 /// One app.
 #[derive(Debug, Default)]
 pub(super) struct AppShell {
     /// All its listening sockets, those of every revision that still runs.
-    pub(super) listeners: Listeners,
+    pub(super) addresses: Addresses,
     /// What its revisions stand for.
     pub(super) revisions: BTreeMap<Revision, Arc<RevisionRecord>>,
     /// Descriptors that workers gave for the next worker of their slot.

@@ -17,7 +17,7 @@ use super::Dispatcher;
 use super::launch::release_name;
 use super::view::{exit_parts, milliseconds, wall};
 use crate::control::ReplySink;
-use crate::logs::last_lines;
+use crate::logs::read::last_lines;
 use crate::notify::TaskOutcome as Heard;
 
 /// Lines of a failed worker's log that are shown with its failure.
@@ -238,7 +238,7 @@ impl Dispatcher {
             .and_then(|id| self.fleet.app(&id.app)?.workers.get(&id.slot))
             .and_then(|worker| worker.lane);
         if let (Some(lane), Some(shell)) = (lane, self.apps.get_mut(app))
-            && let Err(error) = shell.listeners.reassert_listen(lane.0)
+            && let Err(error) = shell.addresses.reassert_listen(lane.0)
         {
             tracing::warn!(%app, %error, "the backlog could not be set again");
         }

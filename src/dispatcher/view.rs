@@ -17,8 +17,9 @@ use jiff::Timestamp;
 use super::Dispatcher;
 use super::launch::release_name;
 use crate::config::AppKind;
-use crate::process::{Usage, sys, usage};
-use crate::status::{Snapshot, StatusQuery};
+use crate::process::sys;
+use crate::process::usage::{self, Usage};
+use crate::status::server::{Snapshot, StatusQuery};
 
 /// What workers use is read again when a status is asked for and the last reading is older than this.
 const USAGE_FRESH: Duration = Duration::from_secs(1);
@@ -81,7 +82,7 @@ impl Dispatcher {
         let workers: Vec<wire::WorkerView> = app.workers.values().map(|worker| self.worker_view(app, worker)).collect();
         let desired = if app.head.desired == Desired::Running { app.head.count } else { 0 };
         let listen = record.map(|record| &record.config.listen).into_iter().flatten().map(|(name, addr)| {
-            let real = shell.and_then(|shell| shell.listeners.local_addr(addr)).unwrap_or_else(|| addr.clone());
+            let real = shell.and_then(|shell| shell.addresses.local(addr)).unwrap_or_else(|| addr.clone());
             (name.clone(), real.to_string())
         });
         wire::AppView {

@@ -11,7 +11,7 @@
 use std::io;
 use std::time::Duration;
 
-use nix::unistd::Pid;
+use agentd_core::id::Pid;
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until, timeout_at};
 

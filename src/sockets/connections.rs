@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nix::unistd::Pid;
+use agentd_core::id::Pid;
 
 use super::addr::ListenAddr;
 use super::diag::{Family, Flow, InetSocket, SockDiag, TcpState, UnixKind, UnixSocket};
@@ -55,6 +55,8 @@ pub struct Traffic {
     pub since_received: Duration,
     /// Time since data was last sent to the client, or since the connection was made when there was none.
     pub since_sent: Duration,
+    /// Time since the client last acknowledged anything, with or without data of its own.
+    pub since_acknowledged: Duration,
     /// Payload bytes from the client.
     pub bytes_received: u64,
     /// Payload bytes to the client, repeated ones included; 0 before Linux 4.19.
@@ -197,6 +199,7 @@ fn traffic(flow: Flow) -> Traffic {
     Traffic {
         since_received: Duration::from_millis(flow.last_data_received_ms.into()),
         since_sent: Duration::from_millis(flow.last_data_sent_ms.into()),
+        since_acknowledged: Duration::from_millis(flow.last_ack_received_ms.into()),
         bytes_received: flow.bytes_received,
         bytes_sent: flow.bytes_sent,
     }

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
 use camino::Utf8Path;
-use nix::unistd::Pid;
+use agentd_core::id::Pid;
 
 use super::addr::ListenAddr;
 use super::diag::{Family, InetSocket, SockDiag, TcpState};

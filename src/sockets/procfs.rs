@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::mem::MaybeUninit;
 
-use nix::unistd::Pid;
+use agentd_core::id::Pid;
 use rustix::fs::{Dir, Mode, OFlags, readlinkat_raw};
 
 /// The inodes of all sockets that these processes hold. Processes that ended or cannot be looked into hold none.
@@ -23,10 +23,10 @@ pub fn sockets_of(pids: &[Pid]) -> HashSet<u64> {
 /// The first process found, among all, that holds one of these sockets and is not the one asking, or else the one
 /// asking.
 pub(super) fn process_with(inodes: &HashSet<u64>) -> Option<Pid> {
-    let own = Pid::this();
+    let own = Pid(std::process::id());
     let mut own_has = false;
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw) else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Pid) else {
             continue;
         };
         if sockets_in(&format!("/proc/{pid}/fd")).any(|inode| inodes.contains(&inode)) {

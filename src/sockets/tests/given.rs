@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::unistd::Pid;
+use agentd_core::id::Pid;
 use socket2::Socket;
 
 use crate::sockets::{ListenAddr, Listeners, Pick};
@@ -125,7 +125,7 @@ for line in sys.stdin:
     }
 
     pub(super) fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.child.id()).expect("process ids are positive"))
+        Pid(self.child.id())
     }
 
     /// Has it run one line, and waits until it has.

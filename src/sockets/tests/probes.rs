@@ -145,7 +145,7 @@ fn whether_a_probe_was_accepted_and_by_whom_is_known() {
         assert_eq!(asked(&mut diag, worker.pid()), Acceptance::Queued, "{addr}");
         worker.does("kept.append(listener.accept()[0])");
         assert_eq!(asked(&mut diag, worker.pid()), Acceptance::Held, "{addr}");
-        assert_eq!(asked(&mut diag, nix::unistd::Pid::this()), Acceptance::HeldElsewhere, "{addr}");
+        assert_eq!(asked(&mut diag, agentd_core::id::Pid(std::process::id())), Acceptance::HeldElsewhere, "{addr}");
         worker.does("kept.pop().close()");
         assert_eq!(asked(&mut diag, worker.pid()), Acceptance::Gone, "{addr}");
     }

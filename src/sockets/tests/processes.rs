@@ -48,7 +48,7 @@ fn connections_of_a_worker_have_ages_and_sizes() {
                 look().first().is_none_or(|c| c.state == ConnectionState::WorkerDone).then_some(())
             });
             assert!(
-                diag.connections(&[nix::unistd::Pid::this()], &listeners.accepting_addrs())
+                diag.connections(&[agentd_core::id::Pid(std::process::id())], &listeners.accepting_addrs())
                     .expect("answers")
                     .is_empty()
             );

@@ -147,7 +147,7 @@ fn a_probe_reaches_an_unpublished_lane_and_who_accepted_it_is_known() {
     assert_eq!(asked(worker.pid()), Acceptance::Queued);
     worker.does("kept.append(listener.accept()[0])");
     assert_eq!(asked(worker.pid()), Acceptance::Held);
-    assert_eq!(asked(nix::unistd::Pid::this()), Acceptance::HeldElsewhere);
+    assert_eq!(asked(agentd_core::id::Pid(std::process::id())), Acceptance::HeldElsewhere);
     worker.does("kept.pop().close()");
     assert_eq!(asked(worker.pid()), Acceptance::Gone);
     listeners.finish_probe(probe.id);
