@@ -196,3 +196,9 @@ async fn a_zero_byte_in_an_argument_is_refused() {
     let words = failure(&plan(&["true", "a\0b"])).await.to_string();
     assert_eq!(words, r#"reading the plan: "a\0b" holds a zero byte"#);
 }
+
+#[tokio::test]
+async fn arguments_that_are_too_long_for_the_kernel_are_refused_as_such() {
+    let words = failure(&plan(&["true", &"x".repeat(1 << 20)])).await.to_string();
+    assert!(words.ends_with("true: its arguments and environment are too long for the kernel"), "{words}");
+}
