@@ -8,11 +8,11 @@ use agentd::notify::{
     Admission, Datagram, FdName, FdStore, Notice, NotifySocket, Standing, TaskId, TaskOutcome, Unbelieved, judge,
 };
 use agentd::process::plan::ExecPlan;
-use agentd::process::tree::{Identity, Tree};
-use agentd_core::id::{Launch, Pid};
+use agentd::process::tree::Tree;
+use agentd_core::id::Pid;
 use camino::Utf8PathBuf;
 
-use crate::stage::{DEADLINE, OnStage, plan, python, start};
+use crate::stage::{DEADLINE, OnStage, identity, plan, python, start};
 
 const PREAMBLE: &str = "
 import os, socket, subprocess, sys, array
@@ -33,7 +33,7 @@ async fn notifying(mut plan: ExecPlan) -> Stage {
     let dir = tempfile::tempdir().unwrap();
     let path = Utf8PathBuf::from_path_buf(dir.path().join("notify")).unwrap();
     let socket = NotifySocket::bind(&path, None).unwrap();
-    let identity = Identity { instance: format!("test-{}-notify", std::process::id()).into(), launch: Launch(1) };
+    let identity = identity();
     plan.env.push(("NOTIFY_SOCKET".into(), path.into()));
     plan.env.extend(identity.variables());
     let on_stage = start(&plan).await.unwrap();
@@ -44,6 +44,12 @@ async fn notifying(mut plan: ExecPlan) -> Stage {
 
 fn script(body: &str) -> ExecPlan {
     python(&format!("{PREAMBLE}{body}"))
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.tree.kill().expect("a tree of the test's own can be killed");
+    }
 }
 
 impl Stage {
@@ -116,7 +122,6 @@ signal.pause()
     outsider.send_to(b"READY=1", stage.socket.path()).unwrap();
     let me = Pid(std::process::id());
     assert_eq!(stage.standing(&stage.next().await), Err(Unbelieved::Outsider(me)));
-    stage.tree.kill().unwrap();
 }
 
 #[tokio::test]
