@@ -58,6 +58,7 @@ pub fn run() -> ExitCode {
 
 /// Sends `failure` to the supervisor, or to standard error where there is none.
 fn tell(report: BorrowedFd<'_>, failure: StageFailure) -> StageFailure {
+    let failure = failure.shortened();
     if say(report, &ShimWord::Failed(failure.clone())).is_err() {
         // Standard error is the worker's log by now, or a person's terminal. There is nowhere else to tell a failure.
         drop(writeln!(io::stderr(), "agentd exec: {failure} (this command is for agentd itself to start)"));

@@ -36,7 +36,7 @@ use super::{INSTANCE_VARIABLE, LAUNCH_VARIABLE};
 
 /// Descriptors beside the listeners in the message to the shim: the plan, standard output, standard error.
 const FIXED_DESCRIPTORS: usize = 3;
-/// Longest word of the shim that is read, in bytes; its longest holds two paths.
+/// Longest word of the shim that is read, in bytes; its longest holds two texts of a kilobyte, escaped sixfold at worst.
 const WORD_MAX: usize = 16 * 1024;
 
 /// Starts processes through the shim of one binary, even when its file was replaced or removed meanwhile.
