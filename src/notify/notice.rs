@@ -119,7 +119,7 @@ impl fmt::Display for TaskId {
 pub fn parse(datagram: &[u8]) -> Vec<Notice> {
     let lines = || datagram.split(|&b| b == b'\n').filter_map(split);
     // The last of several wins.
-    let beside = |key: &str| lines().filter(|(k, _)| *k == key).next_back().map(|(_, value)| value);
+    let beside = |key: &str| lines().rfind(|(k, _)| *k == key).map(|(_, value)| value);
     lines().filter_map(|(key, value)| notice(key, value, &beside)).collect()
 }
 

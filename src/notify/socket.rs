@@ -4,29 +4,22 @@
 //! outlive its supervisor; [`NotifySocket::remove`] takes it away. Nobody but the worker's user and root can write to
 //! it: the mode is set before the file is made, not after.
 
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use agentd_core::id::Pid;
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::cmsg_space;
 use rustix::fs::{FileType, Mode, Uid, chown, fchmod, lstat, unlink};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketAddrUnix, SocketFlags,
-    SocketType, bind, recvmsg, socket_with, sockopt,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with, sockopt};
 use thiserror::Error;
 
 use super::notice::{Notice, parse};
 use super::sender::Sender;
-use crate::process::sys::ReadableFd;
+use crate::process::sys::{self, ReadableFd};
 
 /// Longest datagram read, in bytes; systemd's limit is 4096.
 const DATAGRAM_MAX: usize = 8192;
-/// Most descriptors that the kernel passes with one datagram.
-const DESCRIPTORS_MAX: usize = 253;
 
 /// Why a notify socket does not work.
 #[derive(Debug, Error)]
@@ -150,7 +143,7 @@ impl NotifySocket {
     /// # Errors
     /// [`NotifyError::Receive`]; not for anything that a sender does.
     pub async fn recv(&self) -> Result<Datagram, NotifyError> {
-        let received = self.fd.read_with(|fd| Ok(receive(fd)?)).await;
+        let received = self.fd.read_with(receive).await;
         received.map_err(|source| NotifyError::Receive { path: self.path.clone(), source })
     }
 
@@ -162,8 +155,8 @@ impl NotifySocket {
     pub fn try_recv(&self) -> Result<Option<Datagram>, NotifyError> {
         match receive(self.fd.as_fd()) {
             Ok(datagram) => Ok(Some(datagram)),
-            Err(Errno::AGAIN) => Ok(None),
-            Err(errno) => Err(NotifyError::Receive { path: self.path.clone(), source: errno.into() }),
+            Err(source) if source.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(source) => Err(NotifyError::Receive { path: self.path.clone(), source }),
         }
     }
 
@@ -200,30 +193,20 @@ fn unnamed() -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 
-fn receive(fd: BorrowedFd<'_>) -> Result<Datagram, Errno> {
+fn receive(fd: BorrowedFd<'_>) -> io::Result<Datagram> {
     let mut bytes = [0_u8; DATAGRAM_MAX];
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX), ScmCredentials(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = recvmsg(fd, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)?;
-    let (mut fds, mut sender) = (Vec::new(), None);
-    for message in ancillary.drain() {
-        match message {
-            RecvAncillaryMessage::ScmRights(passed) => fds.extend(passed),
-            RecvAncillaryMessage::ScmCredentials(by) => {
-                // Zero is how the kernel shows a process that we cannot see.
-                let pid = u32::try_from(by.pid.as_raw_nonzero().get()).ok().map(Pid);
-                sender = Some(Sender { pid, uid: by.uid.as_raw() });
-            }
-            _ => {}
-        }
-    }
-    let mut text = &bytes[..received.bytes.min(DATAGRAM_MAX)];
-    if received.flags.contains(ReturnFlags::TRUNC) {
+    let received = sys::receive(fd, &mut bytes)?;
+    let sender = received.credentials.map(|(pid, uid)| Sender {
+        // Zero is how the kernel shows a process that we cannot see.
+        pid: u32::try_from(pid).ok().filter(|&pid| pid != 0).map(Pid),
+        uid,
+    });
+    let mut text = &bytes[..received.length];
+    if received.is_truncated {
         // The last line was cut, and could mean something else now.
         text = &text[..text.iter().rposition(|&b| b == b'\n').unwrap_or(0)];
     }
-    Ok(Datagram { messages: parse(text), fds, sender })
+    Ok(Datagram { messages: parse(text), fds: received.fds, sender })
 }
 
 #[cfg(test)]
@@ -284,6 +267,30 @@ mod tests {
         say(&path, "X".repeat(2 * DATAGRAM_MAX).as_bytes());
         assert_eq!(socket.recv().await.unwrap().messages, [Notice::Ready]);
         assert_eq!(socket.recv().await.unwrap().messages, []);
+    }
+
+    #[tokio::test]
+    async fn descriptors_come_in_their_order_as_many_as_the_kernel_passes_and_close_on_exec() {
+        let (_keep, path) = place();
+        let socket = NotifySocket::bind(&path, None).unwrap();
+        let files = (0..253).map(|_| tempfile::tempfile().unwrap()).collect::<Vec<_>>();
+        for (n, file) in files.iter().enumerate() {
+            file.set_len(n as u64).unwrap();
+        }
+        let borrowed = files.iter().map(AsFd::as_fd).collect::<Vec<_>>();
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.connect(&path).unwrap();
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+        let mut ancillary = rustix::net::SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(rustix::net::SendAncillaryMessage::ScmRights(&borrowed)));
+        let text = [io::IoSlice::new(b"FDSTORE=1")];
+        rustix::net::sendmsg(&sender, &text, &mut ancillary, rustix::net::SendFlags::empty()).unwrap();
+        let datagram = socket.recv().await.unwrap();
+        let sizes = datagram.fds.iter().map(|fd| rustix::fs::fstat(fd).unwrap().st_size).collect::<Vec<_>>();
+        assert_eq!(sizes, (0..253).collect::<Vec<_>>());
+        assert!(datagram.sender.is_some());
+        let flags = rustix::io::fcntl_getfd(&datagram.fds[252]).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
     }
 
     #[tokio::test]

@@ -13,8 +13,15 @@ use std::os::unix::fs::MetadataExt;
 
 use agentd_core::id::{Launch, Pid};
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, CWD, access};
 use thiserror::Error;
+
+use super::stat::read_into;
+
+/// As much of a list of processes as is read at once, in bytes: some hundred processes.
+const PROCS_MAX: usize = 2048;
+/// Longest line of such a list, in bytes.
+const LINE_MAX: usize = 11;
 
 /// Why processes cannot be contained by cgroups here.
 #[derive(Debug, Error)]
@@ -214,8 +221,9 @@ impl Cgroup {
     /// Processor time of all that ever ran in it, in microseconds.
     #[must_use]
     pub fn cpu_us(&self) -> Option<u64> {
-        let stat = fs::read_to_string(self.dir.join("cpu.stat")).ok()?;
-        stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?.parse().ok()
+        let mut buffer = [0; 1024];
+        let stat = read_into(CWD, self.dir.join("cpu.stat").as_str(), &mut buffer).ok()?;
+        std::str::from_utf8(stat).ok()?.lines().find_map(|line| line.strip_prefix("usage_usec "))?.parse().ok()
     }
 
     /// Removes it, with cgroups that were made below it. Already gone is fine.
@@ -258,9 +266,15 @@ fn below(dir: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {
 }
 
 fn list(dir: &Utf8Path, found: &mut Vec<Pid>) -> io::Result<()> {
-    let text = fs::read_to_string(dir.join("cgroup.procs"))?;
+    let file = dir.join("cgroup.procs");
+    let mut buffer = [0; PROCS_MAX];
+    let listed = read_into(CWD, file.as_str(), &mut buffer)?;
+    // Where no further line would have fitted, there may be one.
+    let whole = if listed.len() + LINE_MAX > PROCS_MAX { Some(fs::read(&file)?) } else { None };
+    let lines = whole.as_deref().unwrap_or(listed).split(|&b| b == b'\n');
+    let pids = lines.filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok());
     // Zero stands for a process outside our view.
-    found.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid != 0).map(Pid));
+    found.extend(pids.filter(|&pid| pid != 0).map(Pid));
     for folder in below(dir)? {
         match list(&folder, found) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(source),

@@ -146,6 +146,19 @@ impl StageFailure {
         Self { stage, errno: errno.map(rustix::io::Errno::raw_os_error), detail: detail.into() }
     }
 
+    /// This failure with texts of at most [`TEXT_MAX`] bytes, so that it fits a message whatever the plan held.
+    pub(super) fn shortened(self) -> Self {
+        let stage = match self.stage {
+            Stage::EnteringCgroup(dir) => Stage::EnteringCgroup(shorten(dir.into()).into()),
+            Stage::ChangingDirectory(dir) => Stage::ChangingDirectory(shorten(dir.into()).into()),
+            Stage::FindingProgram(name) => Stage::FindingProgram(shorten(name)),
+            Stage::Executing(path) => Stage::Executing(shorten(path.into()).into()),
+            other
+            @ (Stage::ReadingPlan | Stage::MakingSession | Stage::PlacingDescriptors | Stage::SettingLimit(_)) => other,
+        };
+        Self { stage, errno: self.errno, detail: shorten(self.detail) }
+    }
+
     /// The status that the shim exits with: as shells have it, 127 where there is no such program and 126 where it
     /// could not be run.
     #[must_use]
@@ -162,6 +175,17 @@ impl StageFailure {
             | Stage::Executing(_) => 126,
         }
     }
+}
+
+/// Longest text of a failure that is told, in bytes.
+const TEXT_MAX: usize = 1024;
+
+fn shorten(mut text: String) -> String {
+    if text.len() > TEXT_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_MAX));
+        text.push('…');
+    }
+    text
 }
 
 /// What the shim tells its supervisor. After either word it says nothing more, unless becoming the program fails.

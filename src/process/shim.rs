@@ -13,7 +13,7 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
-use std::io::{self, IoSliceMut, Read};
+use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
@@ -58,8 +58,10 @@ pub fn run() -> ExitCode {
 
 /// Sends `failure` to the supervisor, or to standard error where there is none.
 fn tell(report: BorrowedFd<'_>, failure: StageFailure) -> StageFailure {
+    let failure = failure.shortened();
     if say(report, &ShimWord::Failed(failure.clone())).is_err() {
-        eprintln!("agentd exec: {failure} (this command is for agentd itself to start)");
+        // Standard error is the worker's log by now, or a person's terminal. There is nowhere else to tell a failure.
+        drop(writeln!(io::stderr(), "agentd exec: {failure} (this command is for agentd itself to start)"));
     }
     failure
 }

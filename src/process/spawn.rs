@@ -36,7 +36,7 @@ use super::{INSTANCE_VARIABLE, LAUNCH_VARIABLE};
 
 /// Descriptors beside the listeners in the message to the shim: the plan, standard output, standard error.
 const FIXED_DESCRIPTORS: usize = 3;
-/// Longest word of the shim that is read, in bytes; its longest holds two paths.
+/// Longest word of the shim that is read, in bytes; its longest holds two texts of a kilobyte, escaped sixfold at worst.
 const WORD_MAX: usize = 16 * 1024;
 
 /// Starts processes through the shim of one binary, even when its file was replaced or removed meanwhile.
@@ -229,4 +229,75 @@ impl Report {
 
 fn ended_early() -> StageFailure {
     StageFailure::explained(Stage::ReadingPlan, None, "the process ended before it had carried out its plan")
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::send;
+
+    use super::*;
+
+    /// A report, and the end that the shim would have.
+    fn report() -> (Report, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        (Report(ours), theirs)
+    }
+
+    fn say(shim: &OwnedFd, word: &ShimWord) {
+        send(shim, &serde_json::to_vec(word).unwrap(), SendFlags::NOSIGNAL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_socket_is_a_success_only_when_it_was_announced() {
+        let (announced, shim) = report();
+        say(&shim, &ShimWord::Executing);
+        drop(shim);
+        assert_eq!(announced.outcome().await, Ok(()));
+
+        let (silent, shim) = report();
+        drop(shim);
+        assert_eq!(silent.outcome().await, Err(ended_early()));
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_was_killed_before_it_read_its_plan_is_no_success() {
+        let (unread, shim) = report();
+        send(&unread.0, &[0], SendFlags::NOSIGNAL).unwrap();
+        drop(shim);
+        assert_eq!(unread.outcome().await, Err(ended_early()));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_was_announced_and_then_refused_is_a_failure() {
+        let (refused, shim) = report();
+        let failure = StageFailure::explained(Stage::Executing("/x".into()), Some(Errno::NOEXEC), "no program");
+        say(&shim, &ShimWord::Executing);
+        say(&shim, &ShimWord::Failed(failure.clone()));
+        drop(shim);
+        assert_eq!(refused.outcome().await, Err(failure));
+    }
+
+    #[test]
+    fn names_and_descriptors_that_do_not_match_start_nothing() {
+        let launcher = Launcher::of_binary_at(Utf8Path::new("/bin/sh")).unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let mut plan = ExecPlan {
+            argv: vec!["true".into()],
+            cwd: "/".into(),
+            env: vec![],
+            umask: 0o022,
+            limits: vec![],
+            cgroup: None,
+            listen_names: vec!["http".into()],
+            listen_pid: true,
+        };
+        let with =
+            |count| SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), listeners: vec![null.as_fd(); count] };
+        let unnamed = spawn(&launcher, &plan, &with(2)).unwrap_err();
+        assert_eq!(unnamed.to_string(), "pass 2 descriptors under 1 names");
+        plan.listen_names = vec!["x".into(); 251];
+        let too_many = spawn(&launcher, &plan, &with(251)).unwrap_err();
+        assert_eq!(too_many.to_string(), "pass 251 descriptors to a program, at most 250 can be");
+    }
 }

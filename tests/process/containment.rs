@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use agentd::process::cgroup::{Cgroup, Cgroups};
 use agentd::process::stat;
@@ -14,7 +15,7 @@ use rustix::fd::OwnedFd;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use crate::stage::{DEADLINE, OnStage, plan, python, start, start_with};
+use crate::stage::{DEADLINE, OnStage, identity, plan, python, start, start_with};
 
 /// Forks a child, a child in a session of its own, and a daemon that forked twice; tells their ids on descriptor 3.
 const FAMILY: &str = "
@@ -29,6 +30,7 @@ def daemon():
     if os.fork(): os._exit(0)
 signal.signal(signal.SIGUSR1, lambda *_: None)
 fork(lambda: None); fork(session); fork(daemon)
+os.wait()   # for the one between us and the daemon, so that none but those that tell are left
 tell()
 while True: signal.pause()
 ";
@@ -36,18 +38,31 @@ while True: signal.pause()
 /// A daemon that also forgets who started it. Only a cgroup holds that.
 const STRANGER: &str = "
 import os, sys, signal
-if os.fork(): signal.pause()
+if os.fork():
+    os.wait()
+    os.write(3, b'%d\\n' % os.getpid())
+    signal.pause()
 os.setsid()
 if os.fork(): os._exit(0)
 os.execve('/bin/sh', ['sh', '-c', 'echo $$ >&3; exec sleep 1000'], {'PATH': '/usr/bin:/bin'})
 ";
 
-fn identity(launch: u64) -> Identity {
-    Identity { instance: format!("test-{}", std::process::id()).into(), launch: Launch(launch) }
+/// A program with what it has forked, none of which outlives the test.
+struct Family {
+    tree: Tree,
+    on_stage: OnStage,
+    /// The ids that were told.
+    pids: Vec<Pid>,
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        self.tree.kill().expect("a tree of the test's own can be killed");
+    }
 }
 
 /// Starts `program` and waits until it has told `count` ids.
-async fn family(program: &str, count: usize, identity: &Identity, cgroup: Option<&Cgroup>) -> (OnStage, Vec<Pid>) {
+async fn family(program: &str, count: usize, identity: Identity, cgroup: Option<&Cgroup>) -> Family {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let mut plan = python(program);
     plan.env.extend(identity.variables());
@@ -55,6 +70,8 @@ async fn family(program: &str, count: usize, identity: &Identity, cgroup: Option
     plan.listen_names = vec!["ids".into()];
     let on_stage = start_with(&plan, vec![writer.as_fd()]).await.unwrap();
     drop(writer);
+    let tree = Tree::of_child(identity, leader(&on_stage), cgroup.cloned());
+    let mut family = Family { tree, on_stage, pids: Vec::new() };
     let mut reader = std::fs::File::from(reader);
     let mut told = String::new();
     while told.lines().count() < count || !told.ends_with('\n') {
@@ -64,7 +81,8 @@ async fn family(program: &str, count: usize, identity: &Identity, cgroup: Option
         assert!(length > 0, "all ended after these had told their ids: {told}");
         told.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
     }
-    (on_stage, told.lines().map(|line| Pid(line.parse().unwrap())).collect())
+    family.pids.extend(told.lines().map(|line| Pid(line.parse().unwrap())));
+    family
 }
 
 fn is_readable(fd: impl AsFd) -> bool {
@@ -88,47 +106,44 @@ fn leader(on_stage: &OnStage) -> Pid {
 
 #[tokio::test]
 async fn without_a_cgroup_daemons_are_found_by_their_identity_and_none_survives() {
-    let identity = identity(1);
-    let (mut on_stage, pids) = family(FAMILY, 4, &identity, None).await;
-    let tree = Tree::of_child(identity, leader(&on_stage), None);
-    assert_eq!(sorted(tree.pids()), sorted(pids.clone()));
-    assert!(pids.iter().all(|&pid| tree.contains(pid)));
+    let mut family = family(FAMILY, 4, identity(), None).await;
+    let tree = family.tree.clone();
+    assert_eq!(sorted(tree.pids()), sorted(family.pids.clone()));
+    assert!(family.pids.iter().all(|&pid| tree.contains(pid)));
     assert!(!tree.contains(Pid(std::process::id())));
     assert!(of_trees(&[&tree])[0].processes >= 3, "the daemon counts when no other subreaper took it");
 
-    let holds = holds(&pids);
+    let holds = holds(&family.pids);
     tree.kill().unwrap();
     assert!(holds.iter().all(is_readable), "all have ended");
-    assert_eq!(on_stage.ending(), -9);
+    assert_eq!(family.on_stage.ending(), -9);
     assert_eq!(tree.pids(), []);
     assert!(!tree.signal_leader(Signal::SIGTERM), "nobody is left to be signalled");
 }
 
 #[tokio::test]
 async fn two_instances_with_launches_of_one_number_leave_each_other_alone() {
-    let (mine, theirs) = (identity(2), Identity { instance: "another".into(), ..identity(2) });
-    let (mine_on_stage, pids) = family(FAMILY, 4, &mine, None).await;
-    let (theirs_on_stage, others) = family(FAMILY, 4, &theirs, None).await;
-    let mine = Tree::of_child(mine, leader(&mine_on_stage), None);
-    let theirs = Tree::of_child(theirs, leader(&theirs_on_stage), None);
-    assert_eq!(sorted(mine.pids()), sorted(pids));
-    mine.kill().unwrap();
-    assert_eq!(sorted(theirs.pids()), sorted(others.clone()));
-    let holds = holds(&others);
-    theirs.kill().unwrap();
+    let mine = identity();
+    let theirs = Identity { instance: format!("{}-another", mine.instance).into(), ..mine.clone() };
+    let mine = family(FAMILY, 4, mine, None).await;
+    let theirs = family(FAMILY, 4, theirs, None).await;
+    assert_eq!(sorted(mine.tree.pids()), sorted(mine.pids.clone()));
+    mine.tree.kill().unwrap();
+    assert_eq!(sorted(theirs.tree.pids()), sorted(theirs.pids.clone()));
+    let holds = holds(&theirs.pids);
+    theirs.tree.kill().unwrap();
     assert!(holds.iter().all(is_readable));
 }
 
 #[tokio::test]
 async fn a_signal_reaches_the_leader_alone_or_the_whole_tree() {
-    let identity = identity(3);
-    let (mut on_stage, pids) = family(FAMILY, 4, &identity, None).await;
-    let tree = Tree::of_child(identity, leader(&on_stage), None);
+    let mut family = family(FAMILY, 4, identity(), None).await;
+    let tree = family.tree.clone();
     assert_eq!(stat::catches(tree.leader(), Signal::SIGUSR1), Some(true));
     assert_eq!(stat::catches(tree.leader(), Signal::SIGTERM), Some(false));
     assert!(tree.signal_leader(Signal::SIGTERM));
-    assert_eq!(on_stage.ending(), -15);
-    let left = pids.into_iter().filter(|&pid| pid != tree.leader()).collect::<Vec<_>>();
+    assert_eq!(family.on_stage.ending(), -15);
+    let left = family.pids.iter().copied().filter(|&pid| pid != tree.leader()).collect::<Vec<_>>();
     assert_eq!(sorted(tree.pids()), sorted(left.clone()), "the session and the daemon outlive their leader");
     let holds = holds(&left);
     assert_eq!(tree.signal(Signal::SIGTERM), 3);
@@ -137,31 +152,35 @@ async fn a_signal_reaches_the_leader_alone_or_the_whole_tree() {
 
 #[tokio::test]
 async fn with_a_cgroup_even_a_daemon_that_forgot_who_started_it_is_killed() {
-    let identity = identity(4);
+    let identity = identity();
+    let launch = identity.launch;
     let cgroups = match Cgroups::open(&format!("test-{}-strangers", std::process::id())) {
         Ok(cgroups) => cgroups,
         Err(reason) => return println!("not tested: {reason}"),
     };
-    let cgroup = cgroups.make(Launch(4)).unwrap();
-    let (mut on_stage, pids) = family(STRANGER, 1, &identity, Some(&cgroup)).await;
-    assert_eq!(cgroups.of_process(pids[0], Launch(4)), Some(cgroup.clone()));
-    assert_eq!(cgroups.of_process(pids[0], Launch(5)), None);
-    assert_eq!(cgroups.of_process(Pid(std::process::id()), Launch(4)), None);
+    let cgroup = cgroups.make(launch).unwrap();
+    let mut family = family(STRANGER, 2, identity, Some(&cgroup)).await;
+    let tree = family.tree.clone();
+    let stranger = *family.pids.iter().find(|&&pid| pid != tree.leader()).unwrap();
+    assert_eq!(cgroups.of_process(stranger, launch), Some(cgroup.clone()));
+    assert_eq!(cgroups.of_process(stranger, launch.next()), None);
+    assert_eq!(cgroups.of_process(Pid(std::process::id()), launch), None);
 
-    let tree = Tree::of_child(identity, leader(&on_stage), Some(cgroup.clone()));
-    assert_eq!(sorted(tree.pids()), sorted(vec![tree.leader(), pids[0]]));
-    assert!(tree.contains(pids[0]));
+    assert_eq!(sorted(tree.pids()), sorted(vec![tree.leader(), stranger]));
+    assert!(tree.contains(stranger));
     assert_eq!(of_trees(&[&tree])[0].processes, 2);
     assert!(cgroup.remove().is_err(), "it is in use");
     assert_eq!(cgroups.remove_empty(), 0);
 
-    let holds = holds(&pids);
+    let holds = holds(&family.pids);
     tree.kill().unwrap();
     assert!(holds.iter().all(is_readable));
-    assert_eq!(on_stage.ending(), -9);
+    assert_eq!(family.on_stage.ending(), -9);
     // The kernel takes a process out of its cgroup a moment after it lets its end be seen.
-    let emptied = std::iter::repeat_with(|| cgroup.remove()).take(100_000).any(|removed| removed.is_ok());
-    assert!(emptied);
+    let begin = Instant::now();
+    while cgroup.remove().is_err() {
+        assert!(begin.elapsed() < DEADLINE, "the cgroup is still in use");
+    }
     cgroup.remove().unwrap();
     assert_eq!(cgroups.remove_empty(), 0);
     cgroups.close();
@@ -194,7 +213,7 @@ async fn a_tree_uses_memory_and_time() {
     plan.listen_names.push("told".into());
     let on_stage = start_with(&plan, vec![reader.as_fd(), told.as_fd()]).await.unwrap();
     assert!(is_readable(&output));
-    let usage = of_trees(&[&Tree::of_child(identity(5), leader(&on_stage), None)])[0];
+    let usage = of_trees(&[&Tree::of_child(identity(), leader(&on_stage), None)])[0];
     assert_eq!(usage.processes, 1);
     assert!(usage.memory_bytes > 64 << 20, "{usage:?}");
     assert!(usage.cpu.as_millis() >= 90, "{usage:?}");
@@ -204,7 +223,7 @@ async fn a_tree_uses_memory_and_time() {
 #[tokio::test]
 async fn a_tree_that_has_ended_has_no_processes_and_uses_nothing() {
     let mut on_stage = start(&plan(&["true"])).await.unwrap();
-    let tree = Tree::of_child(identity(6), leader(&on_stage), None);
+    let tree = Tree::of_child(identity(), leader(&on_stage), None);
     on_stage.ending();
     assert_eq!(tree.pids(), []);
     assert_eq!(of_trees(&[&tree])[0].processes, 0);

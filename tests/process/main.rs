@@ -2,5 +2,6 @@
 
 mod bench;
 mod containment;
+mod notifying;
 mod spawning;
 mod stage;

@@ -196,3 +196,26 @@ async fn a_zero_byte_in_an_argument_is_refused() {
     let words = failure(&plan(&["true", "a\0b"])).await.to_string();
     assert_eq!(words, r#"reading the plan: "a\0b" holds a zero byte"#);
 }
+
+#[tokio::test]
+async fn arguments_that_are_too_long_for_the_kernel_are_refused_as_such() {
+    let words = failure(&plan(&["true", &"x".repeat(1 << 20)])).await.to_string();
+    assert!(words.ends_with("true: its arguments and environment are too long for the kernel"), "{words}");
+}
+
+#[tokio::test]
+async fn a_failure_is_told_in_full_measure_however_long_what_failed_is() {
+    let mut long = plan(&["no-such-command-here"]);
+    long.cwd = format!("/{}", "x\u{1}".repeat(200_000)).into();
+    let words = failure(&long).await.to_string();
+    assert!(
+        words.starts_with("changing to directory /x") && words.ends_with("…: File name too long"),
+        "{}",
+        words.len()
+    );
+    assert!(words.len() < 2000);
+    long.cwd = "/".into();
+    long.env = vec![("PATH".into(), "/nowhere:".repeat(10_000))];
+    let words = failure(&long).await.to_string();
+    assert!(words.contains("no such command in PATH (/nowhere:") && words.len() < 2000, "{}", words.len());
+}

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use agentd::process::plan::{ExecPlan, StageFailure};
 use agentd::process::spawn::{Child, Launcher, SpawnFds, spawn};
+use agentd::process::tree::Identity;
+use agentd_core::id::Launch;
 use camino::Utf8Path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -41,6 +44,13 @@ pub(crate) fn python(program: &str) -> ExecPlan {
 /// A plan for a line of shell.
 pub(crate) fn shell(line: &str) -> ExecPlan {
     plan(&["/bin/sh", "-c", line])
+}
+
+/// An identity that no other test has, nor a run of the tests beside this one.
+pub(crate) fn identity() -> Identity {
+    static LAUNCHES: AtomicU64 = AtomicU64::new(1);
+    let launch = Launch(LAUNCHES.fetch_add(1, Ordering::Relaxed));
+    Identity { instance: format!("test-{}", std::process::id()).into(), launch }
 }
 
 /// A started program; its process group is killed and its leader reaped when it goes out of scope.
