@@ -1,8 +1,8 @@
 //! Files of environment variables, as `.env` files are written.
 //!
 //! Each line is `NAME=value`, with `export ` before it or not; `#` starts a comment at a line's start or after a
-//! space. `'…'` is taken as it is, `"…"` knows `\n`, `\r`, `\t`, `\\`, `\"` and `\$`; both may span lines. Nothing is
-//! substituted. What such a file holds is often secret, so no error shows any of it.
+//! space. `'…'` is taken as it is, `"…"` knows `\n`, `\r`, `\t`, `\\`, `\"` and `\$`; both may span lines. Nothing
+//! is substituted. What such a file holds is often secret, so no error shows any of it.
 
 use std::io::{self, Read};
 

@@ -119,7 +119,8 @@ fn about(program: &str, takes: Takes, args: &[&str], app: &AppConfig) -> Vec<Str
     let text = match takes {
         Takes::Argument(_) if given => return Vec::new(),
         Takes::Argument(words) => format!(
-            "{program} takes its socket only as an argument and otherwise binds an address of its own: add {} to the command",
+            "{program} takes its socket only as an argument and otherwise binds an address of its own: add {} \
+             to the command",
             words.replace("NAME", listener)
         ),
         Takes::Gunicorn => return gunicorn(args, given, listener, app),
@@ -129,7 +130,8 @@ fn about(program: &str, takes: Takes, args: &[&str], app: &AppConfig) -> Vec<Str
         ),
         Takes::Loses(instead) => format!("{program} loses the listening sockets on the way to the program: {instead}"),
         Takes::Forks if app.listen_pid && !given => format!(
-            "{program} starts the program as its child, to which LISTEN_PID names another process: set listen_pid = false"
+            "{program} starts the program as its child, to which LISTEN_PID names another process: set \
+             listen_pid = false"
         ),
         Takes::Forks => return Vec::new(),
     };
@@ -155,14 +157,14 @@ fn gunicorn(args: &[&str], given: bool, listener: &str, app: &AppConfig) -> Vec<
     }
     if !app.listen_pid && !given {
         advice.push(format!(
-            "gunicorn without LISTEN_PID binds 127.0.0.1:8000: add \"-b\", \"fd://{{fd:{listener}}}\" to the command, or \
-             leave listen_pid out"
+            "gunicorn without LISTEN_PID binds 127.0.0.1:8000: add \"-b\", \"fd://{{fd:{listener}}}\" to the \
+             command, or leave listen_pid out"
         ));
     }
     if given && app.listen.values().any(super::listen::ListenAddr::is_unix) {
         advice.push(
-            "gunicorn removes the path of a Unix socket that it was given with `-b fd://…` when it ends: leave `-b` out, \
-             it finds the socket by LISTEN_FDS"
+            "gunicorn removes the path of a Unix socket that it was given with `-b fd://…` when it ends: leave \
+             `-b` out, it finds the socket by LISTEN_FDS"
                 .to_owned(),
         );
     }
@@ -176,8 +178,8 @@ fn shell(program: &str, args: &[&str]) -> Option<String> {
     let execs = script.split(|c: char| c.is_whitespace() || ";&|(){}".contains(c)).any(|word| word == "exec");
     (!execs).then(|| {
         format!(
-            "`{program} -c` may run the program as its child, which then gets neither the stop signal nor a LISTEN_PID of \
-             its own: write `exec` before the program"
+            "`{program} -c` may run the program as its child, which then gets neither the stop signal nor a \
+             LISTEN_PID of its own: write `exec` before the program"
         )
     })
 }
