@@ -54,6 +54,9 @@ const RUNTIMES: [(&str, Takes); 22] = [
     ("dumb-init", Takes::Forks),
 ];
 
+/// Wrappers within wrappers that are looked through.
+const WRAPPERS_MAX: usize = 4;
+
 const SHELLS: [&str; 5] = ["sh", "bash", "dash", "zsh", "ash"];
 
 /// What the user should know before this app is started; mostly nothing.
@@ -62,7 +65,8 @@ pub fn advise(app: &AppConfig) -> Vec<Advice> {
     let words: Vec<&str> = app.command.iter().map(String::as_str).collect();
     let mut advice = Vec::new();
     let mut rest = words.as_slice();
-    while let Some((program, args)) = step(rest) {
+    for _ in 0..WRAPPERS_MAX {
+        let Some((program, args)) = step(rest) else { break };
         if SHELLS.contains(&program) {
             advice.extend(shell(program, args));
             break;
@@ -81,24 +85,27 @@ pub fn advise(app: &AppConfig) -> Vec<Advice> {
 
 /// The program that some words start, by its bare name, and its arguments. `env A=b python -m x` starts `x`.
 fn step<'w>(words: &'w [&'w str]) -> Option<(&'w str, &'w [&'w str])> {
-    let (first, mut args) = words.split_first()?;
-    let name = first.rsplit('/').next()?;
-    if name == "env" {
-        while args.first().is_some_and(|word| word.contains('=') || word.starts_with('-')) {
-            args = &args[1..];
+    let mut rest = words;
+    loop {
+        let (first, args) = rest.split_first()?;
+        let name = first.rsplit('/').next()?;
+        let runs = args.first() == Some(&"run");
+        match name {
+            "env" => {
+                let own = args.iter().take_while(|word| word.contains('=') || word.starts_with('-')).count();
+                rest = &args[own..];
+            }
+            "poetry" | "pipenv" if runs => rest = &args[1..],
+            _ if name.starts_with("python") || name.starts_with("pypy") => {
+                let flags = args.iter().take_while(|word| word.starts_with('-') && **word != "-m").count();
+                return match &args[flags..] {
+                    ["-m", module, args @ ..] => Some((module, args)),
+                    _ => Some((name, args)),
+                };
+            }
+            _ => return Some((name, args)),
         }
-        return step(args);
     }
-    if ["poetry", "pipenv"].contains(&name) && args.first() == Some(&"run") {
-        return step(&args[1..]);
-    }
-    if name.starts_with("python") || name.starts_with("pypy") {
-        let flags = args.iter().take_while(|word| word.starts_with('-') && **word != "-m").count();
-        if let ["-m", module, args @ ..] = &args[flags..] {
-            return Some((module, args));
-        }
-    }
-    Some((name, args))
 }
 
 /// What a forking wrapper runs.
@@ -226,6 +233,7 @@ mod tests {
         }
         assert!(advice("uv|run|uvicorn|app:app").contains("uvicorn takes its socket"));
         assert_eq!(advise(&app("npm|start", "")), []);
+        assert_eq!(advise(&app(&"env|".repeat(100_000), "")), []);
     }
 
     #[test]
