@@ -1,8 +1,8 @@
 //! Files of environment variables, as `.env` files are written.
 //!
 //! Each line is `NAME=value`, with `export ` before it or not; `#` starts a comment at a line's start or after a
-//! space. `'…'` is taken as it is, `"…"` knows `\n`, `\r`, `\t`, `\\`, `\"` and `\$`; both may span lines. Nothing is
-//! substituted. What such a file holds is often secret, so no error shows any of it.
+//! space. `'…'` is taken as it is, `"…"` knows `\n`, `\r`, `\t`, `\\`, `\"` and `\$`; both may span lines. Nothing
+//! is substituted. What such a file holds is often secret, so no error shows any of it.
 
 use std::io::{self, Read};
 
@@ -135,11 +135,11 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(allowed) && !name.as_bytes()[0].is_ascii_digit()
 }
 
+/// A value without quotes: up to a `#` at its start or after a space.
 fn plain(value: &str) -> &str {
-    let comment =
-        value.char_indices().zip(value.chars().skip(1)).find(|((_, c), next)| c.is_whitespace() && *next == '#');
-    let value = if value.starts_with('#') { "" } else { value };
-    comment.map_or(value, |((at, _), _)| &value[..at.min(value.len())]).trim()
+    let begins = |(at, _): &(usize, &str)| value[..*at].chars().next_back().is_none_or(char::is_whitespace);
+    let end = value.match_indices('#').find(begins).map_or(value.len(), |(at, _)| at);
+    value[..end].trim()
 }
 
 /// The value up to its closing quote, and what follows the line.

@@ -7,7 +7,9 @@
 pub(super) struct Table {
     /// What it is called in a message: "an agent", "`ready`".
     pub(super) name: &'static str,
-    /// Its keys, in the order in which they are documented.
+    /// Keys of its own, before those that it shares.
+    pub(super) first: &'static [Key],
+    /// Its other keys, in the order in which they are documented.
     pub(super) keys: &'static [Key],
 }
 
@@ -68,7 +70,12 @@ pub(super) struct Word {
 impl Table {
     /// The key of this name.
     pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
-        self.keys.iter().find(|key| key.name == name)
+        self.keys().find(|key| key.name == name)
+    }
+
+    /// All its keys, in the order in which they are documented.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'static Key> {
+        self.first.iter().chain(self.keys)
     }
 }
 
@@ -90,7 +97,7 @@ impl Form {
 impl Table {
     /// The keys that this version acts on, in words that follow "expected".
     pub(super) fn expected(&self) -> String {
-        let known = self.keys.iter().filter(|key| key.support == Support::Now);
+        let known = self.keys().filter(|key| key.support == Support::Now);
         let names: Vec<String> = known.map(|key| format!("`{}`", key.name)).collect();
         if names.is_empty() { "no key at all".to_owned() } else { listed(names) }
     }

@@ -35,6 +35,7 @@ const TABLE: Form = Form::Map("a table", &Form::Text("a text"));
 /// A whole file.
 pub(super) static DOCUMENT: Table = Table {
     name: "the file",
+    first: &[],
     keys: &[
         now("agent", Form::Map("tables `[agent.NAME]`", &Form::Table(&AGENT)), "agents, by name"),
         now("skill", Form::Map("tables `[skill.NAME]`", &Form::Table(&SKILL)), "skills, by name"),
@@ -45,62 +46,85 @@ pub(super) static DOCUMENT: Table = Table {
 /// `[daemon]`.
 pub(super) static DAEMON: Table = Table {
     name: "`daemon`",
+    first: &[],
     keys: &[later("roles", TABLE, "who may view and who may operate", "the daemon's own user operates it")],
 };
 
-macro_rules! app_keys {
-    ($($first:expr),*) => {
-        &[
-            $($first,)*
-            now("command", COMMAND, "the program and its arguments; {fd:NAME}, {host:NAME} and {port:NAME} stand for a listener's descriptor, host and port"),
-            now("cwd", Form::Text("a folder"), "working directory; relative to the file's folder, which is the default"),
-            now("env", Form::Map("a table of texts", &Form::Text("a text")), "environment variables, which win over env_file"),
-            now("env_file", Form::Either(&[Form::Text("a file"), Form::Texts("a list of files")]), "files of NAME=value lines, read at every start"),
-            now("workers", Form::Count(1, 1024), "how many workers serve"),
-            now("listen", Form::Either(&[ADDRESS, Form::Map("a table of addresses by listener name", &ADDRESS)]), "where the app listens; one address is the listener \"http\""),
-            now("listen_pid", Form::Flag, "whether LISTEN_PID is set; false for wrappers that fork"),
-            now("balance", Form::Word(&[word("spread"), word("shared")]), "a queue a worker, or one for all"),
-            now("ready", Form::Either(&[Form::Word(&[word("running"), word("listening"), word("notify")]), Form::Table(&READY)]), "what proves that a worker is ready"),
-            now("live", Form::Table(&LIVE), "what proves that a worker still lives"),
-            now("restart", Form::Table(&RESTART), "what follows an exit that nobody asked for"),
-            now("stop", Form::Table(&STOP), "how a worker is asked to end"),
-            now("grace", Form::Table(&GRACE), "how long a drain may take"),
-            now("reload", Form::Table(&RELOAD), "room for a rollout"),
-            now("limits", Form::Table(&LIMITS), "what one worker may use"),
-            now("log", Form::Table(&LOG), "what becomes of a worker's output"),
-            now("umask", Form::Text("an octal mask as a text, such as \"0027\""), "file mode mask of the workers"),
-            now("routing", Form::Word(&[word("kernel"), later_word("proxy", "workers take the listening descriptor themselves")]), "who sends connections to workers"),
-            later("source", Form::Text("a folder"), "where releases are cut from", "the app runs in place, in `cwd`"),
-            later("upgrade", TABLE, "how a new release is rolled out", "`reload` replaces the workers"),
-            later("gates", TABLE, "what a new release must hold to", ""),
-            later("session", TABLE, "tasks that must see one version", ""),
-            later("refresh", TABLE, "how knowledge is renewed without a reload", ""),
-            later("watch", Form::Texts("a list of patterns"), "files whose change reloads the app", "run `agentctl reload` after a change"),
-            later("cron_reload", Form::Text("a schedule"), "reloads by the clock", "run `agentctl reload` from cron"),
-            later("needs", Form::Texts("a list of skills"), "skills that the app calls", ""),
-            later("secret", TABLE, "secrets by name", "put them into an `env_file` that only its owner can read"),
-            later("ipc", Form::Flag, "Node's channel to its parent", ""),
-            later("user", Form::Text("a user"), "who the workers run as", "they run as the daemon's user"),
-            later("group", Form::Text("a group"), "whose group the workers run in", "they run in the daemon's group"),
-        ]
-    };
-}
+/// The keys of every app.
+static APP: [Key; 30] = [
+    now(
+        "command",
+        COMMAND,
+        "the program and its arguments; {fd:NAME}, {host:NAME} and {port:NAME} stand for those of a listener",
+    ),
+    now("cwd", Form::Text("a folder"), "working directory; relative to the file's folder, which is the default"),
+    now("env", Form::Map("a table of texts", &Form::Text("a text")), "environment variables, which win over env_file"),
+    now(
+        "env_file",
+        Form::Either(&[Form::Text("a file"), Form::Texts("a list of files")]),
+        "files of NAME=value lines, read at every start",
+    ),
+    now("workers", Form::Count(1, 1024), "how many workers serve"),
+    now(
+        "listen",
+        Form::Either(&[ADDRESS, Form::Map("a table of addresses by listener name", &ADDRESS)]),
+        "where the app listens; one address is the listener \"http\"",
+    ),
+    now("listen_pid", Form::Flag, "whether LISTEN_PID is set; false for wrappers that fork"),
+    now("balance", Form::Word(&[word("spread"), word("shared")]), "a queue a worker, or one for all"),
+    now(
+        "ready",
+        Form::Either(&[Form::Word(&[word("running"), word("listening"), word("notify")]), Form::Table(&READY)]),
+        "what proves that a worker is ready",
+    ),
+    now("live", Form::Table(&LIVE), "what proves that a worker still lives"),
+    now("restart", Form::Table(&RESTART), "what follows an exit that nobody asked for"),
+    now("stop", Form::Table(&STOP), "how a worker is asked to end"),
+    now("grace", Form::Table(&GRACE), "how long a drain may take"),
+    now("reload", Form::Table(&RELOAD), "room for a rollout"),
+    now("limits", Form::Table(&LIMITS), "what one worker may use"),
+    now("log", Form::Table(&LOG), "what becomes of a worker's output"),
+    now("umask", Form::Text("an octal mask as a text, such as \"0027\""), "file mode mask of the workers"),
+    now(
+        "routing",
+        Form::Word(&[word("kernel"), later_word("proxy", "workers take the listening descriptor themselves")]),
+        "who sends connections to workers",
+    ),
+    later("source", Form::Text("a folder"), "where releases are cut from", "the app runs in place, in `cwd`"),
+    later("upgrade", TABLE, "how a new release is rolled out", "`reload` replaces the workers"),
+    later("gates", TABLE, "what a new release must hold to", ""),
+    later("session", TABLE, "tasks that must see one version", ""),
+    later("refresh", TABLE, "how knowledge is renewed without a reload", ""),
+    later(
+        "watch",
+        Form::Texts("a list of patterns"),
+        "files whose change reloads the app",
+        "run `agentctl reload` after a change",
+    ),
+    later("cron_reload", Form::Text("a schedule"), "reloads by the clock", "run `agentctl reload` from cron"),
+    later("needs", Form::Texts("a list of skills"), "skills that the app calls", ""),
+    later("secret", TABLE, "secrets by name", "put them into an `env_file` that only its owner can read"),
+    later("ipc", Form::Flag, "Node's channel to its parent", ""),
+    later("user", Form::Text("a user"), "who the workers run as", "they run as the daemon's user"),
+    later("group", Form::Text("a group"), "whose group the workers run in", "they run in the daemon's group"),
+];
 
 /// `[agent.NAME]`.
-pub(super) static AGENT: Table = Table { name: "an agent", keys: app_keys!() };
+pub(super) static AGENT: Table = Table { name: "an agent", keys: &APP, first: &[] };
 
 /// `[skill.NAME]`.
 pub(super) static SKILL: Table = Table {
     name: "a skill",
-    keys: app_keys!(now(
+    keys: &APP,
+    first: &[now(
         "kind",
         Form::Word(&[
             word("service"),
             word("worker"),
-            later_word("mcp", "run it as a \"service\" with a socket of its own")
+            later_word("mcp", "run it as a \"service\" with a socket of its own"),
         ]),
-        "owns a socket, or takes tasks"
-    )),
+        "owns a socket, or takes tasks",
+    )],
 };
 
 const ON: Key = now(
@@ -118,6 +142,7 @@ const PATH: Form = Form::Text("a path such as \"/health\"");
 /// `ready`.
 pub(super) static READY: Table = Table {
     name: "`ready`",
+    first: &[],
     keys: &[
         now("http", PATH, "a request that is answered"),
         ON,
@@ -134,6 +159,7 @@ pub(super) static READY: Table = Table {
 /// `live`.
 pub(super) static LIVE: Table = Table {
     name: "`live`",
+    first: &[],
     keys: &[
         now("http", PATH, "a request that is answered"),
         ON,
@@ -150,6 +176,7 @@ pub(super) static LIVE: Table = Table {
 /// `restart`.
 pub(super) static RESTART: Table = Table {
     name: "`restart`",
+    first: &[],
     keys: &[
         now(
             "policy",
@@ -168,12 +195,13 @@ pub(super) static RESTART: Table = Table {
 /// `stop`.
 pub(super) static STOP: Table = Table {
     name: "`stop`",
+    first: &[],
     keys: &[
         now("signal", Form::Text("a signal such as \"SIGTERM\""), "the signal that asks a worker to end"),
         now(
             "drain",
             Form::Word(&[word("connections"), word("signal")]),
-            "send it when the worker has no connections left, or when its queue is empty",
+            "send it when the worker has no connections left, or at once when its queue is empty",
         ),
         now("timeout", DURATION, "longest wait from the signal to the exit"),
     ],
@@ -182,6 +210,7 @@ pub(super) static STOP: Table = Table {
 /// `grace`.
 pub(super) static GRACE: Table = Table {
     name: "`grace`",
+    first: &[],
     keys: &[
         now("target", Form::Fraction(0.0, 1.0), "wanted probability that nothing is cut"),
         now("default", DURATION, "how long a drain may take while nothing has been observed; 5m without it"),
@@ -202,6 +231,7 @@ pub(super) static GRACE: Table = Table {
 /// `reload`.
 pub(super) static RELOAD: Table = Table {
     name: "`reload`",
+    first: &[],
     keys: &[
         now(
             "strategy",
@@ -217,6 +247,7 @@ pub(super) static RELOAD: Table = Table {
 /// `limits`.
 pub(super) static LIMITS: Table = Table {
     name: "`limits`",
+    first: &[],
     keys: &[
         now("memory", SIZE, "memory of a worker with all its processes"),
         now("pids", Form::Count(1, 4_194_304), "its processes and threads"),
@@ -228,6 +259,7 @@ pub(super) static LIMITS: Table = Table {
 /// `log`.
 pub(super) static LOG: Table = Table {
     name: "`log`",
+    first: &[],
     keys: &[
         now(
             "sink",

@@ -245,7 +245,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_address_that_was_read_is_written_so_that_it_reads_the_same(text in "(unix:|unix-dgram:)?[0-9a-z./:\\[\\]@]{0,20}") {
+        fn an_address_that_was_read_is_written_so_that_it_reads_the_same(
+            text in "(unix:|unix-dgram:)?[0-9a-z./:\\[\\]@]{0,20}",
+        ) {
             if let Ok(address) = ListenAddr::parse_in(&text, Utf8Path::new("/srv")) {
                 prop_assert_eq!(address.to_string().parse(), Ok(address));
             }

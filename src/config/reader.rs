@@ -314,7 +314,7 @@ pub(super) fn nearest<'w>(text: &str, known: impl Iterator<Item = &'w str>) -> O
 }
 
 fn key_help(keys: &Table, name: &str) -> String {
-    let below = keys.keys.iter().find(|key| matches!(&key.form, Form::Table(table) if table.key(name).is_some()));
+    let below = keys.keys().find(|key| matches!(&key.form, Form::Table(table) if table.key(name).is_some()));
     if let Some(Key { name: table, .. }) = below {
         return format!("`{name}` is a key of `{table}`: write `{table}.{name} = …`");
     }
@@ -322,7 +322,7 @@ fn key_help(keys: &Table, name: &str) -> String {
     if let Some((_, ours)) = foreign {
         return format!("agentd calls it `{ours}`");
     }
-    let known = keys.keys.iter().map(|key| key.name);
+    let known = keys.keys().map(|key| key.name);
     nearest(name, known).map_or_else(String::new, |near| format!("did you mean `{near}`?"))
 }
 

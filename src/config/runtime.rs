@@ -54,6 +54,9 @@ const RUNTIMES: [(&str, Takes); 22] = [
     ("dumb-init", Takes::Forks),
 ];
 
+/// Wrappers within wrappers that are looked through.
+const WRAPPERS_MAX: usize = 4;
+
 const SHELLS: [&str; 5] = ["sh", "bash", "dash", "zsh", "ash"];
 
 /// What the user should know before this app is started; mostly nothing.
@@ -62,7 +65,8 @@ pub fn advise(app: &AppConfig) -> Vec<Advice> {
     let words: Vec<&str> = app.command.iter().map(String::as_str).collect();
     let mut advice = Vec::new();
     let mut rest = words.as_slice();
-    while let Some((program, args)) = step(rest) {
+    for _ in 0..WRAPPERS_MAX {
+        let Some((program, args)) = step(rest) else { break };
         if SHELLS.contains(&program) {
             advice.extend(shell(program, args));
             break;
@@ -81,24 +85,27 @@ pub fn advise(app: &AppConfig) -> Vec<Advice> {
 
 /// The program that some words start, by its bare name, and its arguments. `env A=b python -m x` starts `x`.
 fn step<'w>(words: &'w [&'w str]) -> Option<(&'w str, &'w [&'w str])> {
-    let (first, mut args) = words.split_first()?;
-    let name = first.rsplit('/').next()?;
-    if name == "env" {
-        while args.first().is_some_and(|word| word.contains('=') || word.starts_with('-')) {
-            args = &args[1..];
+    let mut rest = words;
+    loop {
+        let (first, args) = rest.split_first()?;
+        let name = first.rsplit('/').next()?;
+        let runs = args.first() == Some(&"run");
+        match name {
+            "env" => {
+                let own = args.iter().take_while(|word| word.contains('=') || word.starts_with('-')).count();
+                rest = &args[own..];
+            }
+            "poetry" | "pipenv" if runs => rest = &args[1..],
+            _ if name.starts_with("python") || name.starts_with("pypy") => {
+                let flags = args.iter().take_while(|word| word.starts_with('-') && **word != "-m").count();
+                return match &args[flags..] {
+                    ["-m", module, args @ ..] => Some((module, args)),
+                    _ => Some((name, args)),
+                };
+            }
+            _ => return Some((name, args)),
         }
-        return step(args);
     }
-    if ["poetry", "pipenv"].contains(&name) && args.first() == Some(&"run") {
-        return step(&args[1..]);
-    }
-    if name.starts_with("python") || name.starts_with("pypy") {
-        let flags = args.iter().take_while(|word| word.starts_with('-') && **word != "-m").count();
-        if let ["-m", module, args @ ..] = &args[flags..] {
-            return Some((module, args));
-        }
-    }
-    Some((name, args))
 }
 
 /// What a forking wrapper runs.
@@ -119,7 +126,8 @@ fn about(program: &str, takes: Takes, args: &[&str], app: &AppConfig) -> Vec<Str
     let text = match takes {
         Takes::Argument(_) if given => return Vec::new(),
         Takes::Argument(words) => format!(
-            "{program} takes its socket only as an argument and otherwise binds an address of its own: add {} to the command",
+            "{program} takes its socket only as an argument and otherwise binds an address of its own: add {} \
+             to the command",
             words.replace("NAME", listener)
         ),
         Takes::Gunicorn => return gunicorn(args, given, listener, app),
@@ -129,7 +137,8 @@ fn about(program: &str, takes: Takes, args: &[&str], app: &AppConfig) -> Vec<Str
         ),
         Takes::Loses(instead) => format!("{program} loses the listening sockets on the way to the program: {instead}"),
         Takes::Forks if app.listen_pid && !given => format!(
-            "{program} starts the program as its child, to which LISTEN_PID names another process: set listen_pid = false"
+            "{program} starts the program as its child, to which LISTEN_PID names another process: set \
+             listen_pid = false"
         ),
         Takes::Forks => return Vec::new(),
     };
@@ -155,14 +164,14 @@ fn gunicorn(args: &[&str], given: bool, listener: &str, app: &AppConfig) -> Vec<
     }
     if !app.listen_pid && !given {
         advice.push(format!(
-            "gunicorn without LISTEN_PID binds 127.0.0.1:8000: add \"-b\", \"fd://{{fd:{listener}}}\" to the command, or \
-             leave listen_pid out"
+            "gunicorn without LISTEN_PID binds 127.0.0.1:8000: add \"-b\", \"fd://{{fd:{listener}}}\" to the \
+             command, or leave listen_pid out"
         ));
     }
     if given && app.listen.values().any(crate::sockets::ListenAddr::is_unix) {
         advice.push(
-            "gunicorn removes the path of a Unix socket that it was given with `-b fd://…` when it ends: leave `-b` out, \
-             it finds the socket by LISTEN_FDS"
+            "gunicorn removes the path of a Unix socket that it was given with `-b fd://…` when it ends: leave \
+             `-b` out, it finds the socket by LISTEN_FDS"
                 .to_owned(),
         );
     }
@@ -176,8 +185,8 @@ fn shell(program: &str, args: &[&str]) -> Option<String> {
     let execs = script.split(|c: char| c.is_whitespace() || ";&|(){}".contains(c)).any(|word| word == "exec");
     (!execs).then(|| {
         format!(
-            "`{program} -c` may run the program as its child, which then gets neither the stop signal nor a LISTEN_PID of \
-             its own: write `exec` before the program"
+            "`{program} -c` may run the program as its child, which then gets neither the stop signal nor a \
+             LISTEN_PID of its own: write `exec` before the program"
         )
     })
 }
@@ -224,6 +233,7 @@ mod tests {
         }
         assert!(advice("uv|run|uvicorn|app:app").contains("uvicorn takes its socket"));
         assert_eq!(advise(&app("npm|start", "")), []);
+        assert_eq!(advise(&app(&"env|".repeat(100_000), "")), []);
     }
 
     #[test]

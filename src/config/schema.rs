@@ -18,7 +18,7 @@ pub fn schema() -> Value {
 }
 
 fn table(table: &Table) -> Value {
-    let known = table.keys.iter().filter(|key| key.support == Support::Now);
+    let known = table.keys().filter(|key| key.support == Support::Now);
     let properties: Map<String, Value> = known
         .map(|key| {
             let mut value = form(&key.form);

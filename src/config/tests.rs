@@ -584,7 +584,7 @@ fn every_key_is_explained_in_the_documentation() {
     let page = include_str!("../../docs/design/configuration.md");
     let mut tables = vec![&DOCUMENT];
     while let Some(table) = tables.pop() {
-        for key in table.keys {
+        for key in table.keys() {
             assert!(page.contains(&format!("`{}`", key.name)), "`{}` of {} is not explained", key.name, table.name);
             assert!(!key.about.is_empty());
             tables.extend(key.form.alternatives().iter().filter_map(|form| match form {
