@@ -6,7 +6,7 @@
 //! | [`sink`] | where a launch's output goes, and the descriptor it is given |
 //! | [`fifo`] | the named FIFO between a launch and the log thread |
 //! | [`thread`] | the log thread's handle; `pump` is its loop, `file` a live file, `index` its times, [`rotate`] its end |
-//! | [`line`] | one line as it is shown |
+//! | [`mod@line`] | one line as it is shown |
 //! | [`read`] | the last lines; `reader` reads one source over its rotations, `part` one file |
 //! | [`follow`] | lines as they come |
 //!

@@ -1,8 +1,8 @@
 //! Rotation: the live file becomes number 1, number 1 becomes 2, and the one above `keep` goes.
 //!
 //! Only renames, oldest first, each log before its index. So a `kill -9` in between leaves at most one number without a
-//! log, whose index has not followed yet; [`repair`] lets it follow. Nothing is ever truncated. Today's rule is size
-//! alone; another one (age) is another reason to call [`rotate`], and what becomes of number 1 (compression) starts
+//! log, whose index has not followed yet; `repair` lets it follow. Nothing is ever truncated. Today's rule is size
+//! alone; another one (age) is another reason to call `rotate`, and what becomes of number 1 (compression) starts
 //! where it returns.
 
 use std::io;

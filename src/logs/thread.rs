@@ -1,6 +1,6 @@
 //! The log thread as the rest of the daemon sees it: a handle that sends commands and never waits.
 //!
-//! One thread owns every supervisor end of a FIFO and every live log file; [`super::pump`] is what it does. It has a
+//! One thread owns every supervisor end of a FIFO and every live log file; `pump` is what it does. It has a
 //! thread of its own because writing a file blocks, and nothing else in the daemon may wait for a disk.
 //!
 //! What can go wrong: only starting it. A file that cannot be opened or written drops lines, counted, and is no error
