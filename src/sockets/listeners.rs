@@ -43,7 +43,8 @@ impl Listeners {
     }
 
     /// As [`bind`](Self::bind), where addresses that `old` has keep their sockets, with what is queued on them, their
-    /// weights and their probes, under whatever name. What `old` still has afterwards is no longer wanted.
+    /// weights and their probes, under whatever name; new ones give everything to lane 0 until weights are set. What `old`
+    /// still has afterwards is no longer wanted.
     ///
     /// # Errors
     /// Those of [`bind`](Self::bind); `old` then has all it had, perhaps with more lanes and the new `pick`.
