@@ -80,14 +80,17 @@ impl TcpGroup {
 
     /// Makes lanes, all of weight 0, until there are `lanes` of them.
     pub(super) fn ensure_lanes(&mut self, lanes: usize) -> Result<(), BindError> {
-        let addr = || ListenAddr::Tcp(self.local);
-        if self.lanes.len() < lanes {
-            match sharer_of(self.local, self.inodes()) {
-                Ok(None) => {}
-                Ok(Some(holder)) => return Err(BindError::Shared { addr: addr(), holder }),
-                Err(source) => return Err(BindError::Look { addr: addr(), source }),
-            }
+        if self.lanes.len() >= lanes {
+            return Ok(());
         }
+        let addr = ListenAddr::Tcp(self.local);
+        match sharer_of(self.local, self.inodes()) {
+            Ok(None) => {}
+            Ok(Some(holder)) => return Err(BindError::Shared { addr, holder }),
+            Err(source) => return Err(BindError::Look { addr, source }),
+        }
+        // A socket that a worker shut down has left the group; it must be back before others come behind it.
+        self.attach().map_err(|source| BindError::Program { addr, source })?;
         while self.lanes.len() < lanes {
             let socket = new_socket(self.local)?;
             option(self.local, "SO_REUSEPORT", socket.set_reuse_port(true))?;
