@@ -13,6 +13,7 @@
 //! | [`notify`] | what workers say over `NOTIFY_SOCKET` |
 //! | [`probe`] | asking a worker whether it is well |
 //! | [`revision`] | one resolved configuration, kept as long as a worker runs it |
+//! | [`daemon`] | the daemon from its first breath to the loop |
 //! | [`dispatcher`] | the loop that ties all of it to core |
 //! | [`store`] | what survives the supervisor |
 //! | [`control`], [`status`] | the two sockets that people and scripts talk to |
@@ -20,6 +21,7 @@
 
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod dispatcher;
 pub mod home;
 pub mod logs;

@@ -14,8 +14,8 @@ use agentd_core::policy::{
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
-use crate::sockets::ListenAddr;
 use super::signal::StopSignal;
+use crate::sockets::ListenAddr;
 
 /// One app.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -283,6 +283,14 @@ impl AppConfig {
     #[must_use]
     pub fn default_balance(listen: &BTreeMap<String, ListenAddr>) -> Balance {
         if listen.values().any(ListenAddr::is_unix) { Balance::Shared } else { Balance::Spread }
+    }
+
+    /// The stream listener that a readiness proof knocks at where none is named: `http` when there is one of that name,
+    /// else the first by name. None when the app listens on nothing, or on datagrams only.
+    #[must_use]
+    pub fn first_stream_listener(&self) -> Option<String> {
+        let streams = || self.listen.iter().filter(|(_, addr)| addr.is_stream()).map(|(name, _)| name);
+        streams().find(|name| *name == "http").or_else(|| streams().next()).cloned()
     }
 
     /// What proves readiness where the user named nothing.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::app::{AppConfig, HttpCheck, Live, LiveCheck, Ready, ReadyCheck};
 use super::document::{listener_help, words};
-use crate::sockets::ListenAddr;
 use super::reader::{Field, TableReader};
 use super::sections::pause;
+use crate::sockets::ListenAddr;
 
 type Listeners = BTreeMap<String, ListenAddr>;
 

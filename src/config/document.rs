@@ -14,10 +14,10 @@ use super::app::{AppConfig, AppKind, Balance, SkillKind};
 use super::diagnostic::{Diagnostic, Source};
 use super::env_file;
 use super::keys;
-use crate::sockets::ListenAddr;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
 use super::{checks, quantity, sections};
+use crate::sockets::ListenAddr;
 
 /// Variables that the daemon sets itself: what the user put there would be lost without a word.
 const OWN_VARIABLES: [&str; 6] =

@@ -13,8 +13,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::app::AppConfig;
 use super::diagnostic::{Diagnostic, Place, Source};
 use super::document::{self, Draft};
-use crate::sockets::ListenAddr;
 use super::reader::REPORTED;
+use crate::sockets::ListenAddr;
 
 /// Bytes of a configuration file at most.
 const SIZE_MAX: u64 = 1 << 20;

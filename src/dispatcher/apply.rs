@@ -77,8 +77,11 @@ impl Dispatcher {
         }
         for addr in app.addresses.all() {
             let accepts = |lane: usize| {
-                let mut occupants =
-                    state.workers.values().filter(|worker| worker.lane.is_some_and(|at| at.0 as usize == lane)).peekable();
+                let mut occupants = state
+                    .workers
+                    .values()
+                    .filter(|worker| worker.lane.is_some_and(|at| at.0 as usize == lane))
+                    .peekable();
                 occupants.peek().is_none()
                     || occupants.any(|worker| {
                         let record = app.revisions.get(&worker.revision);

@@ -25,8 +25,8 @@ use super::tell::{Waiter, operation_kind};
 use super::{Dispatcher, End};
 use crate::config::{self, AdhocStart, AppConfig, Diagnostic, StopSignal};
 use crate::control::{ControlCall, ReplySink};
-use crate::logs::layout::sources;
 use crate::logs::layout::StreamKind;
+use crate::logs::layout::sources;
 use crate::logs::read::tail;
 use crate::process::{sys, usage};
 use crate::revision::{Origin, RevisionRecord};
@@ -74,7 +74,8 @@ impl Dispatcher {
                 self.begin(prepared, params.wait, reply);
             }
             Request::Reload(params) => {
-                let prepared = self.to_reload(&params.names).and_then(|apps| self.prepare_anew(&apps, CoreKind::Reload));
+                let prepared =
+                    self.to_reload(&params.names).and_then(|apps| self.prepare_anew(&apps, CoreKind::Reload));
                 self.begin(prepared, params.wait, reply);
             }
             Request::Scale(ScaleParams { name, workers, wait }) => {
@@ -247,8 +248,7 @@ impl Dispatcher {
         Ok(configs
             .into_iter()
             .map(|config| {
-                let record =
-                    RevisionRecord { config, origin: origin.clone(), environment: params.env.clone() };
+                let record = RevisionRecord { config, origin: origin.clone(), environment: params.env.clone() };
                 self.prepared(CoreKind::Start, record)
             })
             .collect())
@@ -331,9 +331,7 @@ impl Dispatcher {
 
     fn no_such_app(&self, name: &str) -> ErrorObject {
         let known: Vec<&str> = self.fleet.apps().map(|app| app.head.name.as_str()).collect();
-        let near = known.iter().max_by(|a, b| {
-            strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
-        });
+        let near = known.iter().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
         let help = match near.filter(|near| strsim::jaro_winkler(near, name) > 0.8) {
             Some(near) => format!("did you mean {near}?"),
             None if known.is_empty() => "no app is known; `agentctl start FILE` adds those of a file".to_owned(),
@@ -355,7 +353,8 @@ impl Dispatcher {
 
     fn signal(&self, params: &SignalParams) -> Answer<Signalled> {
         let signal = params.signal.parse::<StopSignal>().map_err(|error| {
-            ErrorObject::new(ErrorKind::Usage, format!("{}: {error}", params.signal)).with_help("such as SIGHUP or USR1")
+            ErrorObject::new(ErrorKind::Usage, format!("{}: {error}", params.signal))
+                .with_help("such as SIGHUP or USR1")
         })?;
         let apps = self.named(&params.names)?;
         let mut workers = Vec::new();
@@ -379,11 +378,7 @@ impl Dispatcher {
         let listeners = config.listen.iter().map(|(listener, addr)| ListenerView {
             name: listener.clone(),
             configured: addr.to_string(),
-            address: self
-                .apps
-                .get(&name)
-                .and_then(|shell| shell.addresses.local(addr))
-                .map(|addr| addr.to_string()),
+            address: self.apps.get(&name).and_then(|shell| shell.addresses.local(addr)).map(|addr| addr.to_string()),
         });
         let printed = sources(&self.home.logs, &name).unwrap_or_default();
         let log_files = printed.iter().map(|source| LogFileView {
@@ -432,7 +427,7 @@ impl Dispatcher {
             log_dir: self.home.logs.to_string(),
             apps: u32::try_from(self.fleet.apps().count()).unwrap_or(u32::MAX),
             workers,
-            memory_bytes: usage::of_self(),
+            memory_bytes: usage::of_process(agentd_core::id::Pid(std::process::id())),
             seq: self.journal.seq(),
             notes,
         }

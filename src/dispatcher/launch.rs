@@ -72,9 +72,7 @@ impl Dispatcher {
         if let Some(Lane(lane)) = lane
             && let Some(app) = self.apps.get_mut(&worker.app)
         {
-            app.addresses
-                .ensure_lanes(lane + 1)
-                .map_err(|error| Obstacle::passing("making its socket", &error))?;
+            app.addresses.ensure_lanes(lane + 1).map_err(|error| Obstacle::passing("making its socket", &error))?;
         }
         let socket = NotifySocket::bind(&self.home.run.join("notify").join(launch.to_string()), None)
             .map_err(|error| Obstacle::passing("making its notify socket", &error))?;
@@ -88,7 +86,7 @@ impl Dispatcher {
         }
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
         let seen = Seen { worker, identity: &identity, socket: &socket, cgroup: cgroup.as_ref() };
-        let plan = plan(&record, &seen, &fds)?;
+        let plan = plan(&record, &seen, &fds, self.files)?;
         let spawn_fds = SpawnFds {
             stdout: outputs.stdout.as_fd(),
             stderr: outputs.stderr.as_fd(),
@@ -319,14 +317,14 @@ fn plan(
     record: &RevisionRecord,
     seen: &Seen<'_>,
     fds: &[(&str, BorrowedFd<'_>)],
+    files: Option<u64>,
 ) -> Result<ExecPlan, Obstacle> {
     let config = &record.config;
     let numbers: BTreeMap<String, i32> =
         (3..).zip(fds).map(|(number, (name, _))| ((*name).to_owned(), number)).collect();
-    let mut environment = config.environment(&record.environment, &numbers).map_err(|error| Obstacle {
-        why: format!("could not be started: {}", in_full(&error)),
-        permanent: true,
-    })?;
+    let mut environment = config
+        .environment(&record.environment, &numbers)
+        .map_err(|error| Obstacle { why: format!("could not be started: {}", in_full(&error)), permanent: true })?;
     let worker = seen.worker;
     environment.extend(seen.identity.variables());
     environment.extend([
@@ -351,6 +349,7 @@ fn plan(
         env: environment.into_iter().collect(),
         umask: config.umask.unwrap_or(UMASK),
         limits: config.limits.files.map(|files| (Limit::Files, u64::from(files))).into_iter().collect(),
+        soft_files: files,
         cgroup: seen.cgroup.map(|cgroup| cgroup.dir().to_owned()),
         listen_names: fds.iter().map(|(name, _)| (*name).to_owned()).collect(),
         listen_pid: config.listen_pid,

@@ -10,11 +10,10 @@ use tokio::sync::watch;
 use super::Dispatcher;
 use super::commit::in_full;
 use crate::control::ReplySink;
+use crate::logs::follow::{Follower, PollAgain, Start};
 use crate::logs::layout::sources;
-use crate::logs::follow::{Follower, PollAgain};
 use crate::logs::layout::{Source, StreamKind};
 use crate::logs::line::Line;
-use crate::logs::read::Start;
 
 /// Most lines that are shown of the past at once.
 const LINES_MAX: u32 = 100_000;

@@ -23,6 +23,7 @@ mod input;
 mod launch;
 mod lines;
 mod probe;
+mod restore;
 mod shell;
 mod sources;
 mod tell;
@@ -50,7 +51,7 @@ use crate::status::EventJournal;
 use crate::store::Store;
 
 pub use input::{DaemonSignal, Input};
-pub use sources::Sources;
+pub use sources::{Signals, Sources};
 
 use shell::{AppShell, ProcessShell};
 use tell::Waiter;
@@ -62,6 +63,7 @@ const BATCH: usize = 256;
 const SPAWNS_AT_ONCE: usize = 64;
 
 /// Everything that the loop owns.
+#[derive(Debug)]
 pub struct Dispatcher {
     home: Home,
     instance: Arc<str>,
@@ -85,6 +87,8 @@ pub struct Dispatcher {
     chance: u64,
     next_stream: u64,
     end: End,
+    /// The limit of open files that workers get unless they are configured otherwise.
+    files: Option<u64>,
     /// What the operator should know of this machine: what cannot be enforced, what could not be saved.
     notes: Vec<String>,
 }
@@ -126,6 +130,8 @@ pub struct Parts {
     pub cgroups: Option<Cgroups>,
     /// Where tasks send what they hear.
     pub inputs: mpsc::UnboundedSender<Input>,
+    /// The limit of open files that workers get unless they are configured otherwise.
+    pub files: Option<u64>,
     /// What the operator should know of this machine.
     pub notes: Vec<String>,
 }
@@ -134,7 +140,7 @@ impl Dispatcher {
     /// A dispatcher of an empty fleet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { home, instance, store, logs, launcher, cgroups, inputs, notes } = parts;
+        let Parts { home, instance, store, logs, launcher, cgroups, inputs, files, notes } = parts;
         Self {
             home,
             instance,
@@ -157,6 +163,7 @@ impl Dispatcher {
             chance: seed(),
             next_stream: 0,
             end: End::Open,
+            files,
             notes,
         }
     }

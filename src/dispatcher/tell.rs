@@ -132,9 +132,13 @@ impl Dispatcher {
                 to: release_name(to.0),
                 steps: self.fleet.app(&app).map_or(0, |app| app.head.count),
             },
-            News::RolloutReversed { id, why, .. } => {
-                EventKind::DeploymentStep { id: id.0, state: DeploymentState::RollingBack, step: 0, steps: 0, why: Some(why) }
-            }
+            News::RolloutReversed { id, why, .. } => EventKind::DeploymentStep {
+                id: id.0,
+                state: DeploymentState::RollingBack,
+                step: 0,
+                steps: 0,
+                why: Some(why),
+            },
             News::Finished(finished) => {
                 self.finished(&app, finished);
                 return;
@@ -197,10 +201,8 @@ impl Dispatcher {
         // A worker that was removed from its slot left its words there all the same.
         let slots = self.fleet.app(app).map_or(0, |app| app.weights.len().max(app.workers.len() + 1));
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
-        let candidates = slot.map_or_else(
-            || (0..slots).map(agentd_core::id::Slot).collect::<Vec<_>>(),
-            |slot| vec![slot],
-        );
+        let candidates =
+            slot.map_or_else(|| (0..slots).map(agentd_core::id::Slot).collect::<Vec<_>>(), |slot| vec![slot]);
         for slot in candidates {
             match last_lines(&self.home.logs, app, slot, launch, LAST_LINES) {
                 Ok(lines) if lines.is_empty() => {}
@@ -234,9 +236,7 @@ impl Dispatcher {
 
     /// The runtime may have changed the backlog of the socket that it shares with us.
     fn after_ready(&mut self, app: &AppName, worker: Option<&agentd_core::id::WorkerId>) {
-        let lane = worker
-            .and_then(|id| self.fleet.app(&id.app)?.workers.get(&id.slot))
-            .and_then(|worker| worker.lane);
+        let lane = worker.and_then(|id| self.fleet.app(&id.app)?.workers.get(&id.slot)).and_then(|worker| worker.lane);
         if let (Some(lane), Some(shell)) = (lane, self.apps.get_mut(app))
             && let Err(error) = shell.addresses.reassert_listen(lane.0)
         {
@@ -251,9 +251,7 @@ impl Dispatcher {
     }
 
     pub(super) fn tell_task_ended(&mut self, launch: Launch, task: &str, outcome: Heard) {
-        let since = self.fleet.worker(launch).and_then(|worker| {
-            Some(worker.state.process()?.tasks.get(task)?.since)
-        });
+        let since = self.fleet.worker(launch).and_then(|worker| Some(worker.state.process()?.tasks.get(task)?.since));
         let duration_ms = since.map_or(0, |since| milliseconds(crate::process::sys::boottime().since(since)));
         let outcome = match outcome {
             Heard::Ok => TaskOutcome::Ok,

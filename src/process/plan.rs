@@ -26,6 +26,9 @@ pub struct ExecPlan {
     pub umask: u32,
     /// Resource limits, set as soft and hard limit both; `u64::MAX` is no limit. Those not named are inherited.
     pub limits: Vec<(Limit, u64)>,
+    /// Soft limit of open files where [`Self::limits`] does not name it; the hard one stays. The supervisor raises its own
+    /// soft limit, which is no reason for workers to have another than their user.
+    pub soft_files: Option<u64>,
     /// The cgroup to enter: its directory in the file system.
     pub cgroup: Option<Utf8PathBuf>,
     /// Names of the descriptors passed from 3 on, in their order.

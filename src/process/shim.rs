@@ -24,7 +24,7 @@ use rustix::cmsg_space;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
-use rustix::process::{Rlimit, chdir, getpid, setrlimit, setsid, umask};
+use rustix::process::{Resource, Rlimit, chdir, getpid, getrlimit, setrlimit, setsid, umask};
 
 use super::plan::{ExecPlan, Limit, ShimWord, Stage, StageFailure, fd_variable};
 use super::{program, sys};
@@ -127,6 +127,7 @@ struct Ready<'a> {
     argv: Vec<CString>,
     env: Vec<CString>,
     limits: &'a [(Limit, u64)],
+    soft_files: Option<u64>,
 }
 
 fn prepare(plan: &ExecPlan, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> Result<Ready<'_>, StageFailure> {
@@ -145,7 +146,14 @@ fn prepare(plan: &ExecPlan, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> R
     let file = program::find(command, path)?;
     let argv = plan.argv.iter().map(|text| without_nul(text.clone())).collect::<Result<_, _>>()?;
     let env = environment(plan).into_iter().map(without_nul).collect::<Result<_, _>>()?;
-    Ok(Ready { path: without_nul(file.to_string())?, file, argv, env, limits: &plan.limits })
+    Ok(Ready {
+        path: without_nul(file.to_string())?,
+        file,
+        argv,
+        env,
+        limits: &plan.limits,
+        soft_files: plan.soft_files,
+    })
 }
 
 fn enter(cgroup: &Utf8Path) -> Result<(), StageFailure> {
@@ -204,6 +212,12 @@ fn without_nul(text: String) -> Result<CString, StageFailure> {
 
 impl Ready<'_> {
     fn execute(self, report: BorrowedFd<'_>) -> Result<Infallible, StageFailure> {
+        if let Some(soft) = self.soft_files {
+            let hard = getrlimit(Resource::Nofile).maximum;
+            let current = Some(hard.map_or(soft, |hard| soft.min(hard)));
+            setrlimit(Resource::Nofile, Rlimit { current, maximum: hard })
+                .map_err(|errno| StageFailure::refused(Stage::SettingLimit(Limit::Files), errno))?;
+        }
         for &(limit, value) in self.limits {
             let value = (value != u64::MAX).then_some(value);
             setrlimit(limit.resource(), Rlimit { current: value, maximum: value }).map_err(|errno| {
@@ -235,6 +249,7 @@ mod tests {
             ],
             umask: 0o022,
             limits: vec![],
+            soft_files: None,
             cgroup: None,
             listen_names: vec!["http".into(), "state".into(), "http".into()],
             listen_pid: false,

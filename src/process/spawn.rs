@@ -288,6 +288,7 @@ mod tests {
             env: vec![],
             umask: 0o022,
             limits: vec![],
+            soft_files: None,
             cgroup: None,
             listen_names: vec!["http".into()],
             listen_pid: true,

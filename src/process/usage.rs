@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use agentd_core::id::Pid;
+
 use super::cgroup::Cgroup;
 use super::stat::{ProcessTable, Stat};
 use super::sys::{page_size, ticks_per_second};
@@ -32,6 +34,12 @@ pub fn of_trees(trees: &[&Tree]) -> Vec<Usage> {
     let table = ProcessTable::read().unwrap_or_default();
     let members = assign(&table, trees, Orphans::Reparented);
     contained.into_iter().zip(members).map(|(known, processes)| known.unwrap_or_else(|| sum(processes))).collect()
+}
+
+/// Resident memory of one process, in bytes; none when it is gone.
+#[must_use]
+pub fn of_process(pid: Pid) -> Option<u64> {
+    Stat::of(pid).map(|process| process.resident_pages * page_size())
 }
 
 fn of_cgroup(cgroup: &Cgroup) -> Option<Usage> {

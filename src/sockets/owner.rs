@@ -10,8 +10,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
-use camino::Utf8Path;
 use agentd_core::id::Pid;
+use camino::Utf8Path;
 
 use super::addr::ListenAddr;
 use super::diag::{Family, InetSocket, SockDiag, TcpState};

@@ -30,6 +30,7 @@ pub(crate) fn plan(argv: &[&str]) -> ExecPlan {
         env: vec![("PATH".to_owned(), std::env::var("PATH").unwrap())],
         umask: 0o022,
         limits: Vec::new(),
+        soft_files: None,
         cgroup: None,
         listen_names: Vec::new(),
         listen_pid: true,

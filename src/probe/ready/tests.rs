@@ -105,7 +105,8 @@ async fn a_stranger_who_accepts_proves_nothing() {
     for mut listeners in listeners(&folder) {
         let worker = server(lane_1(&listeners), "");
         let probe = listeners.start_probe("http", 1).expect("a probe starts");
-        let decided = steered(probe, &ReadyCheck::Accepts, || vec![Pid(std::os::unix::process::parent_id())], soon()).await;
+        let decided =
+            steered(probe, &ReadyCheck::Accepts, || vec![Pid(std::os::unix::process::parent_id())], soon()).await;
         assert!(matches!(decided, Err(NotReady::AcceptedElsewhere)), "{decided:?}");
         worker.join().expect("somebody accepted");
     }

@@ -86,6 +86,7 @@ pub(in crate::sockets) struct InetSocket {
 pub(in crate::sockets) struct Flow {
     pub(in crate::sockets) last_data_sent_ms: u32,
     pub(in crate::sockets) last_data_received_ms: u32,
+    pub(in crate::sockets) last_ack_received_ms: u32,
     pub(in crate::sockets) bytes_received: u64,
     /// 0 before Linux 4.19.
     pub(in crate::sockets) bytes_sent: u64,
@@ -96,6 +97,7 @@ impl Flow {
         Some(Self {
             last_data_sent_ms: u32_at(info, 44)?,
             last_data_received_ms: u32_at(info, 52)?,
+            last_ack_received_ms: u32_at(info, 56)?,
             bytes_received: u64_at(info, 128)?,
             bytes_sent: u64_at(info, 200).unwrap_or(0),
         })
