@@ -31,6 +31,7 @@ use crate::time::{Moment, Tick};
 use crate::worker::{After, Phase, State, Worker};
 
 pub use operation::Pending;
+pub(crate) use weights::comes_back;
 
 /// An app with its workers.
 #[derive(Clone, Debug, PartialEq)]
@@ -208,9 +209,22 @@ impl App {
             && let Some(rollout) = &mut self.head.rollout
         {
             rollout.report.finished += 1;
+            cx.out.save_app(&self.head.name);
         }
         let after = worker.step(cx.tick, policy, event, cx.out);
         self.follow(cx, slot, after);
+    }
+
+    /// Goes on under a new supervisor.
+    pub(crate) fn resume(&mut self, cx: &mut Context<'_>) {
+        let slots: Vec<Slot> = self.workers.keys().copied().collect();
+        for slot in slots {
+            let Some(worker) = self.workers.get_mut(&slot) else { continue };
+            let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
+            let after = worker.resume(cx.tick, policy, cx.out);
+            self.follow(cx, slot, after);
+        }
+        self.reconcile(cx);
     }
 
     /// Does what is due for every worker, then moves the app on.
@@ -243,11 +257,13 @@ impl App {
                 if let Some(rollout) = &mut self.head.rollout {
                     rollout.report.idle_cut += in_flight.idle;
                     rollout.report.busy_cut += in_flight.busy;
+                    cx.out.save_app(&self.head.name);
                 }
             }
             After::Ended { reason, tasks_lost } => {
                 if let Some(rollout) = &mut self.head.rollout {
                     rollout.report.lost += tasks_lost;
+                    cx.out.save_app(&self.head.name);
                 }
                 let kept = reason == StopReason::Stop
                     && self.workers.get(&slot).is_some_and(|worker| worker.id.generation == self.head.generation);
@@ -288,17 +304,17 @@ impl App {
         self.workers.insert(slot, worker);
     }
 
-    /// The lane of a generation under [`Lanes::PerGeneration`]: the one its workers have, else the one that the
-    /// other generation has not. Two suffice: a deployment starts only when the last one's leavings are gone.
+    /// The lane of a generation under [`Lanes::PerGeneration`]: the one its workers have, else the one where connections
+    /// wait, else the lowest that no worker has. Two suffice as long as one deployment's leavings are gone before the
+    /// next begins.
     fn generation_lane(&self, generation: Generation) -> Lane {
-        let lane_of = |of: &dyn Fn(&&Worker) -> bool| self.workers.values().find(of).and_then(|worker| worker.lane);
-        if let Some(lane) = lane_of(&|worker| worker.id.generation == generation) {
+        if let Some(fellow) = self.workers.values().find(|worker| worker.id.generation == generation)
+            && let Some(lane) = fellow.lane
+        {
             return lane;
         }
-        match lane_of(&|worker| worker.id.generation != generation && worker.lane.is_some()) {
-            Some(Lane(0)) => Lane(1),
-            Some(_) => Lane(0),
-            None => self.head.parked.unwrap_or(Lane(0)),
-        }
+        let free = |lane: &Lane| self.workers.values().all(|worker| worker.lane != Some(*lane));
+        let mut lanes = self.head.parked.into_iter().chain((0..).map(Lane));
+        lanes.find(free).expect("an app has fewer workers than there are numbers")
     }
 }

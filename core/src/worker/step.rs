@@ -108,6 +108,7 @@ impl Worker {
             }
             WorkerEvent::WatchdogSet { interval } => {
                 self.set_watchdog(tick, Some(interval));
+                out.save_worker(&self.id);
                 After::Same
             }
             WorkerEvent::WatchdogTriggered => self.hung(tick, out),
@@ -210,10 +211,14 @@ impl Worker {
                 self.tell_to_end(tick, policy, reason, out);
                 After::Moved
             }
-            // It is on its way out already: only what follows its exit changes.
-            State::Draining { reason: present, .. }
-            | State::Stopping { reason: present, .. }
-            | State::Killed { reason: present, .. } => {
+            // It is on its way out already: only what follows its exit changes, and how long it is kept warm for.
+            State::Draining { reason: present, warm_until, .. } => {
+                *present = reason;
+                *warm_until = warm_until.map(|at| at.min(tick.now + warm));
+                out.save_worker(&self.id);
+                After::Same
+            }
+            State::Stopping { reason: present, .. } | State::Killed { reason: present, .. } => {
                 *present = reason;
                 out.save_worker(&self.id);
                 After::Same
@@ -495,7 +500,7 @@ impl Worker {
         self.judge_drain(tick, policy, out)
     }
 
-    fn exited(&mut self, tick: Tick, exit: Exit, out: &mut Outcome) -> After {
+    pub(super) fn exited(&mut self, tick: Tick, exit: Exit, out: &mut Outcome) -> After {
         let tasks_lost = u32::try_from(self.tasks()).unwrap_or(u32::MAX);
         let served = self.state.served_since().map(|since| tick.now.since(since));
         let Some(process) = self.state.process() else {
@@ -531,6 +536,6 @@ impl Worker {
     }
 }
 
-fn first_probe(now: Moment, policy: &AppPolicy) -> Option<Probe> {
+pub(super) fn first_probe(now: Moment, policy: &AppPolicy) -> Option<Probe> {
     policy.live.map(|live| Probe { failures: 0, next: NextProbe::At(now + live.every) })
 }

@@ -29,7 +29,6 @@ use agentd_core::time::{Moment, Tick};
 
 use cause::{Cause, Happening, Record};
 use invariants::Step;
-use process::Life;
 use random::Random;
 use script::Script;
 use store::Store;
@@ -160,6 +159,8 @@ struct Simulation {
     /// Operations that were begun: whether each is over.
     operations: BTreeMap<Operation, bool>,
     die_before_acting: bool,
+    /// A new supervisor has not taken everything over yet, so fleet and world may still differ.
+    taking_over: bool,
     recent: VecDeque<Record>,
     trace: Trace,
     summary: Summary,
@@ -176,6 +177,7 @@ impl Simulation {
             script,
             operations: BTreeMap::new(),
             die_before_acting: false,
+            taking_over: false,
             recent: VecDeque::new(),
             trace,
             summary: Summary::default(),
@@ -343,18 +345,20 @@ impl Simulation {
             .world
             .processes
             .iter()
-            .filter(|(launch, process)| {
+            .filter(|(launch, _)| {
                 let known = self.fleet.worker(**launch).and_then(|worker| worker.state.process());
-                process.life != Life::Gone && known.is_some_and(|process| process.kernel.is_none())
+                known.is_some_and(|process| process.kernel.is_none())
             })
             .map(|(&launch, _)| launch)
             .collect();
+        self.taking_over = true;
         for launch in found {
             self.step(Cause::Fact(launch, WorkerEvent::Spawned { pid: Pid(1), start_time: launch.0 }))?;
         }
         let before = self.fleet.clone();
         let tick = self.tick();
         let outcome = self.fleet.resume(tick);
+        self.taking_over = false;
         self.settle(before, Cause::Restarted, outcome)
     }
 
@@ -394,6 +398,9 @@ impl Simulation {
         }
         for effect in &outcome.act {
             self.world.apply(effect).map_err(|detail| Broken::new("effects can be done", detail))?;
+        }
+        if self.taking_over {
+            return Ok(());
         }
         invariants::in_step(&self.fleet, &self.world)
     }

@@ -80,8 +80,7 @@ fn any_lanes(random: &mut Random) -> Lanes {
 }
 
 fn any_policy(random: &mut Random, lanes: Lanes) -> AppPolicy {
-    let live =
-        random.chance(40).then(|| LivePolicy { every: random.millis(500, 3_000), failures: random.count(1, 3) });
+    let live = random.chance(40).then(|| LivePolicy { every: random.millis(500, 3_000), failures: random.count(1, 3) });
     let when = random.pick(&[
         RestartWhen::Always,
         RestartWhen::Always,

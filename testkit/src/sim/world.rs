@@ -293,7 +293,8 @@ impl World {
         let index = usize::try_from(self.random.between(0, apps.len() as u64 - 1)).expect("an index is a usize");
         let app = apps[index].clone();
         let listener = self.listeners.get_mut(&app)?;
-        let mut ticket = self.random.between(0, listener.weights.iter().map(|&share| u64::from(share)).sum::<u64>() - 1);
+        let mut ticket =
+            self.random.between(0, listener.weights.iter().map(|&share| u64::from(share)).sum::<u64>() - 1);
         let chosen = listener.weights.iter().position(|&share| {
             let here = ticket < u64::from(share);
             ticket = ticket.saturating_sub(u64::from(share));
