@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::admission::{Admitted, Denied, Request};
-use crate::app::{App, Context, Desired, Head, comes_back};
+use crate::app::{App, Context, Desired, Head};
 use crate::effect::{Effect, News, Outcome};
 use crate::event::Event;
 use crate::id::{AppName, Launch, Operation, Slot, WorkerId};
@@ -299,7 +299,7 @@ fn check_app(app: &App) -> Result<(), Violation> {
 fn check_worker(app: &App, worker: &Worker) -> Result<(), Violation> {
     let Some(lane) = worker.lane else { return Ok(()) };
     let per_worker = app.policy_of(worker).lanes == Lanes::PerWorker;
-    let leaving = matches!(worker.state.phase(), Phase::Draining | Phase::Stopping) && !comes_back(worker);
+    let leaving = matches!(worker.state.phase(), Phase::Draining | Phase::Stopping) && !app.comes_back(worker);
     if per_worker && leaving && app.weights.get(lane.0 as usize).is_some_and(|&weight| weight > 0) {
         return Err(Violation::LeavingWithWeight(worker.id.clone()));
     }

@@ -18,7 +18,7 @@ mod operation;
 mod reconcile;
 mod weights;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,6 @@ use crate::time::{Moment, Tick};
 use crate::worker::{After, Phase, State, Worker};
 
 pub use operation::Pending;
-pub(crate) use weights::comes_back;
 
 /// An app with its workers.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +66,10 @@ pub struct Head {
     pub pending: Vec<Pending>,
     /// The lane where connections wait while nobody is ready; the next worker starts there.
     pub parked: Option<Lane>,
+    /// Lanes in whose accept queue connections may wait: they had a share, and have not been seen empty since. One
+    /// that no worker is in gets one (see `weights`).
+    #[serde(default)]
+    pub owed: BTreeSet<Lane>,
 }
 
 /// What somebody asked for last.
@@ -129,6 +132,7 @@ impl App {
             rollout: None,
             pending: Vec::new(),
             parked: None,
+            owed: BTreeSet::new(),
         };
         Self { head, workers: BTreeMap::new(), weights: Vec::new() }
     }
@@ -254,6 +258,12 @@ impl App {
             After::Same => return,
             After::Moved => self.reverse_if_useless(cx, slot),
             After::Cut { in_flight } => {
+                if in_flight.queued == 0
+                    && let Some(lane) = self.workers.get(&slot).and_then(|worker| worker.lane)
+                    && self.head.owed.remove(&lane)
+                {
+                    cx.out.save_app(&self.head.name);
+                }
                 if let Some(rollout) = &mut self.head.rollout {
                     rollout.report.idle_cut += in_flight.idle;
                     rollout.report.busy_cut += in_flight.busy;

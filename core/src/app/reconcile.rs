@@ -20,8 +20,10 @@ impl App {
     pub(crate) fn reconcile(&mut self, cx: &mut Context<'_>) {
         match self.head.desired {
             Desired::Stopped | Desired::Deleted => self.drain_where(cx, StopReason::Stop, Duration::ZERO, |_| true),
-            Desired::Running if self.head.rollout.is_some() => self.advance(cx),
-            Desired::Running => self.fill(cx),
+            Desired::Running => self.advance(cx),
+        }
+        if self.head.desired == Desired::Running && self.head.rollout.is_none() {
+            self.fill(cx);
         }
         self.conclude(cx);
         self.share_out(cx.out);
@@ -30,7 +32,7 @@ impl App {
 
     /// Outside of a deployment: `count` workers of the serving generation.
     fn fill(&mut self, cx: &mut Context<'_>) {
-        let side = Side { generation: self.head.generation, revision: self.head.revision, count: self.head.count };
+        let side = self.wanted();
         self.drain_where(cx, StopReason::Replaced, Duration::ZERO, |worker| worker.id.generation != side.generation);
         let surge = self.policy_now().reload.max_surge;
         self.start_missing(cx, side, surge);
@@ -51,6 +53,17 @@ impl App {
             let Some(slot) = staying.pop() else { break };
             self.drain_slot(cx, slot, StopReason::ScaleDown, Duration::ZERO);
         }
+        // Whoever had no process is gone by now, and may have left connections behind.
+        let wanted = self.wanted();
+        if wanted.count > side.count {
+            self.start_missing(cx, wanted, surge);
+        }
+    }
+
+    /// What is to serve outside of a deployment.
+    fn wanted(&self) -> Side {
+        let count = self.head.count.saturating_add(u32::from(self.needs_a_helper()));
+        Side { generation: self.head.generation, revision: self.head.revision, count }
     }
 
     /// One pass of the deployment that runs.
@@ -107,7 +120,7 @@ impl App {
             u32::try_from(app.workers.values().filter(counted).count()).unwrap_or(u32::MAX)
         };
         let mut missing = side.count.saturating_sub(present(self));
-        let mut room = side.count.saturating_add(surge).saturating_sub(self.processes());
+        let mut room = side.count.saturating_add(surge).saturating_sub(self.taken());
         if lanes == Lanes::PerGeneration {
             room = missing;
         }
@@ -126,13 +139,15 @@ impl App {
         let free = |slot: &Slot| {
             !self.workers.contains_key(slot) && !(own && self.workers.values().any(|w| w.lane == Some(Lane(slot.0))))
         };
-        let parked = self.head.parked.filter(|_| own).map(|lane| Slot(lane.0));
-        let mut slots = parked.into_iter().chain((0..).map(Slot));
+        let waiting = self.head.parked.into_iter().chain(self.abandoned_lane()).filter(|_| own);
+        let mut slots = waiting.map(|lane| Slot(lane.0)).chain((0..).map(Slot));
         slots.find(free).expect("an app has fewer workers than there are numbers")
     }
 
-    fn processes(&self) -> u32 {
-        let count = self.workers.values().filter(|worker| worker.state.process().is_some()).count();
+    /// Workers that have a process or get one by themselves.
+    fn taken(&self) -> u32 {
+        let takes = |worker: &&Worker| worker.state.process().is_some() || worker.state.phase() == Phase::Backoff;
+        let count = self.workers.values().filter(takes).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -341,6 +356,11 @@ impl App {
         };
         if already {
             return;
+        }
+        if let (State::Failed { .. }, Some(lane)) = (&worker.state, worker.lane) {
+            // It could not serve what waits there, and its like will not either.
+            self.head.owed.remove(&lane);
+            cx.out.save_app(&self.head.name);
         }
         let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
         if let After::Ended { reason, .. } = worker.drain(cx.tick, policy, reason, warm, cx.out) {

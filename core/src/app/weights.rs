@@ -6,7 +6,7 @@
 use crate::effect::{Effect, Outcome};
 use crate::id::Lane;
 use crate::policy::Lanes;
-use crate::rollout::Direction;
+use crate::rollout::{Direction, Rollout};
 use crate::worker::{Phase, Worker};
 
 use super::App;
@@ -19,8 +19,11 @@ impl App {
     /// Recomputes the shares; asks for them, before all else that this step asks of the app, when they changed.
     pub(super) fn share_out(&mut self, out: &mut Outcome) {
         let (weights, parked) = self.shares();
-        if parked != self.head.parked {
+        let shared_out = (0..).map(Lane).zip(&weights).filter(|&(_, &share)| share > 0).map(|(lane, _)| lane);
+        let owed = self.head.owed.iter().copied().chain(shared_out).collect();
+        if parked != self.head.parked || owed != self.head.owed {
             self.head.parked = parked;
+            self.head.owed = owed;
             out.save_app(&self.head.name);
         }
         if weights == self.weights || weights.is_empty() {
@@ -67,27 +70,61 @@ impl App {
         }
     }
 
+    /// Whether a worker that is not ready will accept from its lane without anybody's asking.
+    pub(crate) fn comes_back(&self, worker: &Worker) -> bool {
+        let wanted = self.head.rollout.as_ref().map_or(self.head.generation, Rollout::target);
+        let comes = match worker.state.phase() {
+            Phase::Starting | Phase::Backoff => true,
+            Phase::Stopping => stays(worker),
+            Phase::Ready | Phase::Draining | Phase::Exited | Phase::Failed => false,
+        };
+        comes && worker.id.generation == wanted
+    }
+
     /// Where connections wait while nobody is ready. It stays where it is while a worker may still come there, since
     /// what waits in one lane cannot move to another. A worker that is being ended because it is of no use comes back in
     /// its lane, so its lane is still better than one where nobody comes.
     fn waiting_lane(&self) -> Lane {
         let occupied = |lane: Lane| self.workers.values().any(|worker| worker.lane == Some(lane));
-        let lowest = |is: fn(&Worker) -> bool| {
+        let comes = |worker: &Worker| self.comes_back(worker);
+        let stands = |lane: &Lane| {
+            !occupied(*lane) || self.workers.values().any(|worker| worker.lane == Some(*lane) && comes(worker))
+        };
+        let lowest = |is: &dyn Fn(&Worker) -> bool| {
             self.workers.values().filter(|worker| is(worker)).filter_map(|worker| worker.lane).min()
         };
-        let comes = |lane: &Lane| {
-            !occupied(*lane) || self.workers.values().any(|worker| worker.lane == Some(*lane) && comes_back(worker))
-        };
+        // Nobody who is on its way out may share the lane: it would take what is to wait.
+        let quiet =
+            |lane: Option<Lane>| self.workers.values().all(|other| other.lane != lane || other.state.process().is_none());
+        let in_phase = |phase: Phase| lowest(&|worker| worker.state.phase() == phase && quiet(worker.lane));
         self.head
             .parked
-            .filter(comes)
-            .or_else(|| lowest(|worker| worker.state.phase() == Phase::Starting))
-            .or_else(|| lowest(|worker| worker.state.phase() == Phase::Backoff))
-            .or_else(|| lowest(comes_back))
-            .or_else(|| lowest(|worker| worker.state.phase() == Phase::Failed))
-            .or_else(|| lowest(|worker| worker.state.phase() == Phase::Exited))
+            .filter(stands)
+            .or_else(|| lowest(&|worker| worker.state.phase() == Phase::Starting && comes(worker)))
+            .or_else(|| lowest(&|worker| worker.state.phase() == Phase::Backoff && comes(worker)))
+            .or_else(|| lowest(&comes))
+            .or_else(|| in_phase(Phase::Failed))
+            .or_else(|| in_phase(Phase::Exited))
             .or_else(|| (0..).map(Lane).find(|&lane| !occupied(lane)))
             .unwrap_or(Lane(0))
+    }
+
+    /// The first lane in whose queue connections may wait and that no worker is in.
+    pub(super) fn abandoned_lane(&self) -> Option<Lane> {
+        let occupied = |lane: &Lane| self.workers.values().any(|worker| worker.lane == Some(*lane));
+        self.head.owed.iter().copied().find(|lane| !occupied(lane))
+    }
+
+    /// Whether one more worker than is wanted is needed for a while, to serve what waits in a lane that the wanted ones
+    /// do not accept from. Only beside a full number of ready ones, and where a worker has a lane of its own.
+    pub(super) fn needs_a_helper(&self) -> bool {
+        let policy = self.policy_now();
+        let room = policy.lanes == Lanes::PerWorker && policy.reload.max_surge > 0 && self.ready() == self.head.count;
+        let on_its_way = || {
+            let owed = |worker: &Worker| worker.lane.is_some_and(|lane| self.head.owed.contains(&lane));
+            self.workers.values().any(|worker| self.comes_back(worker) && owed(worker))
+        };
+        room && (self.abandoned_lane().is_some() || on_its_way())
     }
 
     /// How many lanes the app needs now; none when it listens on nothing.
@@ -102,14 +139,5 @@ impl App {
         };
         // One more than is used: there is always a place to wait. Lanes once made stay.
         Some(planned.max(used + 1).max(waiting.0 as usize + 1).max(self.weights.len()))
-    }
-}
-
-/// Whether a worker that is not ready will accept from its lane without anybody's asking.
-pub(crate) fn comes_back(worker: &Worker) -> bool {
-    match worker.state.phase() {
-        Phase::Starting | Phase::Backoff => true,
-        Phase::Stopping => stays(worker),
-        Phase::Ready | Phase::Draining | Phase::Exited | Phase::Failed => false,
     }
 }

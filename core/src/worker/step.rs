@@ -236,9 +236,13 @@ impl Worker {
         let State::Draining { process, served_since: Some(since), .. } = &self.state else {
             return false;
         };
-        let launch = process.launch;
+        let (launch, mut process) = (process.launch, process.clone());
+        // Its silence while it drained is not held against it.
+        if let Some(watchdog) = &mut process.watchdog {
+            watchdog.due = tick.now + watchdog.interval;
+        }
         self.state = State::Ready {
-            process: process.clone(),
+            process,
             since: *since,
             proof: Proof::Accepted,
             probe: first_probe(tick.now, policy),

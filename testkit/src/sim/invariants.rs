@@ -362,7 +362,10 @@ fn at_rest_in(app: &App) -> Result<(), String> {
 
 /// While all of an app's workers are ready, every accept queue has somebody who empties it.
 fn no_connection_is_lost(app: &App, world: &World) -> Result<(), String> {
-    if app.head.desired != Desired::Running || app.ready() < app.head.count || app.policy_now().lanes == Lanes::None {
+    let policy = app.policy_now();
+    // Where workers share a queue, or may not run beside each other, nobody is started for its sake alone.
+    let listens = policy.lanes == Lanes::PerWorker && policy.reload.max_surge > 0;
+    if app.head.desired != Desired::Running || app.ready() < app.head.count || !listens {
         return Ok(());
     }
     let Some(listener) = world.listeners.get(&app.head.name) else { return Ok(()) };
