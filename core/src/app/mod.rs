@@ -14,6 +14,7 @@
 //! towards it after every event, by levels rather than by scripts, so a crash in the middle of anything needs no
 //! code of its own.
 
+mod helper;
 mod operation;
 mod reconcile;
 mod weights;
@@ -67,9 +68,12 @@ pub struct Head {
     /// The lane where connections wait while nobody is ready; the next worker starts there.
     pub parked: Option<Lane>,
     /// Lanes in whose accept queue connections may wait: they had a share, and have not been seen empty since. One
-    /// that no worker is in gets one (see `weights`).
+    /// that no worker is in gets one (see `app::helper`).
     #[serde(default)]
     pub owed: BTreeSet<Lane>,
+    /// The worker that is started beyond `count` for the sake of an owed lane, until it is ready.
+    #[serde(default)]
+    pub helper: Option<Slot>,
 }
 
 /// What somebody asked for last.
@@ -133,6 +137,7 @@ impl App {
             pending: Vec::new(),
             parked: None,
             owed: BTreeSet::new(),
+            helper: None,
         };
         Self { head, workers: BTreeMap::new(), weights: Vec::new() }
     }
@@ -258,13 +263,14 @@ impl App {
             After::Same => return,
             After::Moved => self.reverse_if_useless(cx, slot),
             After::Cut { in_flight } => {
-                if in_flight.queued == 0
+                if in_flight.is_some_and(|seen| seen.queued == 0)
                     && let Some(lane) = self.workers.get(&slot).and_then(|worker| worker.lane)
                     && self.head.owed.remove(&lane)
                 {
                     cx.out.save_app(&self.head.name);
                 }
                 if let Some(rollout) = &mut self.head.rollout {
+                    let in_flight = in_flight.unwrap_or_default();
                     rollout.report.idle_cut += in_flight.idle;
                     rollout.report.busy_cut += in_flight.busy;
                     cx.out.save_app(&self.head.name);

@@ -24,6 +24,8 @@ impl App {
         }
         if self.head.desired == Desired::Running && self.head.rollout.is_none() {
             self.fill(cx);
+        } else {
+            self.forget_helper(cx);
         }
         self.conclude(cx);
         self.share_out(cx.out);
@@ -32,6 +34,7 @@ impl App {
 
     /// Outside of a deployment: `count` workers of the serving generation.
     fn fill(&mut self, cx: &mut Context<'_>) {
+        self.judge_helper(cx);
         let side = self.wanted();
         self.drain_where(cx, StopReason::Replaced, Duration::ZERO, |worker| worker.id.generation != side.generation);
         let surge = self.policy_now().reload.max_surge;
@@ -53,17 +56,7 @@ impl App {
             let Some(slot) = staying.pop() else { break };
             self.drain_slot(cx, slot, StopReason::ScaleDown, Duration::ZERO);
         }
-        // Whoever had no process is gone by now, and may have left connections behind.
-        let wanted = self.wanted();
-        if wanted.count > side.count {
-            self.start_missing(cx, wanted, surge);
-        }
-    }
-
-    /// What is to serve outside of a deployment.
-    fn wanted(&self) -> Side {
-        let count = self.head.count.saturating_add(u32::from(self.needs_a_helper()));
-        Side { generation: self.head.generation, revision: self.head.revision, count }
+        self.start_helper(cx);
     }
 
     /// One pass of the deployment that runs.
@@ -113,7 +106,7 @@ impl App {
     }
 
     /// Starts what is missing of `side`, as far as there is room for processes beside those that are there.
-    fn start_missing(&mut self, cx: &mut Context<'_>, side: Side, surge: u32) {
+    pub(super) fn start_missing(&mut self, cx: &mut Context<'_>, side: Side, surge: u32) {
         let lanes = self.policy(side.revision).lanes;
         let present = |app: &Self| {
             let counted = |worker: &&Worker| worker.id.generation == side.generation && stays(worker);
@@ -356,11 +349,6 @@ impl App {
         };
         if already {
             return;
-        }
-        if let (State::Failed { .. }, Some(lane)) = (&worker.state, worker.lane) {
-            // It could not serve what waits there, and its like will not either.
-            self.head.owed.remove(&lane);
-            cx.out.save_app(&self.head.name);
         }
         let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
         if let After::Ended { reason, .. } = worker.drain(cx.tick, policy, reason, warm, cx.out) {

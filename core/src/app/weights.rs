@@ -94,8 +94,9 @@ impl App {
             self.workers.values().filter(|worker| is(worker)).filter_map(|worker| worker.lane).min()
         };
         // Nobody who is on its way out may share the lane: it would take what is to wait.
-        let quiet =
-            |lane: Option<Lane>| self.workers.values().all(|other| other.lane != lane || other.state.process().is_none());
+        let quiet = |lane: Option<Lane>| {
+            self.workers.values().all(|other| other.lane != lane || other.state.process().is_none())
+        };
         let in_phase = |phase: Phase| lowest(&|worker| worker.state.phase() == phase && quiet(worker.lane));
         self.head
             .parked
@@ -107,24 +108,6 @@ impl App {
             .or_else(|| in_phase(Phase::Exited))
             .or_else(|| (0..).map(Lane).find(|&lane| !occupied(lane)))
             .unwrap_or(Lane(0))
-    }
-
-    /// The first lane in whose queue connections may wait and that no worker is in.
-    pub(super) fn abandoned_lane(&self) -> Option<Lane> {
-        let occupied = |lane: &Lane| self.workers.values().any(|worker| worker.lane == Some(*lane));
-        self.head.owed.iter().copied().find(|lane| !occupied(lane))
-    }
-
-    /// Whether one more worker than is wanted is needed for a while, to serve what waits in a lane that the wanted ones
-    /// do not accept from. Only beside a full number of ready ones, and where a worker has a lane of its own.
-    pub(super) fn needs_a_helper(&self) -> bool {
-        let policy = self.policy_now();
-        let room = policy.lanes == Lanes::PerWorker && policy.reload.max_surge > 0 && self.ready() == self.head.count;
-        let on_its_way = || {
-            let owed = |worker: &Worker| worker.lane.is_some_and(|lane| self.head.owed.contains(&lane));
-            self.workers.values().any(|worker| self.comes_back(worker) && owed(worker))
-        };
-        room && (self.abandoned_lane().is_some() || on_its_way())
     }
 
     /// How many lanes the app needs now; none when it listens on nothing.

@@ -31,8 +31,8 @@ pub enum After {
     Moved,
     /// It was told to end, with work still in hand.
     Cut {
-        /// What it had.
-        in_flight: InFlight,
+        /// What it had; none when nobody could see.
+        in_flight: Option<InFlight>,
     },
     /// It ended as it was asked to.
     Ended {
@@ -241,12 +241,8 @@ impl Worker {
         if let Some(watchdog) = &mut process.watchdog {
             watchdog.due = tick.now + watchdog.interval;
         }
-        self.state = State::Ready {
-            process,
-            since: *since,
-            proof: Proof::Accepted,
-            probe: first_probe(tick.now, policy),
-        };
+        self.state =
+            State::Ready { process, since: *since, proof: Proof::Accepted, probe: first_probe(tick.now, policy) };
         out.save_worker(&self.id);
         out.act.push(Effect::UnwatchDrain { launch });
         out.tell(&self.id, News::Undrained);
@@ -379,7 +375,7 @@ impl Worker {
         match drain::verdict(&drain, tick.now) {
             drain::Verdict::Wait { .. } => After::Same,
             drain::Verdict::Terminate => {
-                let (reason, cut) = (*reason, in_flight.unwrap_or_default());
+                let (reason, cut) = (*reason, *in_flight);
                 self.tell_to_end(tick, policy, reason, out);
                 After::Cut { in_flight: cut }
             }

@@ -348,7 +348,9 @@ fn at_rest_in(app: &App) -> Result<(), String> {
         Desired::Deleted => Err("it is not gone".to_owned()),
         Desired::Running => {
             ensure(app.workers.len() == head.count as usize, || {
-                format!("{} workers where {} are wanted", app.workers.len(), head.count)
+                let are: Vec<(String, Phase)> =
+                    app.workers.values().map(|worker| (worker.id.to_string(), worker.state.phase())).collect();
+                format!("{are:?} where {} workers are wanted, owed {:?}", head.count, head.owed)
             })?;
             for worker in app.workers.values() {
                 ensure(worker.id.generation == head.generation, || format!("{} is of another generation", worker.id))?;

@@ -340,6 +340,9 @@ impl Simulation {
         self.world.now = self.world.now + away;
         let restored = self.store.restore();
         self.fleet = restored.map_err(|error| Broken::new("what is stored can be read", error.to_string()))?;
+        // A shell gives back the sockets of apps that nobody knows any more.
+        let fleet = &self.fleet;
+        self.world.listeners.retain(|name, _| fleet.app(name).is_some());
         // First who is still there, as the shell finds by looking; then core goes on.
         let found: Vec<Launch> = self
             .world
