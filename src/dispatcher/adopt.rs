@@ -4,7 +4,7 @@
 //! else, so that a reused number never passes. It is not our child any more: its end comes through its pidfd, and its
 //! exit status from the kernel where that still tells (Linux 6.15), else it is "unknown", and said so.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ impl Dispatcher {
         // Only probe commands need it; without it they fail and say so.
         let Ok(plan) = plan(&record, &seen, &fds, self.files) else { return false };
         let mut listeners = vec![listen(Arc::clone(&notify), launch, self.inputs.clone())];
-        listeners.extend(await_end(&pidfd, launch, self.inputs.clone()));
+        listeners.extend(await_end(&pidfd, kernel, launch, self.inputs.clone()));
         let shell = ProcessShell {
             worker: worker.id.clone(),
             lane: worker.lane,
@@ -135,8 +135,8 @@ impl Dispatcher {
         if process.exit.is_some() {
             return;
         }
-        process.exit =
-            Some(sys::reaped_status(std::os::fd::AsFd::as_fd(&process.pidfd)).map_or(Exit::Unknown, exit_of));
+        let status = status_of(&process.pidfd, process.main, process.tree.started());
+        process.exit = Some(status.map_or(Exit::Unknown, exit_of));
         self.children.remove(&process.main);
         self.process_ended(launch);
     }
@@ -153,6 +153,7 @@ pub(super) fn hold_process(kernel: KernelProcess) -> Option<OwnedFd> {
 /// Tells when an adopted process has ended, as soon as its exit status can be known or will not be.
 fn await_end(
     pidfd: &OwnedFd,
+    kernel: KernelProcess,
     launch: Launch,
     inputs: tokio::sync::mpsc::UnboundedSender<Input>,
 ) -> Option<tokio::task::AbortHandle> {
@@ -164,16 +165,26 @@ fn await_end(
             return None;
         }
     };
+    let (leader, started) = (kernel.pid, StartTime(kernel.start_time));
     let task = tokio::spawn(async move {
         // Readable means ended; there is nothing to read.
         let _ = watched.read_with(|_| Ok(())).await;
         let asked = tokio::time::Instant::now();
-        while sys::reaped_status(std::os::fd::AsFd::as_fd(&watched)).is_none() && asked.elapsed() < REAPED_WITHIN {
+        while status_of(&watched, leader, started).is_none() && asked.elapsed() < REAPED_WITHIN {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let _ = inputs.send(Input::Gone(launch));
     });
     Some(task.abort_handle())
+}
+
+/// The wait status of an ended process that is not our child: from the kernel's memory of it once it was reaped, else
+/// from what is left of it while it was not.
+fn status_of(pidfd: &impl AsFd, pid: Pid, started: StartTime) -> Option<i32> {
+    sys::reaped_status(pidfd.as_fd()).or_else(|| {
+        let zombie = stat::Stat::of(pid).filter(|there| there.started == started && there.is_zombie)?;
+        Some(zombie.wait_status)
+    })
 }
 
 /// A wait status in words.
