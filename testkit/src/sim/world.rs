@@ -4,7 +4,7 @@
 //! Knows no decision. Facts reach the fleet in the order of the queue, most at once, some late, some twice; a fact
 //! may well outlive its process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agentd_core::effect::Effect;
@@ -30,6 +30,8 @@ pub struct World {
     pub processes: BTreeMap<Launch, Process>,
     /// The listening sockets of each app.
     pub listeners: BTreeMap<AppName, Listener>,
+    /// Lanes that core gave up, because their helper would not run.
+    pub given_up: BTreeSet<(AppName, Lane)>,
     /// Faults and requests are over.
     pub calm: bool,
     due: BTreeMap<(Moment, u64), Happening>,
@@ -55,6 +57,7 @@ impl World {
             random,
             processes: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             calm: false,
             due: BTreeMap::new(),
             sequence: 0,
