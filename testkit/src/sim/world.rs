@@ -133,6 +133,9 @@ impl World {
             }
             Effect::SendStop { launch } => self.stop(*launch),
             Effect::SendAbort { launch } => {
+                if let Some(process) = self.processes.get_mut(launch) {
+                    process.told = Some(self.now);
+                }
                 let ends = self.random.millis(0, 50);
                 self.end(*launch, ends, Exit::Signal(6));
             }
@@ -166,7 +169,7 @@ impl World {
     fn stop(&mut self, launch: Launch) {
         let calm = self.calm;
         let Some(process) = self.processes.get_mut(&launch) else { return };
-        process.told = true;
+        process.told = Some(self.now);
         let ends_in = if calm { Some(Duration::from_millis(10)) } else { process.plan.ends_in };
         if let (Life::Alive, Some(ends_in)) = (process.life, ends_in) {
             let exit = self.random.pick(&[Exit::Code(0), Exit::Signal(15), Exit::Code(1)]);
@@ -255,8 +258,11 @@ impl World {
             self.schedule(after, Happening::Act(launch, Act::Say(saying)));
         }
         // Signals that were sent to a process in the making reach it now.
-        if told {
+        if told.is_some() {
             self.stop(launch);
+            if let Some(process) = self.processes.get_mut(&launch) {
+                process.told = told;
+            }
         }
         if kills > 0 {
             self.end(launch, Duration::ZERO, Exit::Signal(9));
