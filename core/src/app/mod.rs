@@ -17,6 +17,8 @@
 mod helper;
 mod operation;
 mod reconcile;
+#[cfg(test)]
+mod table;
 mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
