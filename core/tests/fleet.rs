@@ -238,6 +238,22 @@ fn connections_left_behind_in_a_lane_get_a_helper_that_goes_when_they_are_served
 }
 
 #[test]
+fn a_scale_down_beside_a_helper_takes_the_wanted_number_away_at_once() {
+    let reload = ReloadPolicy { max_surge: 2, ..AppPolicy::default().reload };
+    let wide = AppPolicy { reload, ..policy(2, Lanes::PerWorker) };
+    let mut story = Story::new(&wide);
+    story.reload(&wide);
+    story.exit(Launch(1), 0);
+    story.exit(Launch(2), 0);
+    story.prove(Launch(3));
+    story.prove(Launch(4));
+    let ready = |story: &Story| story.phases().iter().filter(|phase| **phase == Phase::Ready).count();
+    assert_eq!((ready(&story), story.phases().len()), (2, 3), "two and a helper");
+    story.ask(Request::Scale { app: name(), workers: 1 });
+    assert_eq!(ready(&story), 1, "{:?}", story.phases());
+}
+
+#[test]
 fn a_new_supervisor_makes_good_what_was_written_and_not_done() {
     let watched = AppPolicy { watchdog: Some(Duration::from_secs(5)), ..policy(2, Lanes::PerWorker) };
     let mut story = Story::new(&watched);

@@ -52,8 +52,11 @@ impl App {
             let ready = worker.state.phase() == Phase::Ready;
             (!ready, !(parked.is_some() && worker.lane == parked), *slot)
         });
-        while staying.len() > side.count as usize {
+        while staying.len() > self.wanted().count as usize {
             let Some(slot) = staying.pop() else { break };
+            if self.head.helper == Some(slot) {
+                self.forget_helper(cx);
+            }
             self.drain_slot(cx, slot, StopReason::ScaleDown, Duration::ZERO);
         }
         self.start_helper(cx);
