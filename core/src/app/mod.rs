@@ -14,9 +14,9 @@
 //! towards it after every event, by levels rather than by scripts, so a crash in the middle of anything needs no
 //! code of its own.
 
-mod helper;
 mod operation;
 mod reconcile;
+mod relief;
 #[cfg(test)]
 mod table;
 mod weights;
@@ -70,12 +70,12 @@ pub struct Head {
     /// The lane where connections wait while nobody is ready; the next worker starts there.
     pub parked: Option<Lane>,
     /// Lanes in whose accept queue connections may wait: they had a share, and have not been seen empty since. One
-    /// that no worker is in gets one (see `app::helper`).
+    /// that no worker is in gets one (see `app::relief`).
     #[serde(default)]
     pub owed: BTreeSet<Lane>,
     /// The worker that is started beyond `count` for the sake of an owed lane, until it is ready.
     #[serde(default)]
-    pub helper: Option<Slot>,
+    pub relief: Option<Slot>,
 }
 
 /// What somebody asked for last.
@@ -141,7 +141,7 @@ impl App {
             pending: Vec::new(),
             parked: None,
             owed: BTreeSet::new(),
-            helper: None,
+            relief: None,
         };
         Self { head, workers: BTreeMap::new(), weights: Vec::new() }
     }

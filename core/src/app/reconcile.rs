@@ -29,7 +29,7 @@ impl App {
         if self.head.desired == Desired::Running && self.head.rollout.is_none() {
             self.fill(cx);
         } else {
-            self.forget_helper(cx);
+            self.forget_relief(cx);
         }
         self.conclude(cx);
         self.share_out(cx.out);
@@ -38,7 +38,7 @@ impl App {
 
     /// Outside of a deployment: `count` workers of the serving generation.
     fn fill(&mut self, cx: &mut Context<'_>) {
-        self.judge_helper(cx);
+        self.judge_relief(cx);
         let side = self.wanted();
         self.drain_where(cx, StopReason::Replaced, Duration::ZERO, |worker| worker.id.generation != side.generation);
         let surge = self.policy_now().reload.max_surge;
@@ -58,12 +58,12 @@ impl App {
         });
         while staying.len() > self.wanted().count as usize {
             let Some(slot) = staying.pop() else { break };
-            if self.head.helper == Some(slot) {
-                self.forget_helper(cx);
+            if self.head.relief == Some(slot) {
+                self.forget_relief(cx);
             }
             self.drain_slot(cx, slot, StopReason::ScaleDown, Duration::ZERO);
         }
-        self.start_helper(cx);
+        self.start_relief(cx);
     }
 
     /// One pass of the deployment that runs.
