@@ -98,7 +98,11 @@ impl Dispatcher {
             in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
             grace_ms: milliseconds(grace::bound(&app.policy_now().grace)),
             deployment: app.head.rollout.as_ref().map(|rollout| deployment(app, rollout)),
-            why: app.workers.values().find_map(|worker| Some(format!("{} {}", worker.id, worker.state.why_failed()?))),
+            why: app
+                .workers
+                .values()
+                .find_map(|worker| Some(format!("{} {}", worker.id, worker.state.why_failed()?)))
+                .or_else(|| app.workers.values().find_map(falling)),
             workers,
             listen: listen.collect(),
         }
