@@ -43,7 +43,7 @@ fn every_name_survives_text_and_back() {
 #[test]
 fn the_next_supervisor_takes_what_the_last_one_gave() {
     let (_dir, path, thread) = keeper();
-    let (mut read, write) = std::io::pipe().expect("a pipe");
+    let (mut read, write) = io::pipe().expect("a pipe");
     let first = Keeper::find(&path).expect("it listens");
     let held = Held::Fifo { launch: Launch(7), stream: StreamKind::Err };
     first.hold(&[(held.clone(), write.as_fd()), (Held::Notify { launch: Launch(7) }, write.as_fd())]).expect("held");

@@ -14,7 +14,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::libc;
@@ -25,6 +25,9 @@ use super::diag::SockDiag;
 use super::error::{BindError, StartProbeError};
 use super::steer::{ProbeConnection, ProbeEnds, ProbeId};
 use super::tcp::{BACKLOG, in_use, inode_of};
+
+/// Anybody who may enter the folder may connect.
+const SOCKET_MODE: u32 = 0o666;
 
 #[derive(Debug)]
 pub(super) struct UnixGroup {
@@ -65,6 +68,27 @@ impl UnixGroup {
         let publish =
             |source| BindError::File { addr: group.addr.clone(), step: "publish", path: group.path.clone(), source };
         group.publish(0).map_err(publish)?;
+        Ok(group)
+    }
+
+    /// Takes over the sockets of each lane, whose files lie where they were made.
+    pub(super) fn adopt(path: &Utf8Path, kind: Kind, sockets: Vec<Socket>) -> Result<Self, BindError> {
+        let addr = match kind {
+            Kind::Stream => ListenAddr::Unix(path.to_owned()),
+            Kind::Datagram => ListenAddr::UnixDatagram(path.to_owned()),
+        };
+        let mut group = Self { addr: addr.clone(), kind, path: path.to_owned(), lanes: Vec::new() };
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let (bound, kept) = (group.beside(&number.to_string()), group.beside(&format!("{number}+")));
+            let file = file_at(&kept).or_else(|| file_at(&bound)).ok_or_else(|| BindError::File {
+                addr: addr.clone(),
+                step: "look at",
+                path: kept.clone(),
+                source: io::ErrorKind::NotFound.into(),
+            })?;
+            let inode = inode_of(socket.as_fd()).map_err(|source| BindError::Listen { addr: addr.clone(), source })?;
+            group.lanes.push(Lane { socket, inode, bound, kept, file });
+        }
         Ok(group)
     }
 
@@ -109,7 +133,10 @@ impl UnixGroup {
             bound,
             kept,
         };
-        // From here on the drop of `lane` takes its files away.
+        // From here on the drop of `lane` takes its files away. Who may connect is the folder's to say, as with
+        // systemd's sockets (SocketMode=0666): the web server in front is another user.
+        fs::set_permissions(&lane.bound, fs::Permissions::from_mode(SOCKET_MODE))
+            .map_err(file("set the mode of", &lane.bound))?;
         fs::hard_link(&lane.bound, &lane.kept).map_err(file("link", &lane.kept))?;
         if self.kind == Kind::Stream {
             lane.socket.listen(BACKLOG).map_err(|source| BindError::Listen { addr: addr(), source })?;

@@ -17,6 +17,8 @@
 mod helper;
 mod operation;
 mod reconcile;
+#[cfg(test)]
+mod table;
 mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -246,6 +248,7 @@ impl App {
             .filter(|(_, worker)| worker.state.wake().is_some_and(|at| at <= cx.tick.now))
             .map(|(&slot, _)| slot)
             .collect();
+        let (mut moved, mut afters) = (false, Vec::new());
         for slot in due {
             let Some(worker) = self.workers.get_mut(&slot) else { continue };
             let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
@@ -255,14 +258,30 @@ impl App {
                 continue;
             }
             let after = worker.wake(cx.tick, policy, cx.out);
-            self.follow(cx, slot, after);
+            moved |= after != After::Same;
+            afters.push((slot, after));
+        }
+        // All that is due is known before anything is decided by it.
+        for (slot, after) in afters {
+            self.note(cx, slot, after);
+        }
+        if moved {
+            self.reconcile(cx);
+        }
+    }
+
+    /// What a worker's step means to its app; then moves the app on.
+    fn follow(&mut self, cx: &mut Context<'_>, slot: Slot, after: After) {
+        if after != After::Same {
+            self.note(cx, slot, after);
+            self.reconcile(cx);
         }
     }
 
     /// What a worker's step means to its app.
-    fn follow(&mut self, cx: &mut Context<'_>, slot: Slot, after: After) {
+    fn note(&mut self, cx: &mut Context<'_>, slot: Slot, after: After) {
         match after {
-            After::Same => return,
+            After::Same => {}
             After::Moved => self.reverse_if_useless(cx, slot),
             After::Cut { in_flight } => {
                 if in_flight.is_some_and(|seen| seen.queued == 0)
@@ -291,7 +310,6 @@ impl App {
             }
             After::Crashed(crash) => self.crashed(cx, slot, &crash),
         }
-        self.reconcile(cx);
     }
 
     fn remove(&mut self, cx: &mut Context<'_>, slot: Slot) {

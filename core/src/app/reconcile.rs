@@ -272,6 +272,11 @@ impl App {
                 ..
             }
         );
+        // A one-shot that says STOPPING=1 may be about to end well: its exit tells.
+        let own = matches!(worker.state, State::Stopping { reason: StopReason::Own, .. });
+        if own && self.policy_of(worker).restart.when != RestartWhen::Always {
+            return;
+        }
         let Some(launch) = worker.launch().filter(|_| useless) else { return };
         let noted = worker.last_exit.as_ref().filter(|noted| noted.launch == launch);
         let why = noted.map_or_else(|| "ended by itself".to_owned(), |noted| noted.reason.clone());

@@ -6,6 +6,8 @@
 mod resume;
 pub mod state;
 mod step;
+#[cfg(test)]
+mod table;
 
 pub use state::{KernelProcess, LastExit, Phase, Process, State, Task, Watchdog, Worker};
 pub use step::{After, Crash};

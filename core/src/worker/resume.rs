@@ -42,6 +42,11 @@ impl Worker {
             watchdog.due = tick.now + watchdog.interval;
         }
         let (launch, exists) = (process.launch, process.kernel.is_some());
+        if let State::Stopping { kill_at, .. } = &mut self.state {
+            // The signal may reach it only now.
+            let time = policy.stop.timeout.map_or(SECOND_LOOK, |timeout| timeout.min(SECOND_LOOK));
+            *kill_at = (*kill_at).max(tick.now + time);
+        }
         match &mut self.state {
             State::Starting { ready_by, .. } if exists => {
                 *ready_by = (*ready_by).max(tick.now + SECOND_LOOK);

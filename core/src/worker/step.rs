@@ -19,6 +19,10 @@ const USELESS_STOP: Duration = Duration::from_secs(5);
 /// Pause before a killed tree that is still there is killed once more.
 const KILL_AGAIN: Duration = Duration::from_secs(5);
 
+/// A watchdog found this long after it was due says nothing: the machine slept or the supervisor did not run, and what
+/// the worker said meanwhile is not read yet.
+const NOT_WATCHING: Duration = Duration::from_secs(1);
+
 /// Tasks remembered per worker; what is told beyond is not counted.
 const TASKS_MAX: usize = 10_000;
 
@@ -136,8 +140,11 @@ impl Worker {
                 self.stop_useless(tick, StopReason::NotReady, why, out)
             }
             State::Ready { process, probe, .. } => {
-                if process.watchdog.is_some_and(|watchdog| watchdog.due <= now) {
-                    return self.hung(tick, out);
+                if let Some(watchdog) = process.watchdog.as_mut().filter(|watchdog| watchdog.due <= now) {
+                    if now.since(watchdog.due) < NOT_WATCHING {
+                        return self.hung(tick, out);
+                    }
+                    watchdog.due = now + watchdog.interval;
                 }
                 if let Some(probe) = probe
                     && let NextProbe::At(at) = probe.next

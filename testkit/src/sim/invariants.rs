@@ -4,6 +4,7 @@
 //! itself; here are those that need the world, the step, or the end.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use agentd_core::app::{App, Desired};
 use agentd_core::drain::{self, Drain};
@@ -16,7 +17,7 @@ use agentd_core::worker::{Phase, State, Worker};
 
 use super::Broken;
 use super::cause::Cause;
-use super::process::Life;
+use super::process::{Life, Process, Saying, Watch};
 use super::world::World;
 
 /// One step of the fleet, before its effects are done.
@@ -33,9 +34,12 @@ pub struct Step<'a> {
     pub world: &'a World,
 }
 
+/// Least time between the stop signal and the kill, where the policy asks for no shorter one.
+const LEAST_STOP: Duration = Duration::from_secs(5);
+
 type Check = fn(&Step<'_>) -> Result<(), String>;
 
-const OF_A_STEP: [(&str, Check); 11] = [
+const OF_A_STEP: [(&str, Check); 12] = [
     ("the fleet is sound", sound),
     ("what is late or denied changes nothing", late_changes_nothing),
     ("a wake leaves nothing that is due", wake_does_what_is_due),
@@ -44,6 +48,7 @@ const OF_A_STEP: [(&str, Check); 11] = [
     ("a worker starts in a lane of its own", spawns_in_a_free_lane),
     ("shares are asked for once, before anything is watched", weights_come_first),
     ("a draining worker is told to end when it is empty or out of time", ends_are_due),
+    ("whoever serves is drained before it is told to end", no_end_without_a_drain),
     ("nothing is killed before its time", kills_are_due),
     ("a deployment keeps enough workers ready", floor_is_kept),
     ("a restart ends the old before it begins the new", restart_has_no_overlap),
@@ -199,6 +204,23 @@ fn ends_are_due(step: &Step<'_>) -> Result<(), String> {
     Ok(())
 }
 
+fn no_end_without_a_drain(step: &Step<'_>) -> Result<(), String> {
+    for effect in &step.outcome.act {
+        let Effect::SendStop { launch } = effect else { continue };
+        let (before, after) = (step.before.worker(*launch), step.after.worker(*launch));
+        let Some(State::Stopping { reason, .. }) = after.map(|worker| &worker.state) else {
+            return Err(format!("{launch} is told to end and is {after:?}"));
+        };
+        let asked = match reason {
+            StopReason::Stop | StopReason::ScaleDown | StopReason::Replaced | StopReason::RolledBack => true,
+            StopReason::NotReady | StopReason::Unhealthy | StopReason::Watchdog | StopReason::Own => false,
+        };
+        let served = before.is_some_and(|worker| worker.state.phase() == Phase::Ready);
+        ensure(!(asked && served), || format!("{launch} is told to end ({})", reason.word()))?;
+    }
+    Ok(())
+}
+
 /// What was observed is also true: nobody's request ends with the worker.
 fn nothing_is_cut(step: &Step<'_>, worker: &Worker, launch: Launch) -> Result<(), String> {
     let Some(process) = step.world.processes.get(&launch).filter(|process| process.life == Life::Alive) else {
@@ -220,6 +242,14 @@ fn kills_are_due(step: &Step<'_>) -> Result<(), String> {
             other => return Err(format!("{launch} is killed while {other:?}")),
         };
         ensure(due <= step.world.now, || format!("{launch} is killed before {due:?}"))?;
+        let told = step.world.processes.get(launch).and_then(|process| process.told);
+        let policy = step
+            .before
+            .worker(*launch)
+            .and_then(|worker| step.before.app(&worker.id.app).map(|app| app.policy_of(worker).stop.timeout));
+        let (Some(told), Some(timeout)) = (told, policy) else { continue };
+        let least = timeout.map_or(LEAST_STOP, |timeout| timeout.min(LEAST_STOP));
+        ensure(told + least <= step.world.now, || format!("{launch} is killed though told to end at {told:?}"))?;
     }
     Ok(())
 }
@@ -279,11 +309,13 @@ pub fn in_step(fleet: &Fleet, world: &World) -> Result<(), Broken> {
     const NAME: &str = "every process has its one worker, and every worker's process is there";
     let mut known = 0;
     for app in fleet.apps() {
-        for launch in app.workers.values().filter_map(Worker::launch) {
+        for worker in app.workers.values() {
+            let Some(launch) = worker.launch() else { continue };
             known += 1;
-            if !world.processes.contains_key(&launch) {
+            let Some(process) = world.processes.get(&launch) else {
                 return Err(Broken::new(NAME, format!("launch {launch} is nowhere")));
-            }
+            };
+            is_treated_as_it_is(worker, process)?;
         }
         let in_force = world.listeners.get(&app.head.name).map(|listener| &listener.weights);
         // An app that listens no more has none, and a new supervisor does not know what its sockets had.
@@ -302,6 +334,24 @@ pub fn in_step(fleet: &Fleet, world: &World) -> Result<(), Broken> {
         .map(|(launch, process)| format!("launch {launch} of {}", process.worker))
         .collect();
     Err(Broken::new(NAME, format!("orphans: {}", orphans.join(", "))))
+}
+
+/// What the shell does with a process is what core believes of it.
+fn is_treated_as_it_is(worker: &Worker, process: &Process) -> Result<(), Broken> {
+    let draining = worker.state.phase() == Phase::Draining;
+    if process.life == Life::Alive && draining && process.watch == Watch::Off {
+        return Err(Broken::new("whoever drains is watched", worker.id.to_string()));
+    }
+    let own = matches!(
+        worker.state,
+        State::Stopping { reason: StopReason::Own, .. } | State::Killed { reason: StopReason::Own, .. }
+    );
+    // Its own word that it is ending stands in for the signal, whatever follows its exit by now.
+    let spoke = process.plan.says.iter().any(|(_, saying)| matches!(saying, Saying::Stopping));
+    if worker.state.phase() == Phase::Stopping && !own && !spoke && process.told.is_none() {
+        return Err(Broken::new("whoever is to end is told so", worker.id.to_string()));
+    }
+    Ok(())
 }
 
 /// What must hold of a connection that just arrived in `lane`.
@@ -372,7 +422,8 @@ fn no_connection_is_lost(app: &App, world: &World) -> Result<(), String> {
     }
     let Some(listener) = world.listeners.get(&app.head.name) else { return Ok(()) };
     for (lane, &queued) in listener.queues.iter().enumerate() {
-        let waits = queued > 0;
+        let lane_id = Lane(u32::try_from(lane).expect("a lane is a u32"));
+        let waits = queued > 0 && !world.given_up.contains(&(app.head.name.clone(), lane_id));
         ensure(!waits, || format!("{}: {queued} connections wait in lane {lane} for ever", app.head.name))?;
     }
     Ok(())

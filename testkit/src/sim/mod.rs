@@ -24,7 +24,7 @@ use agentd_core::admission::{Admitted, Request};
 use agentd_core::effect::{Finished, News, OperationResult, Outcome};
 use agentd_core::event::{Event, WorkerEvent};
 use agentd_core::fleet::Fleet;
-use agentd_core::id::{Launch, Operation, Pid};
+use agentd_core::id::{Lane, Launch, Operation, Pid};
 use agentd_core::time::{Moment, Tick};
 
 use cause::{Cause, Happening, Record};
@@ -385,6 +385,7 @@ impl Simulation {
         }
         let step = Step { before: &before, after: &self.fleet, cause: &cause, outcome: &outcome, world: &self.world };
         step.check()?;
+        self.note_given_up(&before);
         self.store.write(&self.fleet, &outcome.persist);
         self.store.verify(&self.fleet).map_err(|detail| Broken::new("what lasts is written at once", detail))?;
         for notice in &outcome.publish {
@@ -406,6 +407,17 @@ impl Simulation {
             return Ok(());
         }
         invariants::in_step(&self.fleet, &self.world)
+    }
+
+    /// A helper that will not run takes what waits for it along; that is said, not hidden.
+    fn note_given_up(&mut self, before: &Fleet) {
+        for app in before.apps() {
+            let Some(now) = self.fleet.app(&app.head.name) else { continue };
+            let lane = app.head.helper.map(|slot| Lane(slot.0));
+            if let Some(lane) = lane.filter(|lane| app.head.owed.contains(lane) && !now.head.owed.contains(lane)) {
+                self.world.given_up.insert((app.head.name.clone(), lane));
+            }
+        }
     }
 
     fn finish(&mut self, finished: &Finished) -> Result<(), Broken> {

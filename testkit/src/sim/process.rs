@@ -85,8 +85,8 @@ pub struct Process {
     pub busy: u32,
     /// Connections kept alive between two requests.
     pub idle: u32,
-    /// It was told to end.
-    pub told: bool,
+    /// When it was last told to end.
+    pub told: Option<Moment>,
     /// How often its tree was killed.
     pub kills: u32,
     /// What was last reported of it, while it is watched.
@@ -179,7 +179,7 @@ impl Process {
             accepts: false,
             busy: 0,
             idle: 0,
-            told: false,
+            told: None,
             kills: 0,
             watch: Watch::Off,
         }

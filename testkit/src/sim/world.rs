@@ -4,7 +4,7 @@
 //! Knows no decision. Facts reach the fleet in the order of the queue, most at once, some late, some twice; a fact
 //! may well outlive its process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agentd_core::effect::Effect;
@@ -30,6 +30,8 @@ pub struct World {
     pub processes: BTreeMap<Launch, Process>,
     /// The listening sockets of each app.
     pub listeners: BTreeMap<AppName, Listener>,
+    /// Lanes that core gave up, because their helper would not run.
+    pub given_up: BTreeSet<(AppName, Lane)>,
     /// Faults and requests are over.
     pub calm: bool,
     due: BTreeMap<(Moment, u64), Happening>,
@@ -55,6 +57,7 @@ impl World {
             random,
             processes: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             calm: false,
             due: BTreeMap::new(),
             sequence: 0,
@@ -130,6 +133,9 @@ impl World {
             }
             Effect::SendStop { launch } => self.stop(*launch),
             Effect::SendAbort { launch } => {
+                if let Some(process) = self.processes.get_mut(launch) {
+                    process.told = Some(self.now);
+                }
                 let ends = self.random.millis(0, 50);
                 self.end(*launch, ends, Exit::Signal(6));
             }
@@ -163,7 +169,7 @@ impl World {
     fn stop(&mut self, launch: Launch) {
         let calm = self.calm;
         let Some(process) = self.processes.get_mut(&launch) else { return };
-        process.told = true;
+        process.told = Some(self.now);
         let ends_in = if calm { Some(Duration::from_millis(10)) } else { process.plan.ends_in };
         if let (Life::Alive, Some(ends_in)) = (process.life, ends_in) {
             let exit = self.random.pick(&[Exit::Code(0), Exit::Signal(15), Exit::Code(1)]);
@@ -252,8 +258,11 @@ impl World {
             self.schedule(after, Happening::Act(launch, Act::Say(saying)));
         }
         // Signals that were sent to a process in the making reach it now.
-        if told {
+        if told.is_some() {
             self.stop(launch);
+            if let Some(process) = self.processes.get_mut(&launch) {
+                process.told = told;
+            }
         }
         if kills > 0 {
             self.end(launch, Duration::ZERO, Exit::Signal(9));
