@@ -261,3 +261,17 @@ fn workers_that_share_a_queue_are_not_drained_one_by_one_whatever_comes_after_th
     story.prove(new[1]);
     assert_eq!(story.phases().iter().filter(|phase| **phase == Phase::Draining).count(), 2);
 }
+
+#[test]
+fn nothing_is_started_any_more_once_the_daemon_is_ending() {
+    let mut story = Story::ready(&policy(2, Lanes::PerWorker));
+    let outcome = story.fleet.wind_down(story.tick());
+    story.took(outcome);
+    assert_eq!(story.phases(), [Phase::Draining, Phase::Draining]);
+    for launch in [Launch(1), Launch(2)] {
+        story.tell(launch, WorkerEvent::DrainObserved(InFlight::default()));
+        story.exit(launch, 0);
+        assert_eq!(story.spawned(), [], "in the place of {launch}");
+    }
+    assert!(story.fleet.app(&name()).is_some_and(|app| app.workers.values().all(|w| w.state.process().is_none())));
+}
