@@ -330,3 +330,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn nothing_is_started_any_more_once_the_daemon_is_ending() {
+    let mut story = Story::ready(&policy(2, Lanes::PerWorker));
+    let outcome = story.fleet.wind_down(story.tick());
+    story.took(outcome);
+    assert_eq!(story.phases(), [Phase::Draining, Phase::Draining]);
+    for launch in [Launch(1), Launch(2)] {
+        story.tell(launch, WorkerEvent::DrainObserved(InFlight::default()));
+        story.exit(launch, 0);
+        assert_eq!(story.spawned(), [], "in the place of {launch}");
+    }
+    assert!(story.fleet.app(&name()).is_some_and(|app| app.workers.values().all(|w| w.state.process().is_none())));
+}

@@ -302,7 +302,7 @@ impl App {
                     rollout.report.lost += tasks_lost;
                     cx.out.save_app(&self.head.name);
                 }
-                let kept = reason == StopReason::Stop
+                let kept = self.keeps_stopped(cx, reason)
                     && self.workers.get(&slot).is_some_and(|worker| worker.id.generation == self.head.generation);
                 if !kept {
                     self.remove(cx, slot);
@@ -310,6 +310,12 @@ impl App {
             }
             After::Crashed(crash) => self.crashed(cx, slot, &crash),
         }
+    }
+
+    /// Whether a worker that was stopped stays to be seen. One that only ends with the supervisor makes room for the one
+    /// that the next supervisor starts.
+    fn keeps_stopped(&self, cx: &Context<'_>, reason: StopReason) -> bool {
+        reason == StopReason::Stop && !(cx.winding_down && self.head.desired == Desired::Running)
     }
 
     fn remove(&mut self, cx: &mut Context<'_>, slot: Slot) {

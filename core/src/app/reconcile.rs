@@ -26,7 +26,7 @@ impl App {
             Desired::Stopped | Desired::Deleted => self.drain_where(cx, StopReason::Stop, Duration::ZERO, |_| true),
             Desired::Running => self.advance(cx),
         }
-        if self.head.desired == Desired::Running && self.head.rollout.is_none() {
+        if self.head.desired == Desired::Running && self.head.rollout.is_none() && !cx.winding_down {
             self.fill(cx);
         } else {
             self.forget_relief(cx);
@@ -363,7 +363,8 @@ impl App {
         }
         let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
         if let After::Ended { reason, .. } = worker.drain(cx.tick, policy, reason, warm, cx.out) {
-            let kept = reason == StopReason::Stop && worker.id.generation == self.head.generation;
+            let own = worker.id.generation == self.head.generation;
+            let kept = own && self.keeps_stopped(cx, reason);
             if !kept {
                 self.remove(cx, slot);
             }
