@@ -131,14 +131,15 @@ impl Dispatcher {
     pub(super) fn run_command(&mut self, request: RunCommand) {
         let RunCommand { launch, command, reply } = request;
         let child = (|| {
-            let process = self.processes.get(&launch).ok_or_else(|| "the worker has ended".to_owned())?;
+            let own = self.plan_of(launch)?;
             let null = std::fs::File::options()
                 .write(true)
                 .open("/dev/null")
                 .map_err(|error| format!("opening /dev/null: {error}"))?;
-            let own = ["NOTIFY_SOCKET", crate::process::LAUNCH_VARIABLE];
-            let env = process.plan.env.iter().filter(|(name, _)| !own.contains(&name.as_str())).cloned().collect();
-            let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), ..(*process.plan).clone() };
+            // It does not speak for the worker.
+            let its = ["NOTIFY_SOCKET", crate::process::LAUNCH_VARIABLE];
+            let env = own.env.iter().filter(|(name, _)| !its.contains(&name.as_str())).cloned().collect();
+            let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), ..own };
             let fds = SpawnFds {
                 stdout: std::os::fd::AsFd::as_fd(&null),
                 stderr: std::os::fd::AsFd::as_fd(&null),

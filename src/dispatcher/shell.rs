@@ -13,7 +13,6 @@ use tokio::task::AbortHandle;
 use super::addresses::Addresses;
 use crate::logs::thread::StreamId;
 use crate::notify::{FdStore, NotifySocket};
-use crate::process::plan::ExecPlan;
 use crate::process::tree::Tree;
 use crate::revision::RevisionRecord;
 use crate::sockets::ListenAddr;
@@ -45,8 +44,6 @@ pub(super) struct ProcessShell {
     pub(super) worker: WorkerId,
     pub(super) lane: Option<Lane>,
     pub(super) record: Arc<RevisionRecord>,
-    /// How it was started; probe commands run alike.
-    pub(super) plan: Arc<ExecPlan>,
     pub(super) tree: Tree,
     /// Keeps the kernel from giving its number to another as long as we may signal it.
     pub(super) pidfd: OwnedFd,
