@@ -90,9 +90,12 @@ fn one_pass_of_a_deployment_does_what_the_table_says() {
                     winding_down: false,
                 });
                 let mut does: Vec<String> = out.act.iter().map(effect).collect();
-                does.extend(out.publish.iter().filter_map(|notice| match &notice.news {
-                    News::Finished(finished) => Some(format!("{:?}", finished.result).to_uppercase()),
-                    _ => None,
+                does.extend(out.publish.iter().filter_map(|notice| {
+                    if let News::Finished(finished) = &notice.news {
+                        Some(format!("{:?}", finished.result).to_uppercase())
+                    } else {
+                        None
+                    }
                 }));
                 let left: Vec<String> =
                     app.workers.values().map(|w| format!("{}:{:?}", w.id.generation, w.state.phase())).collect();

@@ -125,6 +125,16 @@ impl Daemon {
         child.wait().unwrap_or_else(|error| panic!("failed to wait for the daemon: {error}"));
     }
 
+    /// Asks it to leave by SIGTERM; see [`Daemon::await_end`].
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn terminate(&self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).expect("process ids are positive"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
+            .unwrap_or_else(|error| panic!("failed to signal the daemon: {error}"));
+    }
+
     /// Waits until it ends by itself, and returns its exit code.
     ///
     /// # Panics
