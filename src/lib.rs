@@ -9,6 +9,7 @@
 //! | [`home`] | where an instance keeps its things, and the lock that makes it the only one there |
 //! | [`process`] | starting programs through the exec shim, their trees, their ends |
 //! | [`sockets`] | the listening sockets, their lanes and weights, the steered probe |
+//! | [`keeper`] | a second holder of every descriptor that must outlive us |
 //! | [`logs`] | what workers print, from FIFO to file and back |
 //! | [`notify`] | what workers say over `NOTIFY_SOCKET` |
 //! | [`probe`] | asking a worker whether it is well |
@@ -24,6 +25,7 @@ pub mod control;
 pub mod daemon;
 pub mod dispatcher;
 pub mod home;
+pub mod keeper;
 pub mod logs;
 pub mod notify;
 pub mod probe;

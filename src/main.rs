@@ -1,7 +1,7 @@
 //! agentd: the daemon, and the shim that becomes a worker.
 //!
-//! `agentd` runs the daemon in the foreground; its home is `--home DIR` or `AGENTD_HOME`. `agentd exec` is the shim, started
-//! by the daemon only.
+//! `agentd` runs the daemon in the foreground; its home is `--home DIR` or `AGENTD_HOME`. `agentd exec` is the shim and
+//! `agentd keep` the keeper, both started by the daemon only.
 
 use std::process::ExitCode;
 
@@ -23,6 +23,9 @@ fn main() -> ExitCode {
     // Before anything else: every start of a worker passes here.
     if std::env::args_os().nth(1).is_some_and(|command| command == "exec") {
         return agentd::process::shim::run();
+    }
+    if std::env::args_os().nth(1).is_some_and(|command| command == "keep") {
+        return agentd::keeper::process::run();
     }
     let home = match arguments(std::env::args().skip(1)) {
         Ok(Asked::Run(home)) => home,

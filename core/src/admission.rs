@@ -247,6 +247,7 @@ impl App {
         let shared = self.policy_now().lanes == Lanes::PerGeneration;
         if shared && workers < self.head.count && self.head.desired == Desired::Running {
             // Workers that share a queue cannot be drained one by one: the whole generation is replaced.
+            self.abort_pending(cx, &[OperationKind::Scale], "it was scaled again");
             let (revision, policy) = (self.head.revision, self.policy_now().clone());
             return self.roll_to(cx, id, OperationKind::Scale, revision, policy, workers);
         }
@@ -272,7 +273,11 @@ impl App {
     ) -> Admitted {
         let from = Side { generation: self.head.generation, revision: self.head.revision, count: self.head.count };
         let to = Side { generation: self.next_generation(), revision, count };
-        let rollout = Rollout::begin(id, kind, from, to, &policy, cx.tick.now);
+        let mut rollout = Rollout::begin(id, kind, from, to, &policy, cx.tick.now);
+        if self.policy_now().lanes == Lanes::PerGeneration && kind != OperationKind::Restart {
+            // Whatever comes after them: those that share a queue go together, so all that is new comes first.
+            (rollout.surge, rollout.unavailable) = (from.count.max(to.count), 0);
+        }
         self.head.policies.insert(revision, policy);
         self.head.rollout = Some(rollout);
         cx.out.tell_app(&self.head.name, News::RolloutStarted { id, from: from.generation, to: to.generation });

@@ -40,7 +40,9 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// What was persisted, as it was. Give the facts that were missed meanwhile as events afterwards.
+    /// What was persisted, as it was. Afterwards, in this order: look for the processes of workers that have no kernel
+    /// names yet and tell of those that are there as `Spawned`; then call [`Fleet::resume`]; then give the facts that
+    /// were missed meanwhile as events.
     #[must_use]
     pub fn restore(counters: Counters, heads: Vec<Head>, workers: Vec<Worker>) -> Self {
         let mut fleet = Self { counters, ..Self::default() };
@@ -48,7 +50,8 @@ impl Fleet {
             let app = App { workers: BTreeMap::new(), weights: Vec::new(), head };
             fleet.apps.insert(app.head.name.clone(), app);
         }
-        for worker in workers {
+        for mut worker in workers {
+            worker.forget_observations();
             // A policy or an app that is gone leaves nothing to run it by; the shell finds and ends such processes.
             if let Some(app) = fleet.apps.get_mut(&worker.id.app)
                 && app.head.policies.contains_key(&worker.revision)
@@ -152,12 +155,14 @@ impl Fleet {
         out
     }
 
-    /// Moves every app on as if something had happened, for a start from persisted state.
+    /// Goes on from persisted state (see [`Fleet::restore`]): shares and watches are asked for anew, deadlines that
+    /// nobody could meet while there was no supervisor are moved, and effects that were written and may not have been
+    /// done are asked for again. A `Spawn` asked for here was never done.
     pub fn resume(&mut self, tick: Tick) -> Outcome {
         let mut out = Outcome::default();
         let names: Vec<AppName> = self.apps.keys().cloned().collect();
         for name in names {
-            self.with_app(&name, tick, &mut out, App::reconcile);
+            self.with_app(&name, tick, &mut out, App::resume);
         }
         out
     }
@@ -239,7 +244,7 @@ pub enum Violation {
     /// An app that listens gives its connections to no lane at all.
     #[error("{0}: no lane has weight, so connections would fall to the kernel's choice")]
     NoWeight(AppName),
-    /// A worker that drains or stops gets new connections.
+    /// A worker that drains or stops, and does not come back by itself, gets new connections.
     #[error("{0} takes new connections while it is on its way out")]
     LeavingWithWeight(WorkerId),
     /// Two workers in one lane where each has its own.
@@ -305,7 +310,7 @@ fn check_app(app: &App) -> Result<(), Violation> {
 fn check_worker(app: &App, worker: &Worker) -> Result<(), Violation> {
     let Some(lane) = worker.lane else { return Ok(()) };
     let per_worker = app.policy_of(worker).lanes == Lanes::PerWorker;
-    let leaving = matches!(worker.state.phase(), Phase::Draining | Phase::Stopping);
+    let leaving = matches!(worker.state.phase(), Phase::Draining | Phase::Stopping) && !app.comes_back(worker);
     if per_worker && leaving && app.weights.get(lane.0 as usize).is_some_and(|&weight| weight > 0) {
         return Err(Violation::LeavingWithWeight(worker.id.clone()));
     }

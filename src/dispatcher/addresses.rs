@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::sockets::{BindError, ListenAddr, Listeners, Pick, ProbeConnection, ProbeId, StartProbeError, WeightError};
 
@@ -35,6 +35,30 @@ impl Addresses {
         self.by_address.append(&mut new);
         self.lanes = lanes;
         Ok(())
+    }
+
+    /// Takes over an address that an earlier supervisor had, lane by lane.
+    pub(super) fn adopt(&mut self, addr: &ListenAddr, lanes: Vec<OwnedFd>) -> Result<(), BindError> {
+        let listeners = Listeners::adopt(OWN, addr, lanes, Pick::Random)?;
+        self.lanes = self.lanes.max(listeners.lanes());
+        self.by_address.insert(addr.clone(), listeners);
+        Ok(())
+    }
+
+    /// Every socket that there is: its address, its lane, itself.
+    pub(super) fn sockets(&self) -> Vec<(ListenAddr, u32, BorrowedFd<'_>)> {
+        let of_address = |(addr, listeners): (&ListenAddr, &'_ Listeners)| {
+            let addr = addr.clone();
+            (0..listeners.lanes()).map(move |lane| (addr.clone(), lane)).collect::<Vec<_>>()
+        };
+        self.by_address
+            .iter()
+            .flat_map(of_address)
+            .filter_map(|(addr, lane)| {
+                let (_, fd) = self.by_address.get(&addr)?.lane(lane).into_iter().next()?;
+                Some((addr, lane, fd))
+            })
+            .collect()
     }
 
     /// Gives back what is not `wanted`.

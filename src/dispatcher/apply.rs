@@ -47,9 +47,7 @@ impl Dispatcher {
                 }
             }),
             Effect::SetWeights { app, weights } => self.set_weights(&app, &weights),
-            Effect::Forget { app } => {
-                self.apps.remove(&app);
-            }
+            Effect::Forget { app } => self.forget(&app),
         }
     }
 
@@ -69,12 +67,14 @@ impl Dispatcher {
     /// Shares new connections out. Each address gets the weights of those lanes whose worker accepts from it: while a
     /// deployment changes addresses, not all do.
     pub(super) fn set_weights(&mut self, name: &AppName, weights: &[u32]) {
-        let Some(state) = self.fleet.app(name) else { return };
         let Some(app) = self.apps.get_mut(name) else { return };
         let lanes = u32::try_from(weights.len()).unwrap_or(u32::MAX);
         if let Err(error) = app.addresses.ensure_lanes(lanes) {
             tracing::error!(app = %name, error = in_full(&error), "a lane could not be made");
         }
+        self.keep_lanes(name);
+        let Some(state) = self.fleet.app(name) else { return };
+        let Some(app) = self.apps.get_mut(name) else { return };
         for addr in app.addresses.all() {
             let accepts = |lane: usize| {
                 let mut occupants = state

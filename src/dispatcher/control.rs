@@ -28,7 +28,7 @@ use crate::control::{ControlCall, ReplySink};
 use crate::logs::layout::StreamKind;
 use crate::logs::layout::sources;
 use crate::logs::read::tail;
-use crate::process::{sys, usage};
+use crate::process::usage;
 use crate::revision::{Origin, RevisionRecord};
 use crate::store::{Change, Durability};
 
@@ -206,6 +206,8 @@ impl Dispatcher {
         let wanted: BTreeSet<_> =
             app.revisions.values().flat_map(|record| record.config.listen.values().cloned()).collect();
         app.addresses.retain(|addr| wanted.contains(addr));
+        self.keep_lanes(name);
+        let Some(app) = self.apps.get(name) else { return };
         if app.revisions.is_empty() && self.fleet.app(name).is_none() {
             self.apps.remove(name);
         }
@@ -465,10 +467,20 @@ impl Dispatcher {
         tracing::info!("SIGHUP: configuration files were checked; `agentctl reload` applies changes");
     }
 
-    /// The loop is over and the workers stay, or have ended.
-    pub(super) fn leave(self) {
+    /// The loop is over. Workers that stay keep their sockets, files and all; the keeper stays with them.
+    pub(super) fn leave(mut self) {
         let left = self.processes.len();
-        tracing::info!(left, at = sys::boottime().as_micros(), "the daemon ends");
+        tracing::info!(left, "the daemon ends");
+        if let Err(error) = self.store.set_meta("events", &self.journal.seq().to_string()) {
+            tracing::debug!(%error, "event numbers go on after a gap");
+        }
+        match self.end {
+            End::Now => {
+                // Dropping the sockets would remove their names from the file system under the workers' feet.
+                let _stay = std::mem::ManuallyDrop::new(std::mem::take(&mut self.apps));
+            }
+            End::Open | End::WhenEmpty(_) => self.dismiss_keeper(),
+        }
     }
 }
 

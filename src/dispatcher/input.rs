@@ -28,6 +28,10 @@ pub enum Input {
     Executed(Launch, Result<(), StageFailure>),
     /// The last words of a launch are in its log.
     LogsDrained(Launch),
+    /// A worker that is not our child has ended.
+    Gone(Launch),
+    /// The keeper is gone.
+    KeeperGone,
     /// Time to look at what a draining worker still has.
     LookAtDrain(Launch),
     /// A probe task needs a connection that reaches one worker.

@@ -29,8 +29,8 @@ use crate::revision::RevisionRecord;
 const UMASK: u32 = 0o022;
 
 /// What stood in the way of a start.
-struct Obstacle {
-    why: String,
+pub(super) struct Obstacle {
+    pub(super) why: String,
     /// Trying again without a change cannot help.
     permanent: bool,
 }
@@ -84,8 +84,9 @@ impl Dispatcher {
         if let Some(stored) = app.stored.get(&worker.slot) {
             fds.extend(stored.list().map(|(name, fd)| (name.as_str(), fd)));
         }
+        let notify = Arc::new(socket);
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
-        let seen = Seen { worker, identity: &identity, socket: &socket, cgroup: cgroup.as_ref() };
+        let seen = Seen { worker, identity: &identity, socket: &notify, cgroup: cgroup.as_ref() };
         let plan = plan(&record, &seen, &fds, self.files)?;
         let spawn_fds = SpawnFds {
             stdout: outputs.stdout.as_fd(),
@@ -96,6 +97,7 @@ impl Dispatcher {
             .map_err(|error| Obstacle::passing("making its process", &error))?;
         let tree = Tree::of_child(identity, child.pid, cgroup);
         let start_time = tree.started().0;
+        self.keep_process(launch, &notify, &outputs.streams);
         let streams = self.attach(outputs.streams);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
@@ -109,12 +111,13 @@ impl Dispatcher {
             record,
             plan: Arc::new(plan),
             tree,
-            _pidfd: child.pidfd,
+            pidfd: child.pidfd,
             main: child.pid,
             start: Start::Underway,
             exit: None,
             started_at: Timestamp::now(),
-            listener: listen(socket, launch, self.inputs.clone()),
+            listeners: vec![listen(Arc::clone(&notify), launch, self.inputs.clone())],
+            notify,
             prober: None,
             drain: None,
             streams,
@@ -164,7 +167,7 @@ impl Dispatcher {
         Ok(Outputs { stdout, stderr, streams })
     }
 
-    fn attach(&self, streams: Vec<Stream>) -> Vec<StreamId> {
+    pub(super) fn attach(&self, streams: Vec<Stream>) -> Vec<StreamId> {
         let ids = streams.iter().map(|stream| stream.id).collect();
         for stream in streams {
             if let Err(error) = self.logs.attach(stream) {
@@ -204,7 +207,7 @@ impl Dispatcher {
             match self.children.remove(&pid) {
                 Some(Child::Worker(launch)) => {
                     let Some(process) = self.processes.get_mut(&launch) else { continue };
-                    process.exit = Some(exit);
+                    process.exit = Some(core_exit(exit));
                     // Whether it ever was the program is not known before the shim's report.
                     if process.start == Start::Running {
                         self.process_ended(launch);
@@ -218,13 +221,17 @@ impl Dispatcher {
     }
 
     /// The main process of a launch is gone: end what it left behind, then wait for its last words.
-    fn process_ended(&mut self, launch: Launch) {
+    pub(super) fn process_ended(&mut self, launch: Launch) {
         let Some(process) = self.processes.get_mut(&launch) else { return };
         if let Some(prober) = process.prober.take() {
             prober.abort();
         }
-        process.drain = None;
+        if let Some(drain) = process.drain.take() {
+            drain.ticker.abort();
+        }
         end_leftovers(&process.tree);
+        self.last_words(launch);
+        let Some(process) = self.processes.get_mut(&launch) else { return };
         let streams = std::mem::take(&mut process.streams);
         let answers: Vec<_> = streams.into_iter().filter_map(|id| self.logs.finish(id).ok()).collect();
         if answers.is_empty() {
@@ -241,14 +248,19 @@ impl Dispatcher {
         });
     }
 
+    /// What it said before it ended is heard before its end is told.
+    fn last_words(&mut self, launch: Launch) {
+        let Some(process) = self.processes.get(&launch) else { return };
+        let notify = Arc::clone(&process.notify);
+        while let Ok(Some(datagram)) = notify.try_recv() {
+            self.notified(launch, datagram);
+        }
+    }
+
     /// What a launch printed is in its log: now its end can be told.
     pub(super) fn logs_drained(&mut self, launch: Launch) {
         let Some(exit) = self.processes.get(&launch).and_then(|process| process.exit) else { return };
         self.bury(launch);
-        let exit = match exit {
-            Exit::Code(code) => CoreExit::Code(code),
-            Exit::Signal { number, .. } => CoreExit::Signal(number),
-        };
         self.fact(launch, WorkerEvent::Exited { exit });
     }
 
@@ -269,6 +281,14 @@ impl Dispatcher {
             tracing::debug!(%launch, error = in_full(&error), "its cgroup is removed later");
         }
         self.usage.forget(launch);
+        self.release_process(launch);
+    }
+}
+
+fn core_exit(exit: Exit) -> CoreExit {
+    match exit {
+        Exit::Code(code) => CoreExit::Code(code),
+        Exit::Signal { number, .. } => CoreExit::Signal(number),
     }
 }
 
@@ -281,8 +301,8 @@ fn end_leftovers(tree: &Tree) {
 }
 
 /// Receives what the worker says until it is aborted.
-fn listen(
-    socket: NotifySocket,
+pub(super) fn listen(
+    socket: Arc<NotifySocket>,
     launch: Launch,
     inputs: tokio::sync::mpsc::UnboundedSender<Input>,
 ) -> tokio::task::AbortHandle {
@@ -306,14 +326,14 @@ fn listen(
 }
 
 /// What a plan is made from beside the configuration.
-struct Seen<'a> {
-    worker: &'a WorkerId,
-    identity: &'a Identity,
-    socket: &'a NotifySocket,
-    cgroup: Option<&'a Cgroup>,
+pub(super) struct Seen<'a> {
+    pub(super) worker: &'a WorkerId,
+    pub(super) identity: &'a Identity,
+    pub(super) socket: &'a NotifySocket,
+    pub(super) cgroup: Option<&'a Cgroup>,
 }
 
-fn plan(
+pub(super) fn plan(
     record: &RevisionRecord,
     seen: &Seen<'_>,
     fds: &[(&str, BorrowedFd<'_>)],

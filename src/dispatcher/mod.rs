@@ -15,11 +15,13 @@
 //! and the loop goes on. It ends only when somebody asks ([`Dispatcher::run`]).
 
 mod addresses;
+mod adopt;
 mod apply;
 mod commit;
 mod control;
 mod drain;
 mod input;
+mod keep;
 mod launch;
 mod lines;
 mod probe;
@@ -41,6 +43,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::home::Home;
+use crate::keeper::Keeper;
 use crate::logs::thread::LogThread;
 use crate::process::cgroup::Cgroups;
 use crate::process::reaper::Exit;
@@ -76,6 +79,7 @@ pub struct Dispatcher {
     children: HashMap<Pid, Child>,
     launcher: Launcher,
     cgroups: Option<Cgroups>,
+    keeper: Option<Keeper>,
     sock_diag: Option<SockDiag>,
     logs: LogThread,
     journal: EventJournal,
@@ -86,6 +90,8 @@ pub struct Dispatcher {
     usage: view::UsageCache,
     chance: u64,
     next_stream: u64,
+    /// Event numbers below this are ours to give out.
+    events_reserved: u64,
     end: End,
     /// The limit of open files that workers get unless they are configured otherwise.
     files: Option<u64>,
@@ -152,6 +158,7 @@ impl Dispatcher {
             children: HashMap::new(),
             launcher,
             cgroups,
+            keeper: None,
             sock_diag: None,
             logs,
             journal: EventJournal::after(0),
@@ -162,6 +169,7 @@ impl Dispatcher {
             usage: view::UsageCache::default(),
             chance: seed(),
             next_stream: 0,
+            events_reserved: 0,
             end: End::Open,
             files,
             notes,
@@ -203,6 +211,8 @@ impl Dispatcher {
             Input::Notified(launch, datagram) => self.notified(launch, datagram),
             Input::Executed(launch, result) => self.executed(launch, result),
             Input::LogsDrained(launch) => self.logs_drained(launch),
+            Input::Gone(launch) => self.gone(launch),
+            Input::KeeperGone => self.keeper_gone(),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),

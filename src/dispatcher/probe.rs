@@ -71,7 +71,9 @@ impl Dispatcher {
                 tokio::spawn(await_command(launch, command, inputs))
             }
         };
-        process.prober = Some(task.abort_handle());
+        if let Some(before) = process.prober.replace(task.abort_handle()) {
+            before.abort();
+        }
     }
 
     pub(super) fn probe_live(&mut self, launch: Launch) {

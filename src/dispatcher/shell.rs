@@ -1,22 +1,22 @@
 //! What the shell keeps of apps and processes beside core's state: descriptors, tasks, texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use agentd_core::drain::Connections;
-use agentd_core::event::InFlight;
+use agentd_core::event::{Exit, InFlight};
 use agentd_core::id::{Lane, Pid, Revision, Slot, WorkerId};
 use jiff::Timestamp;
 use tokio::task::AbortHandle;
 
 use super::addresses::Addresses;
 use crate::logs::thread::StreamId;
-use crate::notify::FdStore;
+use crate::notify::{FdStore, NotifySocket};
 use crate::process::plan::ExecPlan;
-use crate::process::reaper::Exit;
 use crate::process::tree::Tree;
 use crate::revision::RevisionRecord;
+use crate::sockets::ListenAddr;
 
 /// One app.
 #[derive(Debug, Default)]
@@ -25,6 +25,8 @@ pub(super) struct AppShell {
     pub(super) addresses: Addresses,
     /// What its revisions stand for.
     pub(super) revisions: BTreeMap<Revision, Arc<RevisionRecord>>,
+    /// Which of its sockets the keeper has, by address and lane.
+    pub(super) kept: BTreeSet<(ListenAddr, u32)>,
     /// Descriptors that workers gave for the next worker of their slot.
     pub(super) stored: BTreeMap<Slot, FdStore>,
 }
@@ -47,15 +49,17 @@ pub(super) struct ProcessShell {
     pub(super) plan: Arc<ExecPlan>,
     pub(super) tree: Tree,
     /// Keeps the kernel from giving its number to another as long as we may signal it.
-    pub(super) _pidfd: OwnedFd,
+    pub(super) pidfd: OwnedFd,
     /// Whose end is the worker's end: the process started, or the one it named by `MAINPID`.
     pub(super) main: Pid,
     pub(super) start: Start,
     /// Its end, once it is known.
     pub(super) exit: Option<Exit>,
+    /// Where it is heard; kept for its last words and for the keeper.
+    pub(super) notify: Arc<NotifySocket>,
     pub(super) started_at: Timestamp,
-    /// Listens on its notify socket.
-    pub(super) listener: AbortHandle,
+    /// Listens on its notify socket, and for an adopted one also for its end.
+    pub(super) listeners: Vec<AbortHandle>,
     /// Tries to prove that it is ready, or that it lives.
     pub(super) prober: Option<AbortHandle>,
     pub(super) drain: Option<DrainWatch>,
@@ -89,7 +93,7 @@ pub(super) struct DrainWatch {
 
 impl Drop for ProcessShell {
     fn drop(&mut self) {
-        self.listener.abort();
+        self.listeners.iter().for_each(AbortHandle::abort);
         if let Some(prober) = &self.prober {
             prober.abort();
         }

@@ -23,6 +23,9 @@ use crate::notify::TaskOutcome as Heard;
 /// Lines of a failed worker's log that are shown with its failure.
 const LAST_LINES: usize = 20;
 
+/// Event numbers reserved by one write.
+const EVENTS_AT_ONCE: u64 = 10_000;
+
 /// A client that awaits more operations than this is told of their ends only.
 const PROGRESS_MAX: usize = 16;
 
@@ -42,6 +45,9 @@ impl Dispatcher {
     /// Records an event and tells it on.
     pub(super) fn record(&mut self, app: Option<&AppName>, worker: Option<String>, event: EventKind) {
         let app_text = app.map(AppName::as_str);
+        if self.journal.seq() + 1 >= self.events_reserved {
+            self.reserve_events();
+        }
         let event = self.journal.record(Timestamp::now(), app_text, worker.as_deref(), event);
         let Some(app) = app else { return };
         for waiter in self.waiters.iter_mut().filter(|waiter| waiter.apps.contains(app)) {
@@ -50,6 +56,15 @@ impl Dispatcher {
                 // A client that is gone is noticed when its operations end.
                 let _ = waiter.reply.notify(Word::Event(event.clone()));
             }
+        }
+    }
+
+    /// Numbers of events are given out in blocks that are written down beforehand, so that no number is given twice,
+    /// whatever becomes of us; a client that resumes after a crash sees a gap, never another event under an old number.
+    pub(super) fn reserve_events(&mut self) {
+        self.events_reserved = self.journal.seq() + EVENTS_AT_ONCE;
+        if let Err(error) = self.store.set_meta("events", &self.events_reserved.to_string()) {
+            tracing::warn!(%error, "event numbers could not be reserved; after a crash they may repeat");
         }
     }
 

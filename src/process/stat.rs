@@ -41,6 +41,8 @@ pub struct Stat {
     pub cpu_ticks: u64,
     /// When it started.
     pub started: StartTime,
+    /// How it ended, as a wait status, while it waits to be reaped; 0 otherwise, and where the kernel keeps it from us.
+    pub wait_status: i32,
     /// Memory in use, in pages. The kernel counts it in batches, so it may be some dozens of pages off.
     pub resident_pages: u64,
 }
@@ -72,6 +74,7 @@ impl Stat {
             cpu_ticks: [14, 15, 16, 17].into_iter().map(|n| field::<u64>(text(n)).unwrap_or(0)).sum(),
             started: StartTime(field(text(22))?),
             resident_pages: field(text(24))?,
+            wait_status: field(text(52)).unwrap_or(0),
         })
     }
 }

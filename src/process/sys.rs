@@ -214,6 +214,41 @@ pub(crate) struct Received {
     pub(crate) credentials: Option<(libc::pid_t, libc::uid_t)>,
 }
 
+/// Takes over descriptor 3, the first that the exec shim passes on. Once, at the start of a process that was started so.
+///
+/// # Panics
+/// When there is no descriptor 3: it was not started by the shim.
+pub(crate) fn listening_descriptor() -> OwnedFd {
+    const NUMBER: RawFd = 3;
+    // SAFETY: only asks whether the number is open.
+    let open = unsafe { libc::fcntl(NUMBER, libc::F_GETFD) } >= 0;
+    assert!(open, "descriptor {NUMBER} is the listening socket that the supervisor passes");
+    // SAFETY: it is open, and by the contract with the shim it is ours alone.
+    unsafe { OwnedFd::from_raw_fd(NUMBER) }
+}
+
+/// How a process ended that somebody else reaped, as far as the kernel still knows by its pidfd, which must have been
+/// opened before: the wait status. None before Linux 6.15, and while it was not reaped.
+#[must_use]
+pub fn reaped_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    /// `struct pidfd_info` of 64 bytes.
+    #[repr(C)]
+    struct PidfdInfo {
+        mask: u64,
+        cgroupid: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const PIDFD_GET_INFO: libc::c_ulong =
+        (3 << 30) | ((size_of::<PidfdInfo>() as libc::c_ulong) << 16) | (0xFF << 8) | 11;
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, cgroupid: 0, ids: [0; 11], exit_code: 0 };
+    // SAFETY: the request carries the size of the structure that it is given, which is ours for the call.
+    let refused = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
+    // Without the bit in the answer the code means nothing.
+    (refused == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+}
+
 /// Most descriptors that the kernel passes with one message (its `SCM_MAX_FD`).
 const SCM_MAX_FD: u32 = 253;
 /// Room for the control messages asked for, in units of their alignment.

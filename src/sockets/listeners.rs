@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use socket2::Socket;
 
 use super::addr::ListenAddr;
 use super::diag::SockDiag;
@@ -40,6 +42,26 @@ impl Listeners {
     pub fn bind(addrs: &BTreeMap<String, ListenAddr>, lanes: u32, pick: Pick) -> Result<Self, BindError> {
         let mut nothing = Self { groups: BTreeMap::new(), lanes: 0, pick, next_probe: 0 };
         Self::bind_reusing(addrs, lanes, pick, &mut nothing)
+    }
+
+    /// Takes over the sockets of one address, under `name`, that an earlier supervisor made: one for each lane, in the
+    /// order of lanes. Weights and queues are as they were left; nothing changes before the first
+    /// [`set_weights`](Self::set_weights).
+    ///
+    /// # Errors
+    /// They are not what `addr` says, or there is none.
+    pub fn adopt(name: &str, addr: &ListenAddr, sockets: Vec<OwnedFd>, pick: Pick) -> Result<Self, BindError> {
+        let lanes = sockets.len();
+        if lanes == 0 {
+            return Err(BindError::NoLanes);
+        }
+        let sockets = sockets.into_iter().map(Socket::from).collect();
+        let group = match addr {
+            ListenAddr::Tcp(addr) => Group::Tcp(TcpGroup::adopt(*addr, sockets, pick)?),
+            ListenAddr::Unix(path) => Group::Unix(UnixGroup::adopt(path, Kind::Stream, sockets)?),
+            ListenAddr::UnixDatagram(path) => Group::Unix(UnixGroup::adopt(path, Kind::Datagram, sockets)?),
+        };
+        Ok(Self { groups: BTreeMap::from([(name.to_owned(), group)]), lanes, pick, next_probe: 0 })
     }
 
     /// As [`bind`](Self::bind), where addresses that `old` has keep their sockets, with what is queued on them, their

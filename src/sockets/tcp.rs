@@ -78,6 +78,23 @@ impl TcpGroup {
         Ok(group)
     }
 
+    /// Takes over the group that these sockets are, lane by lane. The kernel's indices are taken to be in the order of
+    /// lanes, as they were made; the program stays until weights are set.
+    pub(super) fn adopt(addr: SocketAddr, sockets: Vec<Socket>, pick: Pick) -> Result<Self, BindError> {
+        let failed = |source| BindError::Listen { addr: ListenAddr::Tcp(addr), source };
+        let mut lanes = Vec::new();
+        let mut local = addr;
+        for socket in sockets {
+            let bound = socket.local_addr().map_err(failed)?.as_socket();
+            local = bound
+                .filter(|bound| bound.ip() == addr.ip())
+                .ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+            lanes.push(Lane { inode: inode_of(socket.as_fd()).map_err(failed)?, socket });
+        }
+        let order = (0..lanes.len()).collect();
+        Ok(Self { requested: addr, local, lanes, order, shares: Shares::first_lane(pick), probes: Vec::new() })
+    }
+
     /// Makes lanes, all of weight 0, until there are `lanes` of them.
     pub(super) fn ensure_lanes(&mut self, lanes: usize) -> Result<(), BindError> {
         if self.lanes.len() >= lanes {

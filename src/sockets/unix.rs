@@ -68,6 +68,27 @@ impl UnixGroup {
         Ok(group)
     }
 
+    /// Takes over the sockets of each lane, whose files lie where they were made.
+    pub(super) fn adopt(path: &Utf8Path, kind: Kind, sockets: Vec<Socket>) -> Result<Self, BindError> {
+        let addr = match kind {
+            Kind::Stream => ListenAddr::Unix(path.to_owned()),
+            Kind::Datagram => ListenAddr::UnixDatagram(path.to_owned()),
+        };
+        let mut group = Self { addr: addr.clone(), kind, path: path.to_owned(), lanes: Vec::new() };
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let (bound, kept) = (group.beside(&number.to_string()), group.beside(&format!("{number}+")));
+            let file = file_at(&kept).or_else(|| file_at(&bound)).ok_or_else(|| BindError::File {
+                addr: addr.clone(),
+                step: "look at",
+                path: kept.clone(),
+                source: io::ErrorKind::NotFound.into(),
+            })?;
+            let inode = inode_of(socket.as_fd()).map_err(|source| BindError::Listen { addr: addr.clone(), source })?;
+            group.lanes.push(Lane { socket, inode, bound, kept, file });
+        }
+        Ok(group)
+    }
+
     /// Makes lanes, none of them published, until there are `lanes` of them.
     pub(super) fn ensure_lanes(&mut self, lanes: usize) -> Result<(), BindError> {
         while self.lanes.len() < lanes {

@@ -14,11 +14,14 @@
 //! towards it after every event, by levels rather than by scripts, so a crash in the middle of anything needs no
 //! code of its own.
 
+mod helper;
 mod operation;
 mod reconcile;
+#[cfg(test)]
+mod table;
 mod weights;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +69,13 @@ pub struct Head {
     pub pending: Vec<Pending>,
     /// The lane where connections wait while nobody is ready; the next worker starts there.
     pub parked: Option<Lane>,
+    /// Lanes in whose accept queue connections may wait: they had a share, and have not been seen empty since. One
+    /// that no worker is in gets one (see `app::helper`).
+    #[serde(default)]
+    pub owed: BTreeSet<Lane>,
+    /// The worker that is started beyond `count` for the sake of an owed lane, until it is ready.
+    #[serde(default)]
+    pub helper: Option<Slot>,
 }
 
 /// What somebody asked for last.
@@ -130,6 +140,8 @@ impl App {
             rollout: None,
             pending: Vec::new(),
             parked: None,
+            owed: BTreeSet::new(),
+            helper: None,
         };
         Self { head, workers: BTreeMap::new(), weights: Vec::new() }
     }
@@ -210,9 +222,22 @@ impl App {
             && let Some(rollout) = &mut self.head.rollout
         {
             rollout.report.finished += 1;
+            cx.out.save_app(&self.head.name);
         }
         let after = worker.step(cx.tick, policy, event, cx.out);
         self.follow(cx, slot, after);
+    }
+
+    /// Goes on under a new supervisor.
+    pub(crate) fn resume(&mut self, cx: &mut Context<'_>) {
+        let slots: Vec<Slot> = self.workers.keys().copied().collect();
+        for slot in slots {
+            let Some(worker) = self.workers.get_mut(&slot) else { continue };
+            let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
+            let after = worker.resume(cx.tick, policy, cx.out);
+            self.follow(cx, slot, after);
+        }
+        self.reconcile(cx);
     }
 
     /// Does what is due for every worker, then moves the app on.
@@ -223,6 +248,7 @@ impl App {
             .filter(|(_, worker)| worker.state.wake().is_some_and(|at| at <= cx.tick.now))
             .map(|(&slot, _)| slot)
             .collect();
+        let (mut moved, mut afters) = (false, Vec::new());
         for slot in due {
             let Some(worker) = self.workers.get_mut(&slot) else { continue };
             let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
@@ -232,24 +258,49 @@ impl App {
                 continue;
             }
             let after = worker.wake(cx.tick, policy, cx.out);
-            self.follow(cx, slot, after);
+            moved |= after != After::Same;
+            afters.push((slot, after));
+        }
+        // All that is due is known before anything is decided by it.
+        for (slot, after) in afters {
+            self.note(cx, slot, after);
+        }
+        if moved {
+            self.reconcile(cx);
+        }
+    }
+
+    /// What a worker's step means to its app; then moves the app on.
+    fn follow(&mut self, cx: &mut Context<'_>, slot: Slot, after: After) {
+        if after != After::Same {
+            self.note(cx, slot, after);
+            self.reconcile(cx);
         }
     }
 
     /// What a worker's step means to its app.
-    fn follow(&mut self, cx: &mut Context<'_>, slot: Slot, after: After) {
+    fn note(&mut self, cx: &mut Context<'_>, slot: Slot, after: After) {
         match after {
-            After::Same => return,
+            After::Same => {}
             After::Moved => self.reverse_if_useless(cx, slot),
             After::Cut { in_flight } => {
+                if in_flight.is_some_and(|seen| seen.queued == 0)
+                    && let Some(lane) = self.workers.get(&slot).and_then(|worker| worker.lane)
+                    && self.head.owed.remove(&lane)
+                {
+                    cx.out.save_app(&self.head.name);
+                }
                 if let Some(rollout) = &mut self.head.rollout {
+                    let in_flight = in_flight.unwrap_or_default();
                     rollout.report.idle_cut += in_flight.idle;
                     rollout.report.busy_cut += in_flight.busy;
+                    cx.out.save_app(&self.head.name);
                 }
             }
             After::Ended { reason, tasks_lost } => {
                 if let Some(rollout) = &mut self.head.rollout {
                     rollout.report.lost += tasks_lost;
+                    cx.out.save_app(&self.head.name);
                 }
                 let kept = reason == StopReason::Stop
                     && self.workers.get(&slot).is_some_and(|worker| worker.id.generation == self.head.generation);
@@ -259,7 +310,6 @@ impl App {
             }
             After::Crashed(crash) => self.crashed(cx, slot, &crash),
         }
-        self.reconcile(cx);
     }
 
     fn remove(&mut self, cx: &mut Context<'_>, slot: Slot) {
@@ -290,17 +340,17 @@ impl App {
         self.workers.insert(slot, worker);
     }
 
-    /// The lane of a generation under [`Lanes::PerGeneration`]: the one its workers have, else the one that the
-    /// other generation has not. Two suffice: a deployment starts only when the last one's leavings are gone.
+    /// The lane of a generation under [`Lanes::PerGeneration`]: the one its workers have, else the one where connections
+    /// wait, else the lowest that no worker has. Two suffice as long as one deployment's leavings are gone before the
+    /// next begins.
     fn generation_lane(&self, generation: Generation) -> Lane {
-        let lane_of = |of: &dyn Fn(&&Worker) -> bool| self.workers.values().find(of).and_then(|worker| worker.lane);
-        if let Some(lane) = lane_of(&|worker| worker.id.generation == generation) {
+        if let Some(fellow) = self.workers.values().find(|worker| worker.id.generation == generation)
+            && let Some(lane) = fellow.lane
+        {
             return lane;
         }
-        match lane_of(&|worker| worker.id.generation != generation && worker.lane.is_some()) {
-            Some(Lane(0)) => Lane(1),
-            Some(_) => Lane(0),
-            None => self.head.parked.unwrap_or(Lane(0)),
-        }
+        let free = |lane: &Lane| self.workers.values().all(|worker| worker.lane != Some(*lane));
+        let mut lanes = self.head.parked.into_iter().chain((0..).map(Lane));
+        lanes.find(free).expect("an app has fewer workers than there are numbers")
     }
 }

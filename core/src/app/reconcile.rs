@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::effect::{News, OperationKind, OperationResult, StopReason};
-use crate::id::{Generation, Slot};
+use crate::id::{Generation, Lane, Slot};
 use crate::policy::{Lanes, RestartWhen};
 use crate::rollout::{Direction, Rollout, Side};
 use crate::worker::state::Worker;
@@ -24,31 +24,43 @@ impl App {
                 self.drain_where(cx, StopReason::Stop, Duration::ZERO, |_| true);
             }
             Desired::Stopped | Desired::Deleted => self.drain_where(cx, StopReason::Stop, Duration::ZERO, |_| true),
-            Desired::Running if self.head.rollout.is_some() => self.advance(cx),
-            Desired::Running => self.fill(cx),
+            Desired::Running => self.advance(cx),
+        }
+        if self.head.desired == Desired::Running && self.head.rollout.is_none() {
+            self.fill(cx);
+        } else {
+            self.forget_helper(cx);
         }
         self.conclude(cx);
         self.share_out(cx.out);
-        self.forget_policies();
+        self.forget_policies(cx);
     }
 
     /// Outside of a deployment: `count` workers of the serving generation.
     fn fill(&mut self, cx: &mut Context<'_>) {
-        let side = Side { generation: self.head.generation, revision: self.head.revision, count: self.head.count };
+        self.judge_helper(cx);
+        let side = self.wanted();
         self.drain_where(cx, StopReason::Replaced, Duration::ZERO, |worker| worker.id.generation != side.generation);
         let surge = self.policy_now().reload.max_surge;
         self.start_missing(cx, side, surge);
-        // Too many: the highest slots go.
+        // Too many: first whoever does not serve, then the highest slots. Where connections wait is left to the last.
+        let parked = self.head.parked;
         let mut staying: Vec<Slot> = self
             .workers
             .iter()
             .filter(|(_, worker)| worker.id.generation == side.generation && stays(worker))
             .map(|(&slot, _)| slot)
             .collect();
+        staying.sort_by_key(|slot| {
+            let worker = &self.workers[slot];
+            let ready = worker.state.phase() == Phase::Ready;
+            (!ready, !(parked.is_some() && worker.lane == parked), *slot)
+        });
         while staying.len() > side.count as usize {
             let Some(slot) = staying.pop() else { break };
             self.drain_slot(cx, slot, StopReason::ScaleDown, Duration::ZERO);
         }
+        self.start_helper(cx);
     }
 
     /// One pass of the deployment that runs.
@@ -57,7 +69,17 @@ impl App {
         let target = rollout.target_side();
         self.undrain(cx, target.generation);
         self.drop_dead(cx, target.generation);
-        self.start_missing(cx, target, rollout.surge);
+        if let Some(failure) = self.beyond_help(&rollout) {
+            return self.give_up(cx, &rollout, failure);
+        }
+        let others_run = self
+            .workers
+            .values()
+            .any(|worker| worker.id.generation != target.generation && worker.state.process().is_some());
+        // A restart is for what cannot run twice: first the end of all, then the beginning.
+        if !(rollout.kind == OperationKind::Restart && others_run) {
+            self.start_missing(cx, target, rollout.surge);
+        }
         self.drain_surplus(cx, &rollout);
         self.end_if_over(cx, &rollout);
     }
@@ -87,43 +109,42 @@ impl App {
         }
     }
 
-    /// Starts what is missing of `side`, as far as slots are free. Under a lane a worker there are `count + surge`
-    /// slots, and one more than `count` at least, so that connections always have a place to wait.
-    fn start_missing(&mut self, cx: &mut Context<'_>, side: Side, surge: u32) {
-        let policy = self.policy(side.revision);
-        let (lanes, slots) = match policy.lanes {
-            Lanes::PerGeneration => (Lanes::PerGeneration, side.count.saturating_mul(2).max(self.slots_used())),
-            lanes @ (Lanes::None | Lanes::PerWorker) => (lanes, side.count.saturating_add(surge.max(1))),
-        };
+    /// Starts what is missing of `side`, as far as there is room for processes beside those that are there.
+    pub(super) fn start_missing(&mut self, cx: &mut Context<'_>, side: Side, surge: u32) {
+        let lanes = self.policy(side.revision).lanes;
         let present = |app: &Self| {
             let counted = |worker: &&Worker| worker.id.generation == side.generation && stays(worker);
             u32::try_from(app.workers.values().filter(counted).count()).unwrap_or(u32::MAX)
         };
         let mut missing = side.count.saturating_sub(present(self));
-        let mut room = side.count.saturating_add(surge).saturating_sub(self.processes());
+        let mut room = side.count.saturating_add(surge).saturating_sub(self.taken());
         if lanes == Lanes::PerGeneration {
             room = missing;
         }
         while missing > 0 && room > 0 {
-            let Some(slot) = self.free_slot(slots, lanes) else { break };
+            let slot = self.free_slot(lanes);
             self.add_worker(cx, slot, side.generation, side.revision);
             missing -= 1;
             room -= 1;
         }
     }
 
-    /// The slot whose lane connections wait in, if it is free, else the lowest free one under `slots`.
-    fn free_slot(&self, slots: u32, lanes: Lanes) -> Option<Slot> {
-        let parked = self.head.parked.filter(|_| lanes == Lanes::PerWorker).map(|lane| Slot(lane.0));
-        parked.into_iter().chain((0..slots).map(Slot)).find(|slot| !self.workers.contains_key(slot))
+    /// The slot whose lane connections wait in, if it is free, else the lowest free one. Where a worker has a lane of
+    /// its own, nobody may be in that lane either: under another policy it may be a whole generation's.
+    fn free_slot(&self, lanes: Lanes) -> Slot {
+        let own = lanes == Lanes::PerWorker;
+        let free = |slot: &Slot| {
+            !self.workers.contains_key(slot) && !(own && self.workers.values().any(|w| w.lane == Some(Lane(slot.0))))
+        };
+        let waiting = self.head.parked.into_iter().chain(self.abandoned_lane()).filter(|_| own);
+        let mut slots = waiting.map(|lane| Slot(lane.0)).chain((0..).map(Slot));
+        slots.find(free).expect("an app has fewer workers than there are numbers")
     }
 
-    fn slots_used(&self) -> u32 {
-        self.workers.keys().next_back().map_or(0, |slot| slot.0 + 1)
-    }
-
-    fn processes(&self) -> u32 {
-        let count = self.workers.values().filter(|worker| worker.state.process().is_some()).count();
+    /// Workers that have a process or get one by themselves.
+    fn taken(&self) -> u32 {
+        let takes = |worker: &&Worker| worker.state.process().is_some() || worker.state.phase() == Phase::Backoff;
+        let count = self.workers.values().filter(takes).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -139,7 +160,7 @@ impl App {
         self.drain_where(cx, reason, Duration::ZERO, |worker| {
             worker.id.generation != target.generation && matches!(worker.state, State::Starting { .. })
         });
-        if self.policy(target.revision).lanes == Lanes::PerGeneration {
+        if self.shared(rollout) {
             if self.switched(rollout) {
                 self.drain_where(cx, reason, warm, |worker| {
                     worker.id.generation != target.generation && matches!(worker.state, State::Ready { .. })
@@ -147,7 +168,7 @@ impl App {
             }
             return;
         }
-        let new = self.in_phase(|worker| worker.id.generation == target.generation, Phase::Ready);
+        let new = self.fulfilled(target.generation);
         let mut old = self.in_phase(|worker| worker.id.generation != target.generation, Phase::Ready);
         let floor = target.count.saturating_sub(rollout.unavailable);
         while old > 0 && new + old > floor {
@@ -160,11 +181,22 @@ impl App {
         }
     }
 
+    /// Workers of `generation` that are as ready as they will be: those that serve, and those that ended for good, or
+    /// wait for a person, which nothing is gained by waiting for.
+    fn fulfilled(&self, generation: Generation) -> u32 {
+        let of = |worker: &Worker| worker.id.generation == generation;
+        [Phase::Ready, Phase::Exited, Phase::Failed].into_iter().map(|phase| self.in_phase(of, phase)).sum()
+    }
+
+    /// Whether workers of one of the sides share an accept queue, and so cannot be drained one by one.
+    fn shared(&self, rollout: &Rollout) -> bool {
+        [rollout.from, rollout.to].iter().any(|side| self.policy(side.revision).lanes == Lanes::PerGeneration)
+    }
+
     /// Under one lane a generation: whether the side that is to serve in the end serves now.
     pub(super) fn switched(&self, rollout: &Rollout) -> bool {
         let target = rollout.target_side();
-        let ready = self.in_phase(|worker| worker.id.generation == target.generation, Phase::Ready);
-        ready >= target.count.saturating_sub(rollout.unavailable)
+        self.fulfilled(target.generation) >= target.count.saturating_sub(rollout.unavailable)
     }
 
     fn end_if_over(&mut self, cx: &mut Context<'_>, rollout: &Rollout) {
@@ -213,7 +245,7 @@ impl App {
                 self.remove(cx, slot);
                 return;
             }
-            if new && rollout.kind == OperationKind::Restart && crash.served.is_none() {
+            if new && rollout.kind == OperationKind::Restart && crash.served.is_none() && !completed {
                 self.give_up(cx, &rollout, Failure { why: sentence, culprit: Some(crash.launch) });
             }
         }
@@ -240,6 +272,11 @@ impl App {
                 ..
             }
         );
+        // A one-shot that says STOPPING=1 may be about to end well: its exit tells.
+        let own = matches!(worker.state, State::Stopping { reason: StopReason::Own, .. });
+        if own && self.policy_of(worker).restart.when != RestartWhen::Always {
+            return;
+        }
         let Some(launch) = worker.launch().filter(|_| useless) else { return };
         let noted = worker.last_exit.as_ref().filter(|noted| noted.launch == launch);
         let why = noted.map_or_else(|| "ended by itself".to_owned(), |noted| noted.reason.clone());
@@ -272,6 +309,27 @@ impl App {
         self.head.revision = rollout.to.revision;
         self.head.count = rollout.to.count;
         self.finish_rollout(cx, rollout, OperationResult::Failed, Some(failure));
+    }
+
+    /// Why a restart cannot come to its end: one of its workers is not started again, though it had served.
+    fn beyond_help(&self, rollout: &Rollout) -> Option<Failure> {
+        if rollout.kind != OperationKind::Restart {
+            return None;
+        }
+        self.workers.values().find_map(|worker| match &worker.state {
+            State::Failed { why } if worker.id.generation == rollout.to.generation => Some(Failure {
+                why: format!("{} {why}", worker.id),
+                culprit: worker.last_exit.as_ref().map(|exit| exit.launch),
+            }),
+            State::Failed { .. }
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Stopping { .. }
+            | State::Killed { .. }
+            | State::Backoff { .. }
+            | State::Exited => None,
+        })
     }
 
     /// Ends the deployment that runs because another request takes its place.
@@ -311,18 +369,22 @@ impl App {
     }
 
     /// Policies of revisions that nothing names any more.
-    fn forget_policies(&mut self) {
+    fn forget_policies(&mut self, cx: &mut Context<'_>) {
+        let before = self.head.policies.len();
         let (now, rollout, workers) = (self.head.revision, &self.head.rollout, &self.workers);
         self.head.policies.retain(|&revision, _| {
             revision == now
                 || rollout.as_ref().is_some_and(|r| r.from.revision == revision || r.to.revision == revision)
                 || workers.values().any(|worker| worker.revision == revision)
         });
+        if self.head.policies.len() != before {
+            cx.out.save_app(&self.head.name);
+        }
     }
 }
 
 /// Whether a worker fills its place: everyone but those on their way out.
-fn stays(worker: &Worker) -> bool {
+pub(super) fn stays(worker: &Worker) -> bool {
     match worker.state.phase() {
         Phase::Starting | Phase::Ready | Phase::Backoff | Phase::Exited | Phase::Failed => true,
         Phase::Draining => false,

@@ -6,9 +6,11 @@
 use crate::effect::{Effect, Outcome};
 use crate::id::Lane;
 use crate::policy::Lanes;
+use crate::rollout::{Direction, Rollout};
 use crate::worker::{Phase, Worker};
 
 use super::App;
+use super::reconcile::stays;
 
 /// The share of a ready worker.
 const FULL: u32 = 100;
@@ -17,69 +19,99 @@ impl App {
     /// Recomputes the shares; asks for them, before all else that this step asks of the app, when they changed.
     pub(super) fn share_out(&mut self, out: &mut Outcome) {
         let (weights, parked) = self.shares();
-        if parked != self.head.parked {
+        let shared_out = (0..).map(Lane).zip(&weights).filter(|&(_, &share)| share > 0).map(|(lane, _)| lane);
+        let owed = self.head.owed.iter().copied().chain(shared_out).collect();
+        if parked != self.head.parked || owed != self.head.owed {
             self.head.parked = parked;
+            self.head.owed = owed;
             out.save_app(&self.head.name);
         }
         if weights == self.weights || weights.is_empty() {
             return;
         }
         self.weights.clone_from(&weights);
+        // A step may get here several times; only its last word counts, and it comes first.
+        out.act.retain(|effect| !matches!(effect, Effect::SetWeights { app, .. } if *app == self.head.name));
         out.act.insert(0, Effect::SetWeights { app: self.head.name.clone(), weights });
     }
 
     fn shares(&self) -> (Vec<u32>, Option<Lane>) {
-        let Some(lanes) = self.lane_count() else { return (Vec::new(), None) };
+        let waiting = self.waiting_lane();
+        let Some(lanes) = self.lane_count(waiting) else { return (Vec::new(), None) };
         let mut weights = vec![0; lanes];
-        let mut nobody = true;
-        for worker in self.workers.values() {
-            if let (Phase::Ready, Some(lane)) = (worker.state.phase(), worker.lane)
-                && self.serves(worker)
-            {
-                weights[lane.0 as usize] = FULL;
-                nobody = false;
-            }
+        let ready = |worker: &&Worker| worker.state.phase() == Phase::Ready;
+        let serving: Vec<Lane> =
+            self.workers.values().filter(ready).filter(|worker| self.serves(worker)).filter_map(|w| w.lane).collect();
+        // Better whoever is there than nobody.
+        let serving = if serving.is_empty() {
+            self.workers.values().filter(ready).filter_map(|worker| worker.lane).collect()
+        } else {
+            serving
+        };
+        for lane in &serving {
+            weights[lane.0 as usize] = FULL;
         }
-        if !nobody {
+        if !serving.is_empty() {
             return (weights, None);
         }
-        let lane = self.waiting_lane();
-        weights[lane.0 as usize] = FULL;
-        (weights, Some(lane))
+        weights[waiting.0 as usize] = FULL;
+        (weights, Some(waiting))
     }
 
-    /// Under one lane a generation, the new one gets nothing before the switch.
+    /// Under one lane a generation, the new one gets nothing before the switch; on the way back, what served before
+    /// serves as soon as it can.
     fn serves(&self, worker: &Worker) -> bool {
         match (self.policy_of(worker).lanes, &self.head.rollout) {
-            (Lanes::PerGeneration, Some(rollout)) => worker.id.generation != rollout.target() || self.switched(rollout),
+            (Lanes::PerGeneration, Some(rollout)) => {
+                worker.id.generation != rollout.to.generation
+                    || (rollout.direction == Direction::Forward && self.switched(rollout))
+            }
             (Lanes::PerGeneration, None) | (Lanes::None | Lanes::PerWorker, _) => true,
         }
     }
 
+    /// Whether a worker that is not ready will accept from its lane without anybody's asking.
+    pub(crate) fn comes_back(&self, worker: &Worker) -> bool {
+        let wanted = self.head.rollout.as_ref().map_or(self.head.generation, Rollout::target);
+        let comes = match worker.state.phase() {
+            Phase::Starting | Phase::Backoff => true,
+            Phase::Stopping => stays(worker),
+            Phase::Ready | Phase::Draining | Phase::Exited | Phase::Failed => false,
+        };
+        comes && worker.id.generation == wanted
+    }
+
     /// Where connections wait while nobody is ready. It stays where it is while a worker may still come there, since
-    /// what waits in one lane cannot move to another.
+    /// what waits in one lane cannot move to another. A worker that is being ended because it is of no use comes back in
+    /// its lane, so its lane is still better than one where nobody comes.
     fn waiting_lane(&self) -> Lane {
-        let occupant = |lane: Lane| self.workers.values().find(|worker| worker.lane == Some(lane));
-        let lowest = |phase: Phase| {
-            let waits = |worker: &&Worker| worker.state.phase() == phase;
-            self.workers.values().filter(waits).filter_map(|worker| worker.lane).min()
+        let occupied = |lane: Lane| self.workers.values().any(|worker| worker.lane == Some(lane));
+        let comes = |worker: &Worker| self.comes_back(worker);
+        let stands = |lane: &Lane| {
+            !occupied(*lane) || self.workers.values().any(|worker| worker.lane == Some(*lane) && comes(worker))
         };
-        let comes = |lane: &Lane| {
-            occupant(*lane).is_none_or(|worker| matches!(worker.state.phase(), Phase::Starting | Phase::Backoff))
+        let lowest = |is: &dyn Fn(&Worker) -> bool| {
+            self.workers.values().filter(|worker| is(worker)).filter_map(|worker| worker.lane).min()
         };
+        // Nobody who is on its way out may share the lane: it would take what is to wait.
+        let quiet = |lane: Option<Lane>| {
+            self.workers.values().all(|other| other.lane != lane || other.state.process().is_none())
+        };
+        let in_phase = |phase: Phase| lowest(&|worker| worker.state.phase() == phase && quiet(worker.lane));
         self.head
             .parked
-            .filter(comes)
-            .or_else(|| lowest(Phase::Starting))
-            .or_else(|| lowest(Phase::Backoff))
-            .or_else(|| lowest(Phase::Failed))
-            .or_else(|| lowest(Phase::Exited))
-            .or_else(|| (0..).map(Lane).find(|&lane| occupant(lane).is_none()))
+            .filter(stands)
+            .or_else(|| lowest(&|worker| worker.state.phase() == Phase::Starting && comes(worker)))
+            .or_else(|| lowest(&|worker| worker.state.phase() == Phase::Backoff && comes(worker)))
+            .or_else(|| lowest(&comes))
+            .or_else(|| in_phase(Phase::Failed))
+            .or_else(|| in_phase(Phase::Exited))
+            .or_else(|| (0..).map(Lane).find(|&lane| !occupied(lane)))
             .unwrap_or(Lane(0))
     }
 
     /// How many lanes the app needs now; none when it listens on nothing.
-    fn lane_count(&self) -> Option<usize> {
+    fn lane_count(&self, waiting: Lane) -> Option<usize> {
         let policy = self.policy_now();
         let used = self.workers.values().filter_map(|worker| worker.lane).max().map_or(0, |lane| lane.0 as usize + 1);
         let planned = match policy.lanes {
@@ -89,6 +121,6 @@ impl App {
             Lanes::PerGeneration => 2,
         };
         // One more than is used: there is always a place to wait. Lanes once made stay.
-        Some(planned.max(used + 1).max(self.weights.len()))
+        Some(planned.max(used + 1).max(waiting.0 as usize + 1).max(self.weights.len()))
     }
 }

@@ -92,7 +92,11 @@ impl Rollout {
             (OperationKind::Restart, _) => (0, whole),
             // One lane a generation: all of it comes, then all of it goes.
             (_, Lanes::PerGeneration) => (whole, 0),
-            (_, Lanes::None | Lanes::PerWorker) => (policy.reload.max_surge, policy.reload.max_unavailable),
+            // With room neither above nor under the number nothing could ever move.
+            (_, Lanes::None | Lanes::PerWorker) => match (policy.reload.max_surge, policy.reload.max_unavailable) {
+                (0, 0) => (1, 0),
+                room => room,
+            },
         };
         let report = DeploymentReport { from: from.generation, to: to.generation, ..DeploymentReport::default() };
         Self { id, kind, from, to, direction: Direction::Forward, surge, unavailable, started_at, report }

@@ -276,7 +276,8 @@ impl State {
     #[must_use]
     pub fn wake(&self) -> Option<Moment> {
         match self {
-            Self::Starting { process, ready_by, .. } => Some(earlier(*ready_by, watchdog_due(process))),
+            // A watchdog counts from readiness on; a program may beat before.
+            Self::Starting { ready_by, .. } => Some(*ready_by),
             Self::Ready { process, probe, .. } => {
                 let probe = probe.and_then(|probe| match probe.next {
                     NextProbe::At(at) => Some(at),

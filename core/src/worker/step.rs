@@ -19,6 +19,10 @@ const USELESS_STOP: Duration = Duration::from_secs(5);
 /// Pause before a killed tree that is still there is killed once more.
 const KILL_AGAIN: Duration = Duration::from_secs(5);
 
+/// A watchdog found this long after it was due says nothing: the machine slept or the supervisor did not run, and what
+/// the worker said meanwhile is not read yet.
+const NOT_WATCHING: Duration = Duration::from_secs(1);
+
 /// Tasks remembered per worker; what is told beyond is not counted.
 const TASKS_MAX: usize = 10_000;
 
@@ -31,8 +35,8 @@ pub enum After {
     Moved,
     /// It was told to end, with work still in hand.
     Cut {
-        /// What it had.
-        in_flight: InFlight,
+        /// What it had; none when nobody could see.
+        in_flight: Option<InFlight>,
     },
     /// It ended as it was asked to.
     Ended {
@@ -108,6 +112,7 @@ impl Worker {
             }
             WorkerEvent::WatchdogSet { interval } => {
                 self.set_watchdog(tick, Some(interval));
+                out.save_worker(&self.id);
                 After::Same
             }
             WorkerEvent::WatchdogTriggered => self.hung(tick, out),
@@ -135,8 +140,11 @@ impl Worker {
                 self.stop_useless(tick, StopReason::NotReady, why, out)
             }
             State::Ready { process, probe, .. } => {
-                if process.watchdog.is_some_and(|watchdog| watchdog.due <= now) {
-                    return self.hung(tick, out);
+                if let Some(watchdog) = process.watchdog.as_mut().filter(|watchdog| watchdog.due <= now) {
+                    if now.since(watchdog.due) < NOT_WATCHING {
+                        return self.hung(tick, out);
+                    }
+                    watchdog.due = now + watchdog.interval;
                 }
                 if let Some(probe) = probe
                     && let NextProbe::At(at) = probe.next
@@ -210,10 +218,14 @@ impl Worker {
                 self.tell_to_end(tick, policy, reason, out);
                 After::Moved
             }
-            // It is on its way out already: only what follows its exit changes.
-            State::Draining { reason: present, .. }
-            | State::Stopping { reason: present, .. }
-            | State::Killed { reason: present, .. } => {
+            // It is on its way out already: only what follows its exit changes, and how long it is kept warm for.
+            State::Draining { reason: present, warm_until, .. } => {
+                *present = reason;
+                *warm_until = warm_until.map(|at| at.min(tick.now + warm));
+                out.save_worker(&self.id);
+                After::Same
+            }
+            State::Stopping { reason: present, .. } | State::Killed { reason: present, .. } => {
                 *present = reason;
                 out.save_worker(&self.id);
                 After::Same
@@ -231,13 +243,13 @@ impl Worker {
         let State::Draining { process, served_since: Some(since), .. } = &self.state else {
             return false;
         };
-        let launch = process.launch;
-        self.state = State::Ready {
-            process: process.clone(),
-            since: *since,
-            proof: Proof::Accepted,
-            probe: first_probe(tick.now, policy),
-        };
+        let (launch, mut process) = (process.launch, process.clone());
+        // Its silence while it drained is not held against it.
+        if let Some(watchdog) = &mut process.watchdog {
+            watchdog.due = tick.now + watchdog.interval;
+        }
+        self.state =
+            State::Ready { process, since: *since, proof: Proof::Accepted, probe: first_probe(tick.now, policy) };
         out.save_worker(&self.id);
         out.act.push(Effect::UnwatchDrain { launch });
         out.tell(&self.id, News::Undrained);
@@ -371,7 +383,7 @@ impl Worker {
         match drain::verdict(&drain, tick.now) {
             drain::Verdict::Wait { .. } => After::Same,
             drain::Verdict::Terminate => {
-                let (reason, cut) = (*reason, in_flight.unwrap_or_default());
+                let (reason, cut) = (*reason, *in_flight);
                 self.tell_to_end(tick, policy, reason, out);
                 After::Cut { in_flight: cut }
             }
@@ -497,7 +509,7 @@ impl Worker {
         self.judge_drain(tick, policy, out)
     }
 
-    fn exited(&mut self, tick: Tick, exit: Exit, out: &mut Outcome) -> After {
+    pub(super) fn exited(&mut self, tick: Tick, exit: Exit, out: &mut Outcome) -> After {
         let tasks_lost = u32::try_from(self.tasks()).unwrap_or(u32::MAX);
         let served = self.state.served_since().map(|since| tick.now.since(since));
         let Some(process) = self.state.process() else {
@@ -534,6 +546,6 @@ impl Worker {
     }
 }
 
-fn first_probe(now: Moment, policy: &AppPolicy) -> Option<Probe> {
+pub(super) fn first_probe(now: Moment, policy: &AppPolicy) -> Option<Probe> {
     policy.live.map(|live| Probe { failures: 0, next: NextProbe::At(now + live.every) })
 }

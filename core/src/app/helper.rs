@@ -1,0 +1,67 @@
+//! Connections that were left behind in a lane without a worker.
+//!
+//! What waits in a lane's accept queue cannot move to another lane, so a lane is *owed* a worker from the moment it has a
+//! share until it was seen empty by the drain that ended its worker. Whoever starts next is put into such a lane. When
+//! all that is wanted is ready and one is still without a worker, a **helper** is started there: one worker more than
+//! is wanted. Once it is ready it is a worker like any other; there is one too many, and that one is drained.
+//!
+//! Only where each worker has its own lane, and where workers may run beside each other at all (`max_surge`). A helper
+//! that cannot start, or ends for good, gives its lane up: another one would do no better.
+
+use crate::id::{Lane, Slot};
+use crate::policy::Lanes;
+use crate::rollout::Side;
+use crate::worker::Phase;
+
+use super::{App, Context};
+
+impl App {
+    /// The first lane in whose queue connections may wait and that no worker is in.
+    pub(super) fn abandoned_lane(&self) -> Option<Lane> {
+        let occupied = |lane: &Lane| self.workers.values().any(|worker| worker.lane == Some(*lane));
+        self.head.owed.iter().copied().find(|lane| !occupied(lane))
+    }
+
+    /// What is to serve outside of a deployment: the wanted number, and the helper while it is on its way.
+    pub(super) fn wanted(&self) -> Side {
+        let count = self.head.count.saturating_add(u32::from(self.head.helper.is_some()));
+        Side { generation: self.head.generation, revision: self.head.revision, count }
+    }
+
+    /// Whether the helper is one still.
+    pub(super) fn judge_helper(&mut self, cx: &mut Context<'_>) {
+        let Some(slot) = self.head.helper else { return };
+        let worker = self.workers.get(&slot);
+        if worker.is_some_and(|worker| self.comes_back(worker)) {
+            return;
+        }
+        if let Some(worker) = worker
+            && matches!(worker.state.phase(), Phase::Exited | Phase::Failed)
+            && let Some(lane) = worker.lane
+        {
+            self.head.owed.remove(&lane);
+        }
+        self.forget_helper(cx);
+    }
+
+    /// Something else is going on.
+    pub(super) fn forget_helper(&mut self, cx: &mut Context<'_>) {
+        if self.head.helper.take().is_some() {
+            cx.out.save_app(&self.head.name);
+        }
+    }
+
+    /// Starts a helper where one is needed and all else is well.
+    pub(super) fn start_helper(&mut self, cx: &mut Context<'_>) {
+        let policy = self.policy_now();
+        let (surge, own) = (policy.reload.max_surge, policy.lanes == Lanes::PerWorker);
+        let settled = self.ready() == self.head.count && self.workers.len() == self.head.count as usize;
+        let Some(lane) = self.abandoned_lane().filter(|_| own && surge > 0 && settled && self.head.helper.is_none())
+        else {
+            return;
+        };
+        self.head.helper = Some(Slot(lane.0));
+        cx.out.save_app(&self.head.name);
+        self.start_missing(cx, self.wanted(), surge);
+    }
+}

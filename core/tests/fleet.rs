@@ -1,0 +1,263 @@
+//! What the simulator or a critical reading found once, each as a story of its own.
+
+use std::time::Duration;
+
+use agentd_core::admission::{Admitted, Denied, Request};
+use agentd_core::effect::{Effect, News, OperationResult, Outcome};
+use agentd_core::event::{Event, Exit, InFlight, Proof, WorkerEvent};
+use agentd_core::fleet::Fleet;
+use agentd_core::id::{AppName, Launch, Operation, Pid, Revision};
+use agentd_core::policy::{AppPolicy, Lanes, ReloadPolicy, RestartPolicy, RestartWhen};
+use agentd_core::time::{Moment, Tick};
+use agentd_core::worker::Phase;
+
+/// A fleet of the one app `a`, and what it asked for in its last step.
+struct Story {
+    fleet: Fleet,
+    now: Moment,
+    last: Outcome,
+    revision: Revision,
+}
+
+impl Story {
+    fn new(policy: &AppPolicy) -> Self {
+        let now = Moment::from_micros(1_000_000);
+        let mut story = Self { fleet: Fleet::default(), now, last: Outcome::default(), revision: Revision(0) };
+        let (app, revision, policy) = story.configured(policy);
+        story.ask(Request::Start { app, revision, policy });
+        story
+    }
+
+    /// An app whose workers are all ready.
+    fn ready(policy: &AppPolicy) -> Self {
+        let mut story = Self::new(policy);
+        for launch in story.spawned() {
+            story.prove(launch);
+        }
+        story
+    }
+
+    fn configured(&mut self, policy: &AppPolicy) -> (AppName, Revision, AppPolicy) {
+        self.revision = self.revision.next();
+        (name(), self.revision, policy.clone())
+    }
+
+    fn tick(&self) -> Tick {
+        Tick { now: self.now, entropy: 0 }
+    }
+
+    fn ask(&mut self, request: Request) -> Admitted {
+        let (admitted, outcome) =
+            self.fleet.request(self.tick(), request).expect("the story asks for what is possible");
+        self.took(outcome);
+        admitted
+    }
+
+    fn reload(&mut self, policy: &AppPolicy) -> Admitted {
+        let (app, revision, policy) = self.configured(policy);
+        self.ask(Request::Reload { app, revision, policy })
+    }
+
+    fn restart(&mut self, policy: &AppPolicy) -> Admitted {
+        let (app, revision, policy) = self.configured(policy);
+        self.ask(Request::Restart { app, revision, policy })
+    }
+
+    fn tell(&mut self, launch: Launch, event: WorkerEvent) {
+        let outcome = self.fleet.step(self.tick(), Event::Worker { launch, event });
+        self.took(outcome);
+    }
+
+    fn prove(&mut self, launch: Launch) {
+        self.tell(launch, WorkerEvent::Spawned { pid: Pid(1), start_time: 1 });
+        self.tell(launch, WorkerEvent::ReadyProven { proof: Proof::Http });
+    }
+
+    fn exit(&mut self, launch: Launch, code: i32) {
+        self.tell(launch, WorkerEvent::Exited { exit: Exit::Code(code) });
+    }
+
+    fn wake_after(&mut self, after: Duration) {
+        self.now = self.now + after;
+        let outcome = self.fleet.step(self.tick(), Event::Woke);
+        self.took(outcome);
+    }
+
+    fn took(&mut self, outcome: Outcome) {
+        self.fleet.check_invariants().expect("the fleet is sound after every step");
+        self.last = outcome;
+    }
+
+    fn spawned(&self) -> Vec<Launch> {
+        let spawned = |effect: &Effect| if let Effect::Spawn { launch, .. } = effect { Some(*launch) } else { None };
+        self.last.act.iter().filter_map(spawned).collect()
+    }
+
+    fn result(&self) -> Option<OperationResult> {
+        self.last.publish.iter().find_map(|notice| match &notice.news {
+            News::Finished(finished) => Some(finished.result),
+            _ => None,
+        })
+    }
+
+    fn phases(&self) -> Vec<Phase> {
+        let app = self.fleet.app(&name()).expect("the story has its app");
+        app.workers.values().map(|worker| worker.state.phase()).collect()
+    }
+}
+
+fn name() -> AppName {
+    "a".parse().expect("a is an app name")
+}
+
+fn policy(workers: u32, lanes: Lanes) -> AppPolicy {
+    AppPolicy { workers, lanes, ..AppPolicy::default() }
+}
+
+#[test]
+fn several_workers_that_fall_in_one_wake_leave_one_word_on_the_shares() {
+    let silent = AppPolicy { watchdog: Some(Duration::from_secs(5)), ..policy(3, Lanes::PerWorker) };
+    let mut story = Story::ready(&silent);
+    story.tell(Launch(3), WorkerEvent::WatchdogSet { interval: Duration::from_secs(60) });
+    story.wake_after(Duration::from_secs(5));
+    let shares: Vec<&Effect> =
+        story.last.act.iter().filter(|effect| matches!(effect, Effect::SetWeights { .. })).collect();
+    assert_eq!(shares, [&Effect::SetWeights { app: name(), weights: vec![0, 0, 100, 0] }]);
+    assert_eq!(story.last.act.first(), shares.first().copied(), "before all else");
+}
+
+#[test]
+fn a_restart_begins_nothing_before_all_that_was_has_ended_even_where_more_are_wanted() {
+    for lanes in [Lanes::None, Lanes::PerWorker, Lanes::PerGeneration] {
+        let mut story = Story::ready(&policy(2, lanes));
+        story.restart(&policy(4, lanes));
+        assert_eq!(story.spawned(), [], "{lanes:?}");
+        story.exit(Launch(1), 0);
+        assert_eq!(story.spawned(), [], "{lanes:?}: one of two is still there");
+        story.exit(Launch(2), 0);
+        assert_eq!(story.spawned().len(), 4, "{lanes:?}");
+        for launch in story.spawned() {
+            story.prove(launch);
+        }
+        assert_eq!(story.result(), Some(OperationResult::Done), "{lanes:?}");
+    }
+}
+
+#[test]
+fn a_one_shot_that_completes_does_not_fail_its_restart_or_its_reload() {
+    let restart = RestartPolicy { when: RestartWhen::Never, ..AppPolicy::default().restart };
+    let once = AppPolicy { restart, ..policy(1, Lanes::None) };
+    let mut story = Story::ready(&once);
+    story.restart(&once);
+    story.exit(Launch(1), 0);
+    story.exit(Launch(2), 0);
+    assert_eq!(story.result(), Some(OperationResult::Done), "it ended well before it said that it was ready");
+    story.reload(&once);
+    story.prove(Launch(3));
+    story.tell(Launch(3), WorkerEvent::StoppingSaid);
+    story.exit(Launch(3), 0);
+    assert_eq!(story.phases(), [Phase::Exited]);
+    assert!(story.fleet.app(&name()).is_some_and(|app| app.head.rollout.is_none() && app.head.generation.0 == 3));
+}
+
+#[test]
+fn a_restart_ends_as_failed_when_its_worker_is_parked_after_it_had_served() {
+    let restart = RestartPolicy { max: 0, ..AppPolicy::default().restart };
+    let fragile = AppPolicy { restart, ..policy(2, Lanes::PerWorker) };
+    let mut story = Story::ready(&fragile);
+    story.restart(&fragile);
+    story.exit(Launch(1), 0);
+    story.exit(Launch(2), 0);
+    story.prove(Launch(3));
+    story.exit(Launch(3), 1);
+    assert_eq!(story.result(), Some(OperationResult::Failed));
+    let denied = story.fleet.check(&Request::Scale { app: name(), workers: 3 });
+    assert_eq!(denied, Ok::<(), Denied>(()), "no deployment is in the way for ever");
+}
+
+#[test]
+fn a_reload_with_room_neither_above_nor_under_still_moves() {
+    let reload = ReloadPolicy { max_surge: 0, max_unavailable: 0, settle: Duration::ZERO };
+    let tight = AppPolicy { reload, ..policy(1, Lanes::PerWorker) };
+    let mut story = Story::ready(&tight);
+    assert_eq!(story.reload(&tight), Admitted::Begun(Operation(2)));
+    assert_eq!(story.spawned(), [Launch(2)]);
+}
+
+#[test]
+fn a_deployment_is_not_held_up_by_new_workers_that_completed() {
+    let restart = RestartPolicy { when: RestartWhen::OnFailure, ..AppPolicy::default().restart };
+    for lanes in [Lanes::None, Lanes::PerGeneration] {
+        let task = AppPolicy { restart, ..policy(1, lanes) };
+        let mut story = Story::ready(&task);
+        story.reload(&task);
+        story.exit(Launch(2), 0);
+        assert_eq!(story.phases(), [Phase::Draining, Phase::Exited], "{lanes:?}: the old one goes");
+    }
+}
+
+#[test]
+fn scaling_down_takes_whoever_does_not_serve_first() {
+    let mut story = Story::new(&policy(2, Lanes::PerWorker));
+    story.prove(Launch(2));
+    story.ask(Request::Scale { app: name(), workers: 1 });
+    assert_eq!(story.phases(), [Phase::Stopping, Phase::Ready]);
+}
+
+#[test]
+fn a_worker_that_comes_back_keeps_the_lane_where_connections_wait() {
+    let mut story = Story::ready(&policy(1, Lanes::PerWorker));
+    story.tell(Launch(1), WorkerEvent::StoppingSaid);
+    let head = || Effect::SetWeights { app: name(), weights: vec![100, 0] };
+    assert!(!story.last.act.iter().any(|effect| matches!(effect, Effect::SetWeights { .. }) && *effect != head()));
+    story.exit(Launch(1), 1);
+    story.wake_after(Duration::from_secs(1));
+    story.prove(Launch(2));
+    let app = story.fleet.app(&name()).expect("the story has its app");
+    assert_eq!((app.workers.len(), app.head.parked), (1, None));
+}
+
+#[test]
+fn connections_left_behind_in_a_lane_get_a_helper_that_goes_when_they_are_served() {
+    let mut story = Story::new(&policy(1, Lanes::PerWorker));
+    story.tell(Launch(1), WorkerEvent::Spawned { pid: Pid(1), start_time: 1 });
+    // Connections wait in lane 0; its worker is replaced before it was ready, so the next one is in lane 1.
+    story.reload(&policy(1, Lanes::PerWorker));
+    story.exit(Launch(1), 0);
+    story.prove(Launch(2));
+    let helper = story.spawned();
+    assert_eq!(helper, [Launch(3)]);
+    assert_eq!(story.result(), Some(OperationResult::Done));
+    story.prove(helper[0]);
+    assert_eq!(story.phases(), [Phase::Ready, Phase::Draining], "one too many, and connections wait nowhere");
+    story.tell(Launch(2), WorkerEvent::DrainObserved(InFlight::default()));
+    story.exit(Launch(2), 0);
+    assert_eq!((story.spawned(), story.phases()), (vec![], vec![Phase::Ready]));
+}
+
+#[test]
+fn a_new_supervisor_makes_good_what_was_written_and_not_done() {
+    let watched = AppPolicy { watchdog: Some(Duration::from_secs(5)), ..policy(2, Lanes::PerWorker) };
+    let mut story = Story::new(&watched);
+    story.prove(Launch(1));
+    let app = story.fleet.app(&name()).expect("the story has its app");
+    let (head, workers) = (app.head.clone(), app.workers.values().cloned().collect());
+    let mut next = Fleet::restore(story.fleet.counters(), vec![head], workers);
+    let later = Tick { now: story.now + Duration::from_secs(600), entropy: 0 };
+    let outcome = next.resume(later);
+    assert!(matches!(&outcome.act[..], [Effect::SetWeights { .. }, Effect::Spawn { launch: Launch(2), .. }]));
+    assert!(next.step(later, Event::Woke).act.is_empty(), "nobody is ended for a silence that was the supervisor's");
+    assert!(next.next_wake().is_some_and(|at| at > later.now));
+}
+
+#[test]
+fn workers_that_share_a_queue_are_not_drained_one_by_one_whatever_comes_after_them() {
+    let mut story = Story::ready(&policy(2, Lanes::PerGeneration));
+    story.reload(&policy(2, Lanes::PerWorker));
+    let new = story.spawned();
+    assert_eq!(new.len(), 2);
+    story.prove(new[0]);
+    assert!(!story.phases().contains(&Phase::Draining), "the second new one is not ready");
+    story.prove(new[1]);
+    assert_eq!(story.phases().iter().filter(|phase| **phase == Phase::Draining).count(), 2);
+}

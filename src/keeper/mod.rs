@@ -1,0 +1,286 @@
+//! The keeper: a second holder of every descriptor whose loss a client or a worker would notice.
+//!
+//! ```text
+//! agentd ──hold, release──► agentd keep        a process of its own, in a session of its own
+//!    │                          │              listening sockets, FIFOs, notify sockets
+//!  dies                         │
+//!    ╳        next agentd ──take┘              the same descriptors, under the same names
+//! ```
+//!
+//! While it lives, the supervisor's death closes no socket (so the kernel's reuseport indices, and with them the
+//! weights, stay as they are), and loses no line that waits in a FIFO. It decides nothing and knows nothing but names
+//! and descriptors. This file owns the supervisor's side; [`process`] is the other.
+//!
+//! **What can go wrong.** It dies: the supervisor notices at once (its connection ends), starts another and gives it
+//! everything again. It hangs: a word that is not taken within [`PATIENCE`] counts as its death. Both die at once: what
+//! only they held is gone; what workers hold they go on serving.
+
+pub mod process;
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::str::FromStr;
+use std::time::Duration;
+
+use agentd_core::id::{AppName, Lane, Launch};
+use camino::{Utf8Path, Utf8PathBuf};
+use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind,
+    connect, listen, sendmsg, socket_with,
+};
+use thiserror::Error;
+
+use crate::logs::layout::StreamKind;
+use crate::process::sys;
+use crate::sockets::ListenAddr;
+
+/// Longest wait for the keeper to take a word, or to answer.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+/// Descriptors in one word.
+const AT_ONCE: usize = 64;
+/// Longest word, in bytes.
+const WORD_MAX: usize = 64 * 1024;
+
+/// What a kept descriptor is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Held {
+    /// A listening socket.
+    Lane {
+        /// Whose.
+        app: AppName,
+        /// Its place in the group.
+        lane: Lane,
+        /// Where it listens.
+        addr: ListenAddr,
+    },
+    /// The reading end of a worker's output.
+    Fifo {
+        /// Whose.
+        launch: Launch,
+        /// Which output.
+        stream: StreamKind,
+    },
+    /// A worker's notify socket.
+    Notify {
+        /// Whose.
+        launch: Launch,
+    },
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lane { app, lane, addr } => write!(f, "lane {app} {lane} {addr}"),
+            Self::Fifo { launch, stream } => write!(f, "fifo {launch} {}", stream.as_str()),
+            Self::Notify { launch } => write!(f, "notify {launch}"),
+        }
+    }
+}
+
+/// A text that names nothing that is kept.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0:?} names nothing that is kept")]
+pub struct UnknownName(String);
+
+impl FromStr for Held {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        let unknown = || UnknownName(text.chars().take(200).collect());
+        let mut words = text.splitn(4, ' ');
+        let mut next = || words.next().ok_or_else(unknown);
+        match next()? {
+            "lane" => {
+                let app = next()?.parse().map_err(|_| unknown())?;
+                let lane = Lane(next()?.parse().map_err(|_| unknown())?);
+                Ok(Self::Lane { app, lane, addr: next()?.parse().map_err(|_| unknown())? })
+            }
+            "fifo" => {
+                let launch = Launch(next()?.parse().map_err(|_| unknown())?);
+                let stream = next()?;
+                let stream = StreamKind::BOTH.into_iter().find(|kind| kind.as_str() == stream).ok_or_else(unknown)?;
+                Ok(Self::Fifo { launch, stream })
+            }
+            "notify" => Ok(Self::Notify { launch: Launch(next()?.parse().map_err(|_| unknown())?) }),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// The keeper could not be reached, or does not do its work.
+#[derive(Debug, Error)]
+pub enum KeeperError {
+    /// Nobody listens at its socket.
+    #[error("failed to reach the keeper at {path}")]
+    Absent {
+        /// Its socket.
+        path: Utf8PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Its socket could not be made.
+    #[error("failed to make the keeper's socket {path}")]
+    Socket {
+        /// Where.
+        path: Utf8PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A word was not taken.
+    #[error("failed to tell the keeper")]
+    Tell(#[source] io::Error),
+    /// An answer did not come.
+    #[error("failed to hear the keeper")]
+    Hear(#[source] io::Error),
+}
+
+/// The supervisor's connection to its keeper.
+#[derive(Debug)]
+pub struct Keeper {
+    socket: OwnedFd,
+}
+
+impl Keeper {
+    /// Where the keeper of the instance with this runtime folder listens.
+    #[must_use]
+    pub fn path(run: &Utf8Path) -> Utf8PathBuf {
+        run.join("keeper.sock")
+    }
+
+    /// Connects to a keeper that runs.
+    ///
+    /// # Errors
+    /// [`KeeperError::Absent`].
+    pub fn find(path: &Utf8Path) -> Result<Self, KeeperError> {
+        let failed = |source: io::Error| KeeperError::Absent { path: path.to_owned(), source };
+        let socket = seqpacket().map_err(failed)?;
+        let address = SocketAddrUnix::new(path.as_str()).map_err(|errno| failed(errno.into()))?;
+        connect(&socket, &address).map_err(|errno| failed(errno.into()))?;
+        Ok(Self { socket })
+    }
+
+    /// Makes the socket that a new keeper is to listen on. A connection can be made at once and waits there.
+    ///
+    /// # Errors
+    /// [`KeeperError::Socket`].
+    pub fn make_socket(path: &Utf8Path) -> Result<OwnedFd, KeeperError> {
+        let failed = |source: io::Error| KeeperError::Socket { path: path.to_owned(), source };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let socket = seqpacket().map_err(failed)?;
+        let address = SocketAddrUnix::new(path.as_str()).map_err(|errno| failed(errno.into()))?;
+        bind(&socket, &address).map_err(|errno| failed(errno.into()))?;
+        listen(&socket, 8).map_err(|errno| failed(errno.into()))?;
+        Ok(socket)
+    }
+
+    /// Gives it descriptors to hold; what it has under the same names is replaced.
+    ///
+    /// # Errors
+    /// It did not take them within [`PATIENCE`].
+    pub fn hold(&self, given: &[(Held, BorrowedFd<'_>)]) -> Result<(), KeeperError> {
+        for part in given.chunks(AT_ONCE) {
+            let word = word("hold", part.iter().map(|(held, _)| held));
+            let fds: Vec<BorrowedFd<'_>> = part.iter().map(|(_, fd)| *fd).collect();
+            self.tell(word.as_bytes(), &fds)?;
+        }
+        Ok(())
+    }
+
+    /// Lets it let go.
+    ///
+    /// # Errors
+    /// It did not take the word within [`PATIENCE`].
+    pub fn release(&self, names: &[Held]) -> Result<(), KeeperError> {
+        for part in names.chunks(AT_ONCE) {
+            self.tell(word("release", part.iter()).as_bytes(), &[])?;
+        }
+        Ok(())
+    }
+
+    /// Copies of everything that it holds. Names of a later version are passed over.
+    ///
+    /// # Errors
+    /// It did not answer in full within [`PATIENCE`] a word.
+    pub fn take(&self) -> Result<Vec<(Held, OwnedFd)>, KeeperError> {
+        self.tell(b"take", &[])?;
+        let mut taken = Vec::new();
+        let mut buffer = vec![0; WORD_MAX];
+        loop {
+            wait(self.socket.as_fd(), PollFlags::IN).map_err(KeeperError::Hear)?;
+            let received = sys::receive(self.socket.as_fd(), &mut buffer).map_err(KeeperError::Hear)?;
+            let text = String::from_utf8_lossy(&buffer[..received.length]).into_owned();
+            match (text.split_once('\n'), received.fds.into_iter().next()) {
+                (Some(("held", name)), Some(fd)) => match name.parse() {
+                    Ok(held) => taken.push((held, fd)),
+                    Err(error) => tracing::warn!(%error, "the keeper holds something unknown"),
+                },
+                (None, _) if text == "end" => return Ok(taken),
+                (_, _) => return Err(KeeperError::Hear(io::ErrorKind::UnexpectedEof.into())),
+            }
+        }
+    }
+
+    /// Ends it, and with it what only it holds.
+    ///
+    /// # Errors
+    /// It did not take the word within [`PATIENCE`].
+    pub fn end(self) -> Result<(), KeeperError> {
+        self.tell(b"exit", &[])
+    }
+
+    /// A descriptor that becomes readable when the keeper is gone.
+    ///
+    /// # Errors
+    /// Descriptors have run out.
+    pub fn death(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
+    fn tell(&self, word: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), KeeperError> {
+        send(self.socket.as_fd(), word, fds).map_err(KeeperError::Tell)
+    }
+}
+
+fn word<'h>(verb: &str, names: impl Iterator<Item = &'h Held>) -> String {
+    names.fold(verb.to_owned(), |word, name| format!("{word}\n{name}"))
+}
+
+fn seqpacket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+/// Sends one word with its descriptors, waiting for room as long as [`PATIENCE`].
+fn send(socket: BorrowedFd<'_>, word: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    loop {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(AT_ONCE))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match sendmsg(socket, &[IoSlice::new(word)], &mut ancillary, SendFlags::NOSIGNAL) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::AGAIN) => wait(socket, PollFlags::OUT)?,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn wait(socket: BorrowedFd<'_>, wanted: PollFlags) -> io::Result<()> {
+    let patience = rustix::event::Timespec::try_from(PATIENCE).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut polled = [PollFd::from_borrowed_fd(socket, wanted)];
+    match poll(&mut polled, Some(&patience))? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

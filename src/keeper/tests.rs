@@ -1,0 +1,102 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn names() -> Vec<Held> {
+    vec![
+        Held::Lane {
+            app: "web".parse().expect("a name"),
+            lane: Lane(3),
+            addr: "127.0.0.1:80".parse().expect("an address"),
+        },
+        Held::Lane {
+            app: "web".parse().expect("a name"),
+            lane: Lane(0),
+            addr: "unix:/run/a b.sock".parse().expect("an address"),
+        },
+        Held::Fifo { launch: Launch(7), stream: StreamKind::Err },
+        Held::Notify { launch: Launch(7) },
+    ]
+}
+
+/// A keeper in a thread of this process, and the folder of its socket.
+fn keeper() -> (tempfile::TempDir, Utf8PathBuf, std::thread::JoinHandle<io::Result<()>>) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = Utf8PathBuf::from_path_buf(dir.path().join("keeper.sock")).expect("a UTF-8 path");
+    let listener = Keeper::make_socket(&path).expect("its socket");
+    let thread = std::thread::spawn(move || process::serve(listener, &mut BTreeMap::new()));
+    (dir, path, thread)
+}
+
+#[test]
+fn every_name_survives_text_and_back() {
+    for name in names() {
+        assert_eq!(name.to_string().parse(), Ok(name));
+    }
+}
+
+#[test]
+fn the_next_supervisor_takes_what_the_last_one_gave() {
+    let (_dir, path, thread) = keeper();
+    let (mut read, write) = io::pipe().expect("a pipe");
+    let first = Keeper::find(&path).expect("it listens");
+    let held = Held::Fifo { launch: Launch(7), stream: StreamKind::Err };
+    first.hold(&[(held.clone(), write.as_fd()), (Held::Notify { launch: Launch(7) }, write.as_fd())]).expect("held");
+    first.release(&[Held::Notify { launch: Launch(7) }]).expect("released");
+    drop((first, write));
+    let second = Keeper::find(&path).expect("it still listens");
+    let taken = second.take().expect("it answers");
+    assert_eq!(taken.iter().map(|(name, _)| name).collect::<Vec<_>>(), vec![&held]);
+    for (_, fd) in taken {
+        File::from(fd).write_all(b"kept").expect("the pipe is open");
+    }
+    assert_eq!(second.take().expect("it answers again").len(), 1, "taking leaves a copy");
+    second.end().expect("it hears");
+    thread.join().expect("no panic").expect("no error");
+    let mut text = String::new();
+    read.read_to_string(&mut text).expect("the last copy is gone with it");
+    assert_eq!(text, "kept");
+}
+
+#[test]
+fn three_hundred_descriptors_go_over_and_come_back() {
+    let (_dir, path, thread) = keeper();
+    let supervisor = Keeper::find(&path).expect("it listens");
+    let null = File::open("/dev/null").expect("it is there");
+    let given: Vec<_> = (0..300).map(|n| (Held::Notify { launch: Launch(n) }, null.as_fd())).collect();
+    supervisor.hold(&given).expect("held");
+    assert_eq!(supervisor.take().expect("it answers").len(), 300);
+    supervisor.end().expect("it hears");
+    thread.join().expect("no panic").expect("no error");
+}
+
+#[test]
+fn a_word_that_makes_no_sense_costs_its_sender_the_connection_and_nothing_else() {
+    let (_dir, path, thread) = keeper();
+    let null = File::open("/dev/null").expect("it is there");
+    let good = Keeper::find(&path).expect("it listens");
+    good.hold(&[(Held::Notify { launch: Launch(1) }, null.as_fd())]).expect("held");
+    for nonsense in [&b"\xff\xff"[..], b"what", b"hold\na name without a descriptor"] {
+        let bad = Keeper::find(&path).expect("it listens");
+        bad.tell(nonsense, &[]).expect("sent");
+        assert!(bad.take().is_err(), "{nonsense:?}");
+    }
+    let next = Keeper::find(&path).expect("it listens");
+    assert_eq!(next.take().expect("it answers").len(), 1);
+    next.end().expect("it hears");
+    thread.join().expect("no panic").expect("no error");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_name_parser_panic(text in ".{0,80}") {
+        if let Ok(name) = text.parse::<Held>() {
+            prop_assert_eq!(name.to_string().parse(), Ok(name));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What moves a simulation: what is due in the world, and what of it reaches the fleet.
+
+use std::time::Duration;
+
+use agentd_core::admission::{Denied, Request};
+use agentd_core::effect::Effect;
+use agentd_core::event::{Exit, WorkerEvent};
+use agentd_core::id::Launch;
+use agentd_core::time::Moment;
+
+use super::process::Saying;
+
+/// Something that is due in the world.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// A fact reaches the supervisor, maybe late, maybe again.
+    Fact(Launch, WorkerEvent),
+    /// A process does something of its own.
+    Act(Launch, Act),
+    /// Somebody asks for something.
+    Ask,
+    /// A connection arrives.
+    Connect,
+    /// The shell looks at what a draining process has.
+    Look(Launch),
+    /// The supervisor was not scheduled for a while, or the machine slept.
+    Jump(Duration),
+    /// The supervisor dies and the next one starts.
+    Die,
+    /// The supervisor dies at its next step, after it wrote and before it acted.
+    DieBeforeActing,
+    /// Faults and requests are over.
+    Calm,
+}
+
+/// What a process does of its own.
+#[derive(Clone, Copy, Debug)]
+pub enum Act {
+    /// It comes to be, or does not.
+    Spawn,
+    /// It accepts connections from now on.
+    Open,
+    /// It ends. Of its own accord, or because it was made to.
+    Exit {
+        /// How.
+        exit: Exit,
+        /// Nobody asked: left out once faults are over.
+        fault: bool,
+    },
+    /// A request on one of its connections is answered.
+    Answer {
+        /// The connection stays open.
+        kept: bool,
+    },
+    /// A kept-alive connection is closed by its client.
+    Close,
+    /// It sends `WATCHDOG=1`.
+    Beat,
+    /// It says something.
+    Say(Saying),
+}
+
+/// What made the fleet take a step.
+#[derive(Clone, Debug)]
+pub enum Cause {
+    /// A deadline of its own.
+    Woke,
+    /// A fact.
+    Fact(Launch, WorkerEvent),
+    /// A request that was admitted.
+    Request(Box<Request>),
+    /// A request that was denied.
+    Denied(Box<Request>, Denied),
+    /// A new supervisor took over.
+    Restarted,
+}
+
+/// One step as it is shown when something fails.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Which.
+    pub step: u64,
+    /// When.
+    pub at: Moment,
+    /// Why.
+    pub cause: Cause,
+    /// What came of it.
+    pub effects: Vec<Effect>,
+    /// The supervisor died before it did any of that.
+    pub lost: bool,
+}
+
+impl std::fmt::Display for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let micros = self.at.as_micros();
+        write!(f, "{:>6} {:>5}.{:06} s  ", self.step, micros / 1_000_000, micros % 1_000_000)?;
+        match &self.cause {
+            Cause::Woke => f.write_str("woke")?,
+            Cause::Fact(launch, event) => write!(f, "launch {launch}: {event:?}")?,
+            Cause::Request(request) => brief(f, request)?,
+            Cause::Denied(request, denied) => {
+                brief(f, request)?;
+                write!(f, " DENIED: {denied}")?;
+            }
+            Cause::Restarted => f.write_str("SUPERVISOR RESTARTED")?,
+        }
+        for effect in &self.effects {
+            write!(f, "\n                        -> {}{effect:?}", if self.lost { "(lost) " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+fn brief(f: &mut std::fmt::Formatter<'_>, request: &Request) -> std::fmt::Result {
+    match request {
+        Request::Start { app, revision, policy } => configured(f, "START", app, *revision, policy),
+        Request::Reload { app, revision, policy } => configured(f, "RELOAD", app, *revision, policy),
+        Request::Restart { app, revision, policy } => configured(f, "RESTART", app, *revision, policy),
+        Request::Stop { app } => write!(f, "STOP {app}"),
+        Request::Delete { app } => write!(f, "DELETE {app}"),
+        Request::Scale { app, workers } => write!(f, "SCALE {app} to {workers}"),
+    }
+}
+
+fn configured(
+    f: &mut std::fmt::Formatter<'_>,
+    verb: &str,
+    app: &agentd_core::id::AppName,
+    revision: agentd_core::id::Revision,
+    policy: &agentd_core::policy::AppPolicy,
+) -> std::fmt::Result {
+    write!(
+        f,
+        "{verb} {app} revision {revision}: {} workers, {:?}, surge {}, unavailable {}, restart {:?} max {}",
+        policy.workers,
+        policy.lanes,
+        policy.reload.max_surge,
+        policy.reload.max_unavailable,
+        policy.restart.when,
+        policy.restart.max
+    )
+}

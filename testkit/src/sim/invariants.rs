@@ -1,0 +1,430 @@
+//! What must hold: after every step, for every connection, and once faults are over.
+//!
+//! Each has a name, the sentence a [`Failure`](super::Failure) prints. [`Fleet::check_invariants`] covers the fleet in
+//! itself; here are those that need the world, the step, or the end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use agentd_core::app::{App, Desired};
+use agentd_core::drain::{self, Drain};
+use agentd_core::effect::{Effect, Outcome, StopReason, drain_by};
+use agentd_core::event::{InFlight, WorkerEvent};
+use agentd_core::fleet::Fleet;
+use agentd_core::id::{AppName, Lane, Launch, Operation};
+use agentd_core::policy::{DrainBy, Lanes};
+use agentd_core::worker::{Phase, State, Worker};
+
+use super::Broken;
+use super::cause::Cause;
+use super::process::{Life, Process, Saying, Watch};
+use super::world::World;
+
+/// One step of the fleet, before its effects are done.
+pub struct Step<'a> {
+    /// The fleet before it.
+    pub before: &'a Fleet,
+    /// The fleet after it.
+    pub after: &'a Fleet,
+    /// What made it.
+    pub cause: &'a Cause,
+    /// What came of it.
+    pub outcome: &'a Outcome,
+    /// The world as it is.
+    pub world: &'a World,
+}
+
+/// Least time between the stop signal and the kill, where the policy asks for no shorter one.
+const LEAST_STOP: Duration = Duration::from_secs(5);
+
+type Check = fn(&Step<'_>) -> Result<(), String>;
+
+const OF_A_STEP: [(&str, Check); 12] = [
+    ("the fleet is sound", sound),
+    ("what is late or denied changes nothing", late_changes_nothing),
+    ("a wake leaves nothing that is due", wake_does_what_is_due),
+    ("an effect is about a process that a worker has", effects_have_a_worker),
+    ("a spawn is written before it is done", spawns_are_written),
+    ("a worker starts in a lane of its own", spawns_in_a_free_lane),
+    ("shares are asked for once, before anything is watched", weights_come_first),
+    ("a draining worker is told to end when it is empty or out of time", ends_are_due),
+    ("whoever serves is drained before it is told to end", no_end_without_a_drain),
+    ("nothing is killed before its time", kills_are_due),
+    ("a deployment keeps enough workers ready", floor_is_kept),
+    ("a restart ends the old before it begins the new", restart_has_no_overlap),
+];
+
+impl Step<'_> {
+    /// Looks at everything that must hold of a step.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn check(&self) -> Result<(), Broken> {
+        for (name, check) in OF_A_STEP {
+            check(self).map_err(|detail| Broken::new(name, detail))?;
+        }
+        Ok(())
+    }
+}
+
+fn ensure(holds: bool, detail: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(detail()) }
+}
+
+fn sound(step: &Step<'_>) -> Result<(), String> {
+    step.after.check_invariants().map_err(|violation| violation.to_string())
+}
+
+fn late_changes_nothing(step: &Step<'_>) -> Result<(), String> {
+    let idle = match step.cause {
+        Cause::Fact(launch, _) => step.before.worker(*launch).is_none(),
+        Cause::Denied(..) => true,
+        Cause::Woke | Cause::Request(_) | Cause::Restarted => false,
+    };
+    let same = || {
+        step.outcome.act.is_empty()
+            && step.outcome.publish.is_empty()
+            && step.outcome.persist.is_empty()
+            && step.before.apps().eq(step.after.apps())
+    };
+    ensure(!idle || same(), || format!("{:?} and {:?}", step.outcome.act, step.outcome.persist))
+}
+
+fn wake_does_what_is_due(step: &Step<'_>) -> Result<(), String> {
+    if !matches!(step.cause, Cause::Woke) {
+        return Ok(());
+    }
+    let left = step.after.next_wake().filter(|&at| at <= step.world.now);
+    ensure(left.is_none(), || format!("{left:?} is still due at {:?}", step.world.now))
+}
+
+fn about(effect: &Effect) -> Option<Launch> {
+    match effect {
+        Effect::Spawn { launch, .. }
+        | Effect::ProveReady { launch }
+        | Effect::ProbeLive { launch }
+        | Effect::WatchDrain { launch }
+        | Effect::UnwatchDrain { launch }
+        | Effect::SendStop { launch }
+        | Effect::SendAbort { launch }
+        | Effect::Kill { launch } => Some(*launch),
+        Effect::SetWeights { .. } | Effect::Forget { .. } => None,
+    }
+}
+
+fn effects_have_a_worker(step: &Step<'_>) -> Result<(), String> {
+    for effect in &step.outcome.act {
+        let known = about(effect).is_none_or(|launch| step.after.worker(launch).is_some());
+        ensure(known, || format!("{effect:?}"))?;
+    }
+    Ok(())
+}
+
+fn spawns_are_written(step: &Step<'_>) -> Result<(), String> {
+    for effect in &step.outcome.act {
+        if let Effect::Spawn { launch, worker, .. } = effect {
+            let key = (worker.app.clone(), worker.slot);
+            // A supervisor that took over asks for what its predecessor wrote.
+            let written = matches!(step.cause, Cause::Restarted) && step.before.worker(*launch).is_some();
+            ensure(written || step.outcome.persist.workers.contains(&key), || format!("{effect:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn spawns_in_a_free_lane(step: &Step<'_>) -> Result<(), String> {
+    let mut shares: BTreeMap<&AppName, usize> =
+        step.world.listeners.iter().map(|(app, listener)| (app, listener.weights.len())).collect();
+    for effect in &step.outcome.act {
+        if let Effect::SetWeights { app, weights } = effect {
+            shares.insert(app, weights.len());
+        }
+        let Effect::Spawn { launch, worker, lane: Some(lane), .. } = effect else { continue };
+        let known = shares.get(&worker.app).copied().unwrap_or(0);
+        ensure((lane.0 as usize) < known, || format!("{effect:?} while {known} lanes are known"))?;
+        let other = step.world.processes.iter().find(|(other, process)| {
+            *other != launch
+                && process.life == Life::Alive
+                && process.lane == Some(*lane)
+                && process.worker.app == worker.app
+                && process.worker.generation != worker.generation
+        });
+        ensure(other.is_none(), || format!("{effect:?} beside {other:?}"))?;
+    }
+    Ok(())
+}
+
+fn weights_come_first(step: &Step<'_>) -> Result<(), String> {
+    for app in step.after.apps() {
+        let name = &app.head.name;
+        let acts = || step.outcome.act.iter().enumerate();
+        let mut weights = acts().filter(|(_, effect)| matches!(effect, Effect::SetWeights { app, .. } if app == name));
+        let first = weights.next().map(|(index, _)| index);
+        ensure(weights.next().is_none(), || format!("{name} twice: {:?}", step.outcome.act))?;
+        let watch = acts().find(|(_, effect)| {
+            matches!(effect, Effect::WatchDrain { launch }
+                if step.after.worker(*launch).is_some_and(|worker| worker.id.app == *name))
+        });
+        if let (Some(first), Some((watch, _))) = (first, watch) {
+            ensure(first < watch, || format!("{:?}", step.outcome.act))?;
+        }
+    }
+    Ok(())
+}
+
+/// The drain of a worker as it was before the step, with what the step told of it.
+fn ends_are_due(step: &Step<'_>) -> Result<(), String> {
+    for effect in &step.outcome.act {
+        let Effect::SendStop { launch } = effect else { continue };
+        let Some(worker) = step.before.worker(*launch) else { continue };
+        let State::Draining { process, deadline, warm_until, in_flight, .. } = &worker.state else { continue };
+        let Some(app) = step.before.app(&worker.id.app) else { continue };
+        let policy = app.policy_of(worker);
+        let (mut in_flight, mut itself, mut tasks) = (*in_flight, process.drains_itself, process.tasks.clone());
+        if let Cause::Fact(of, event) = step.cause
+            && of == launch
+        {
+            match event {
+                WorkerEvent::DrainObserved(seen) => in_flight = Some(*seen),
+                WorkerEvent::DrainsItselfSaid => itself = true,
+                WorkerEvent::TaskEnded { id } => {
+                    tasks.remove(id);
+                }
+                _ => {}
+            }
+        }
+        let by = drain_by(policy.stop.drain, itself);
+        let drain = Drain { deadline: *deadline, warm_until: *warm_until, by, in_flight, tasks: tasks.len() };
+        let now = step.world.now;
+        ensure(drain::verdict(&drain, now) == drain::Verdict::Terminate, || format!("{}: {drain:?}", worker.id))?;
+        if now < *deadline && by == DrainBy::Connections {
+            nothing_is_cut(step, worker, *launch)?;
+        }
+    }
+    Ok(())
+}
+
+fn no_end_without_a_drain(step: &Step<'_>) -> Result<(), String> {
+    for effect in &step.outcome.act {
+        let Effect::SendStop { launch } = effect else { continue };
+        let (before, after) = (step.before.worker(*launch), step.after.worker(*launch));
+        let Some(State::Stopping { reason, .. }) = after.map(|worker| &worker.state) else {
+            return Err(format!("{launch} is told to end and is {after:?}"));
+        };
+        let asked = match reason {
+            StopReason::Stop | StopReason::ScaleDown | StopReason::Replaced | StopReason::RolledBack => true,
+            StopReason::NotReady | StopReason::Unhealthy | StopReason::Watchdog | StopReason::Own => false,
+        };
+        let served = before.is_some_and(|worker| worker.state.phase() == Phase::Ready);
+        ensure(!(asked && served), || format!("{launch} is told to end ({})", reason.word()))?;
+    }
+    Ok(())
+}
+
+/// What was observed is also true: nobody's request ends with the worker.
+fn nothing_is_cut(step: &Step<'_>, worker: &Worker, launch: Launch) -> Result<(), String> {
+    let Some(process) = step.world.processes.get(&launch).filter(|process| process.life == Life::Alive) else {
+        return Ok(());
+    };
+    let queued = step.world.queued(process);
+    ensure(process.busy == 0 && queued == 0, || {
+        let has = InFlight { queued, busy: process.busy, idle: process.idle };
+        format!("{} has {has:?} and is told to end", worker.id)
+    })
+}
+
+fn kills_are_due(step: &Step<'_>) -> Result<(), String> {
+    for effect in &step.outcome.act {
+        let Effect::Kill { launch } = effect else { continue };
+        let due = match step.before.worker(*launch).map(|worker| &worker.state) {
+            Some(State::Stopping { kill_at, .. }) => *kill_at,
+            Some(State::Killed { again_at, .. }) => *again_at,
+            other => return Err(format!("{launch} is killed while {other:?}")),
+        };
+        ensure(due <= step.world.now, || format!("{launch} is killed before {due:?}"))?;
+        let told = step.world.processes.get(launch).and_then(|process| process.told);
+        let policy = step
+            .before
+            .worker(*launch)
+            .and_then(|worker| step.before.app(&worker.id.app).map(|app| app.policy_of(worker).stop.timeout));
+        let (Some(told), Some(timeout)) = (told, policy) else { continue };
+        let least = timeout.map_or(LEAST_STOP, |timeout| timeout.min(LEAST_STOP));
+        ensure(told + least <= step.world.now, || format!("{launch} is killed though told to end at {told:?}"))?;
+    }
+    Ok(())
+}
+
+/// Only where the step itself took a worker out of service for the deployment: what crashes is nobody's choice.
+fn floor_is_kept(step: &Step<'_>) -> Result<(), String> {
+    for before in step.before.apps() {
+        let Some(after) = step.after.app(&before.head.name) else { continue };
+        let Some(rollout) = after.head.rollout.as_ref().or(before.head.rollout.as_ref()) else { continue };
+        let taken = after.workers.values().any(|worker| {
+            let for_it =
+                matches!(worker.state, State::Draining { reason: StopReason::Replaced | StopReason::RolledBack, .. });
+            let was = before.workers.get(&worker.id.slot).map(|worker| worker.state.phase());
+            for_it && was == Some(Phase::Ready)
+        });
+        let target = rollout.target();
+        // A worker that ended for good is as ready as it will ever be.
+        let fulfilled = after
+            .workers
+            .values()
+            .filter(|worker| match worker.state.phase() {
+                Phase::Ready => true,
+                Phase::Exited | Phase::Failed => worker.id.generation == target,
+                Phase::Starting | Phase::Draining | Phase::Stopping | Phase::Backoff => false,
+            })
+            .count();
+        let floor = rollout.floor() as usize;
+        ensure(!taken || fulfilled >= floor, || {
+            format!("{}: {fulfilled} of at least {floor} workers are ready", before.head.name)
+        })?;
+    }
+    Ok(())
+}
+
+fn restart_has_no_overlap(step: &Step<'_>) -> Result<(), String> {
+    for effect in &step.outcome.act {
+        let Effect::Spawn { worker, .. } = effect else { continue };
+        let Some(app) = step.after.app(&worker.app) else { continue };
+        let Some(rollout) = &app.head.rollout else { continue };
+        if rollout.kind != agentd_core::effect::OperationKind::Restart {
+            continue;
+        }
+        let old = app
+            .workers
+            .values()
+            .find(|other| other.id.generation != worker.generation && other.state.process().is_some());
+        ensure(old.is_none(), || format!("{worker} starts while {:?} is there", old.map(|old| &old.id)))?;
+    }
+    Ok(())
+}
+
+/// What must hold between fleet and world once a step's effects are done.
+///
+/// # Errors
+/// What does not hold.
+pub fn in_step(fleet: &Fleet, world: &World) -> Result<(), Broken> {
+    const NAME: &str = "every process has its one worker, and every worker's process is there";
+    let mut known = 0;
+    for app in fleet.apps() {
+        for worker in app.workers.values() {
+            let Some(launch) = worker.launch() else { continue };
+            known += 1;
+            let Some(process) = world.processes.get(&launch) else {
+                return Err(Broken::new(NAME, format!("launch {launch} is nowhere")));
+            };
+            is_treated_as_it_is(worker, process)?;
+        }
+        let in_force = world.listeners.get(&app.head.name).map(|listener| &listener.weights);
+        // An app that listens no more has none, and a new supervisor does not know what its sockets had.
+        if !app.weights.is_empty() && in_force.is_some_and(|weights| *weights != app.weights) {
+            let detail = format!("{}: {in_force:?} are, {:?} should be", app.head.name, app.weights);
+            return Err(Broken::new("the shares in force are those decided", detail));
+        }
+    }
+    if known == world.processes.len() {
+        return Ok(());
+    }
+    let orphans: Vec<String> = world
+        .processes
+        .iter()
+        .filter(|(launch, _)| fleet.worker(**launch).is_none())
+        .map(|(launch, process)| format!("launch {launch} of {}", process.worker))
+        .collect();
+    Err(Broken::new(NAME, format!("orphans: {}", orphans.join(", "))))
+}
+
+/// What the shell does with a process is what core believes of it.
+fn is_treated_as_it_is(worker: &Worker, process: &Process) -> Result<(), Broken> {
+    let draining = worker.state.phase() == Phase::Draining;
+    if process.life == Life::Alive && draining && process.watch == Watch::Off {
+        return Err(Broken::new("whoever drains is watched", worker.id.to_string()));
+    }
+    let own = matches!(
+        worker.state,
+        State::Stopping { reason: StopReason::Own, .. } | State::Killed { reason: StopReason::Own, .. }
+    );
+    // Its own word that it is ending stands in for the signal, whatever follows its exit by now.
+    let spoke = process.plan.says.iter().any(|(_, saying)| matches!(saying, Saying::Stopping));
+    if worker.state.phase() == Phase::Stopping && !own && !spoke && process.told.is_none() {
+        return Err(Broken::new("whoever is to end is told so", worker.id.to_string()));
+    }
+    Ok(())
+}
+
+/// What must hold of a connection that just arrived in `lane`.
+///
+/// # Errors
+/// It went to somebody who should get none.
+pub fn connected(fleet: &Fleet, world: &World, app: &AppName, lane: Lane) -> Result<(), Broken> {
+    for launch in world.takers(app, lane) {
+        let Some(worker) = fleet.worker(launch) else { continue };
+        if worker.state.phase() == Phase::Draining {
+            let detail = format!("{} drains and got a connection", worker.id);
+            return Err(Broken::new("whoever has no share gets no connection", detail));
+        }
+    }
+    Ok(())
+}
+
+/// Whether everything has come to where it was wanted, once faults and requests are over.
+///
+/// # Errors
+/// What has not.
+pub fn at_rest(fleet: &Fleet, world: &World, operations: &BTreeMap<Operation, bool>) -> Result<(), Broken> {
+    const NAME: &str = "without faults the fleet comes to rest";
+    for app in fleet.apps() {
+        at_rest_in(app).map_err(|detail| Broken::new(NAME, format!("{}: {detail}", app.head.name)))?;
+        no_connection_is_lost(app, world)
+            .map_err(|detail| Broken::new("no connection waits where nobody comes", detail))?;
+    }
+    match operations.iter().find(|(_, over)| !**over) {
+        Some((id, _)) => Err(Broken::new("every operation ends", format!("{id} does not"))),
+        None => Ok(()),
+    }
+}
+
+fn at_rest_in(app: &App) -> Result<(), String> {
+    let head = &app.head;
+    ensure(head.rollout.is_none(), || format!("deployment {:?} is not over", head.rollout))?;
+    ensure(head.pending.is_empty(), || format!("{:?} are not over", head.pending))?;
+    match head.desired {
+        Desired::Stopped => {
+            let left = app.workers.values().find(|worker| worker.state.process().is_some());
+            ensure(left.is_none(), || format!("{:?} is left", left.map(|worker| &worker.id)))
+        }
+        Desired::Deleted => Err("it is not gone".to_owned()),
+        Desired::Running => {
+            ensure(app.workers.len() == head.count as usize, || {
+                let are: Vec<(String, Phase)> =
+                    app.workers.values().map(|worker| (worker.id.to_string(), worker.state.phase())).collect();
+                format!("{are:?} where {} workers are wanted, owed {:?}", head.count, head.owed)
+            })?;
+            for worker in app.workers.values() {
+                ensure(worker.id.generation == head.generation, || format!("{} is of another generation", worker.id))?;
+                let well = matches!(worker.state.phase(), Phase::Ready | Phase::Exited | Phase::Failed);
+                ensure(well, || format!("{} is {:?}", worker.id, worker.state))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// While all of an app's workers are ready, every accept queue has somebody who empties it.
+fn no_connection_is_lost(app: &App, world: &World) -> Result<(), String> {
+    let policy = app.policy_now();
+    // Where workers share a queue, or may not run beside each other, nobody is started for its sake alone.
+    let listens = policy.lanes == Lanes::PerWorker && policy.reload.max_surge > 0;
+    if app.head.desired != Desired::Running || app.ready() < app.head.count || !listens {
+        return Ok(());
+    }
+    let Some(listener) = world.listeners.get(&app.head.name) else { return Ok(()) };
+    for (lane, &queued) in listener.queues.iter().enumerate() {
+        let lane_id = Lane(u32::try_from(lane).expect("a lane is a u32"));
+        let waits = queued > 0 && !world.given_up.contains(&(app.head.name.clone(), lane_id));
+        ensure(!waits, || format!("{}: {queued} connections wait in lane {lane} for ever", app.head.name))?;
+    }
+    Ok(())
+}

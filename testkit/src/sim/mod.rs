@@ -1,0 +1,436 @@
+//! The fleet simulator: the real `core` in a world of seeded faults.
+//!
+//! Owns one run from its seed: [`run`]. The same seed is the same run, on every machine. A run has two parts: a time
+//! of faults, in which anything happens at any moment, and a calm, in which every process does right and nobody asks
+//! for anything; by its end the fleet must have come to rest. After every step of the fleet the [`invariants`] are
+//! checked; the first that does not hold ends the run with a [`Failure`], which prints the command that replays it.
+//!
+//! What it cannot find: what a shell does wrong (the end-to-end tests), and what a core does right but too late for
+//! a person's taste.
+
+pub mod cause;
+pub mod invariants;
+pub mod process;
+pub mod random;
+pub mod script;
+pub mod store;
+pub mod world;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use agentd_core::admission::{Admitted, Request};
+use agentd_core::effect::{Finished, News, OperationResult, Outcome};
+use agentd_core::event::{Event, WorkerEvent};
+use agentd_core::fleet::Fleet;
+use agentd_core::id::{Lane, Launch, Operation, Pid};
+use agentd_core::time::{Moment, Tick};
+
+use cause::{Cause, Happening, Record};
+use invariants::Step;
+use random::Random;
+use script::Script;
+use store::Store;
+use world::World;
+
+/// Steps that are shown of a run that failed.
+const SHOWN: usize = 30;
+
+/// Longest calm before the fleet must have come to rest, in virtual time.
+const CALM_MAX: Duration = Duration::from_secs(1_800);
+
+/// Most turns of a run: beyond, it does not come to an end.
+const TURNS_MAX: u64 = 200_000;
+
+/// Whether every step is printed as it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// Only what led to a failure.
+    Off,
+    /// Every step, on standard output.
+    On,
+}
+
+/// What a run saw, so that a test can tell that all there is to see is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Steps of the fleet.
+    pub steps: u64,
+    /// Requests that were admitted and began something.
+    pub operations: u64,
+    /// Of these, ended as asked.
+    pub done: u64,
+    /// Taken back.
+    pub rolled_back: u64,
+    /// Ended because another request took their place.
+    pub aborted: u64,
+    /// Failed.
+    pub failed: u64,
+    /// Requests that were denied.
+    pub denied: u64,
+    /// Supervisors that took over from a dead one.
+    pub restarts: u64,
+    /// Trees that were killed.
+    pub kills: u64,
+    /// Workers that were taken back into service.
+    pub undrained: u64,
+}
+
+impl std::ops::AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.operations += other.operations;
+        self.done += other.done;
+        self.rolled_back += other.rolled_back;
+        self.aborted += other.aborted;
+        self.failed += other.failed;
+        self.denied += other.denied;
+        self.restarts += other.restarts;
+        self.kills += other.kills;
+        self.undrained += other.undrained;
+    }
+}
+
+/// An invariant that did not hold, and all that is needed to see why.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The run.
+    pub seed: u64,
+    /// Which invariant.
+    pub invariant: &'static str,
+    /// What was found instead.
+    pub detail: String,
+    /// The last steps before it, oldest first.
+    pub recent: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}: invariant \"{}\" does not hold: {}", self.seed, self.invariant, self.detail)?;
+        writeln!(f, "the last {} steps:", self.recent.len())?;
+        for record in &self.recent {
+            writeln!(f, "{record}")?;
+        }
+        write!(f, "replay: cargo run -p agentd-testkit --bin simulate -- --seed {} --trace", self.seed)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs one seed to its end.
+///
+/// # Errors
+/// The first invariant that did not hold. A panic of core counts as one.
+pub fn run(seed: u64, trace: Trace) -> Result<Summary, Box<Failure>> {
+    let mut simulation = Simulation::new(seed, trace);
+    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.run()));
+    let broken = match ran {
+        Ok(Ok(())) => return Ok(simulation.summary),
+        Ok(Err(broken)) => broken,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Broken::new("core never panics", text.unwrap_or_default())
+        }
+    };
+    let recent = simulation.recent.iter().map(ToString::to_string).collect();
+    Err(Box::new(Failure { seed, invariant: broken.invariant, detail: broken.detail, recent }))
+}
+
+/// The name of an invariant that does not hold, and what was found.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    invariant: &'static str,
+    detail: String,
+}
+
+impl Broken {
+    fn new(invariant: &'static str, detail: impl Into<String>) -> Self {
+        Self { invariant, detail: detail.into() }
+    }
+}
+
+struct Simulation {
+    world: World,
+    fleet: Fleet,
+    store: Store,
+    script: Script,
+    /// Operations that were begun: whether each is over.
+    operations: BTreeMap<Operation, bool>,
+    die_before_acting: bool,
+    /// A new supervisor has not taken everything over yet, so fleet and world may still differ.
+    taking_over: bool,
+    recent: VecDeque<Record>,
+    trace: Trace,
+    summary: Summary,
+}
+
+impl Simulation {
+    fn new(seed: u64, trace: Trace) -> Self {
+        let mut random = Random::new(seed);
+        let script = Script::new(&mut random);
+        let mut simulation = Self {
+            world: World::new(random),
+            fleet: Fleet::default(),
+            store: Store::default(),
+            script,
+            operations: BTreeMap::new(),
+            die_before_acting: false,
+            taking_over: false,
+            recent: VecDeque::new(),
+            trace,
+            summary: Summary::default(),
+        };
+        simulation.draw_schedule();
+        simulation
+    }
+
+    /// When people ask, when clients come, when the supervisor dies and the clock jumps.
+    fn draw_schedule(&mut self) {
+        let world = &mut self.world;
+        let length = world.random.between(5_000, 60_000);
+        let at = |world: &mut World, happening: Happening| {
+            let after = world.random.millis(0, length);
+            world.schedule(after, happening);
+        };
+        world.schedule(Duration::ZERO, Happening::Ask);
+        for _ in 0..world.random.between(3, 16) {
+            at(world, Happening::Ask);
+        }
+        for _ in 0..world.random.between(0, 120) {
+            at(world, Happening::Connect);
+        }
+        for _ in 0..world.random.between(0, 3) {
+            at(world, Happening::Die);
+            at(world, Happening::DieBeforeActing);
+        }
+        if world.random.chance(30) {
+            let by = world.random.millis(100, 30_000);
+            at(world, Happening::Jump(by));
+        }
+        world.schedule(Duration::from_millis(length), Happening::Calm);
+    }
+
+    fn run(&mut self) -> Result<(), Broken> {
+        let mut calm_since: Option<Moment> = None;
+        for _ in 0..TURNS_MAX {
+            self.turn()?;
+            if !self.world.calm {
+                continue;
+            }
+            let since = *calm_since.get_or_insert(self.world.now);
+            let Err(restless) = invariants::at_rest(&self.fleet, &self.world, &self.operations) else {
+                return Ok(());
+            };
+            if self.world.now.since(since) > CALM_MAX {
+                return Err(restless);
+            }
+        }
+        Err(Broken::new("a run comes to its end", format!("{TURNS_MAX} turns were not enough")))
+    }
+
+    /// Lets the next thing happen: a deadline of the fleet, or what is due in the world, whichever is first.
+    fn turn(&mut self) -> Result<(), Broken> {
+        let wake = self.fleet.next_wake();
+        let due = self.world.next_due();
+        match (wake, due) {
+            (Some(wake), due) if due.is_none_or(|due| wake <= due) => {
+                self.world.now = self.world.now.max(wake);
+                self.step(Cause::Woke)
+            }
+            (_, Some(_)) => {
+                let happening = self.world.take_due().expect("something is due, as was just seen");
+                self.happen(happening)
+            }
+            (_, None) => {
+                self.world.now = self.world.now + Duration::from_secs(1);
+                Ok(())
+            }
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) -> Result<(), Broken> {
+        let calm = self.world.calm;
+        match happening {
+            Happening::Fact(launch, event) => self.step(Cause::Fact(launch, event)),
+            Happening::Act(launch, act) => {
+                self.world.act(launch, act);
+                Ok(())
+            }
+            Happening::Look(launch) => match self.world.look(launch) {
+                Some(event) => self.step(Cause::Fact(launch, event)),
+                None => Ok(()),
+            },
+            Happening::Calm => {
+                self.world.calm = true;
+                self.die_before_acting = false;
+                Ok(())
+            }
+            Happening::Ask | Happening::Connect | Happening::Jump(_) | Happening::Die | Happening::DieBeforeActing
+                if calm =>
+            {
+                Ok(())
+            }
+            Happening::Ask => {
+                let request = self.script.request(&mut self.world.random);
+                self.ask(request)
+            }
+            Happening::Connect => match self.world.connect() {
+                Some((app, lane)) => invariants::connected(&self.fleet, &self.world, &app, lane),
+                None => Ok(()),
+            },
+            Happening::Jump(by) => {
+                self.world.now = self.world.now + by;
+                Ok(())
+            }
+            Happening::Die => self.restart(),
+            Happening::DieBeforeActing => {
+                self.die_before_acting = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Tick {
+        Tick { now: self.world.now, entropy: self.world.random.number() }
+    }
+
+    fn ask(&mut self, request: Request) -> Result<(), Broken> {
+        let before = self.fleet.clone();
+        let tick = self.tick();
+        match self.fleet.request(tick, request.clone()) {
+            Ok((admitted, outcome)) => {
+                if let Admitted::Begun(id) = admitted {
+                    self.summary.operations += 1;
+                    if self.operations.insert(id, false).is_some() {
+                        return Err(Broken::new("no operation has another's number", id.to_string()));
+                    }
+                }
+                self.settle(before, Cause::Request(Box::new(request)), outcome)
+            }
+            Err(denied) => {
+                self.summary.denied += 1;
+                self.settle(before, Cause::Denied(Box::new(request), denied), Outcome::default())
+            }
+        }
+    }
+
+    fn step(&mut self, cause: Cause) -> Result<(), Broken> {
+        let before = self.fleet.clone();
+        let tick = self.tick();
+        let event = match &cause {
+            Cause::Fact(launch, event) => {
+                if matches!(event, WorkerEvent::Exited { .. } | WorkerEvent::SpawnFailed { .. }) {
+                    self.world.processes.remove(launch);
+                }
+                Event::Worker { launch: *launch, event: event.clone() }
+            }
+            Cause::Woke | Cause::Request(_) | Cause::Denied(..) | Cause::Restarted => Event::Woke,
+        };
+        let outcome = self.fleet.step(tick, event);
+        self.settle(before, cause, outcome)
+    }
+
+    /// A supervisor died and the next one starts from what was written.
+    fn restart(&mut self) -> Result<(), Broken> {
+        self.summary.restarts += 1;
+        self.world.lose_supervisor();
+        let away = self.world.random.millis(0, 5_000);
+        self.world.now = self.world.now + away;
+        let restored = self.store.restore();
+        self.fleet = restored.map_err(|error| Broken::new("what is stored can be read", error.to_string()))?;
+        // A shell gives back the sockets of apps that nobody knows any more.
+        let fleet = &self.fleet;
+        self.world.listeners.retain(|name, _| fleet.app(name).is_some());
+        // First who is still there, as the shell finds by looking; then core goes on.
+        let found: Vec<Launch> = self
+            .world
+            .processes
+            .iter()
+            .filter(|(launch, _)| {
+                let known = self.fleet.worker(**launch).and_then(|worker| worker.state.process());
+                known.is_some_and(|process| process.kernel.is_none())
+            })
+            .map(|(&launch, _)| launch)
+            .collect();
+        self.taking_over = true;
+        for launch in found {
+            self.step(Cause::Fact(launch, WorkerEvent::Spawned { pid: Pid(1), start_time: launch.0 }))?;
+        }
+        let before = self.fleet.clone();
+        let tick = self.tick();
+        let outcome = self.fleet.resume(tick);
+        self.taking_over = false;
+        self.settle(before, Cause::Restarted, outcome)
+    }
+
+    /// Persist, act, publish, in that order; then everything that must hold is looked at.
+    fn settle(&mut self, before: Fleet, cause: Cause, outcome: Outcome) -> Result<(), Broken> {
+        self.summary.steps += 1;
+        let lost = self.die_before_acting && !outcome.act.is_empty();
+        let record = Record {
+            step: self.summary.steps,
+            at: self.world.now,
+            cause: cause.clone(),
+            effects: outcome.act.clone(),
+            lost,
+        };
+        if self.trace == Trace::On {
+            println!("{record}");
+        }
+        self.recent.push_back(record);
+        if self.recent.len() > SHOWN {
+            self.recent.pop_front();
+        }
+        let step = Step { before: &before, after: &self.fleet, cause: &cause, outcome: &outcome, world: &self.world };
+        step.check()?;
+        self.note_given_up(&before);
+        self.store.write(&self.fleet, &outcome.persist);
+        self.store.verify(&self.fleet).map_err(|detail| Broken::new("what lasts is written at once", detail))?;
+        for notice in &outcome.publish {
+            match &notice.news {
+                News::Finished(finished) => self.finish(finished)?,
+                News::Killed => self.summary.kills += 1,
+                News::Undrained => self.summary.undrained += 1,
+                _ => {}
+            }
+        }
+        if lost {
+            self.die_before_acting = false;
+            return self.restart();
+        }
+        for effect in &outcome.act {
+            self.world.apply(effect).map_err(|detail| Broken::new("effects can be done", detail))?;
+        }
+        if self.taking_over {
+            return Ok(());
+        }
+        invariants::in_step(&self.fleet, &self.world)
+    }
+
+    /// A helper that will not run takes what waits for it along; that is said, not hidden.
+    fn note_given_up(&mut self, before: &Fleet) {
+        for app in before.apps() {
+            let Some(now) = self.fleet.app(&app.head.name) else { continue };
+            let lane = app.head.helper.map(|slot| Lane(slot.0));
+            if let Some(lane) = lane.filter(|lane| app.head.owed.contains(lane) && !now.head.owed.contains(lane)) {
+                self.world.given_up.insert((app.head.name.clone(), lane));
+            }
+        }
+    }
+
+    fn finish(&mut self, finished: &Finished) -> Result<(), Broken> {
+        match finished.result {
+            OperationResult::Done => self.summary.done += 1,
+            OperationResult::RolledBack => self.summary.rolled_back += 1,
+            OperationResult::Aborted => self.summary.aborted += 1,
+            OperationResult::Failed => self.summary.failed += 1,
+        }
+        match self.operations.insert(finished.id, true) {
+            Some(false) => Ok(()),
+            Some(true) => Err(Broken::new("an operation ends once", format!("{} ended twice", finished.id))),
+            None => Err(Broken::new("an operation ends once", format!("{} was never begun", finished.id))),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What people ask for at any moment: random requests with random configurations.
+//!
+//! Durations are short (seconds where users have minutes), so that a run of a few virtual minutes sees every
+//! deadline pass. Configurations change between requests as a user's file would: other counts, lanes, policies.
+
+use std::time::Duration;
+
+use agentd_core::admission::Request;
+use agentd_core::id::{AppName, Revision};
+use agentd_core::policy::{
+    AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, RestartWhen,
+    StopPolicy,
+};
+
+use super::random::Random;
+
+/// The apps that requests are about.
+const APPS: [&str; 3] = ["alpha", "beta", "gamma"];
+
+/// Where requests come from.
+#[derive(Debug)]
+pub struct Script {
+    apps: Vec<AppName>,
+    /// How each app listens; now and then a reload changes it, as an edited file would.
+    lanes: Vec<Lanes>,
+    revision: Revision,
+}
+
+impl Script {
+    /// One to three apps.
+    #[must_use]
+    pub fn new(random: &mut Random) -> Self {
+        let count = usize::try_from(random.between(1, 3)).expect("three is a usize");
+        let apps: Vec<AppName> =
+            APPS[..count].iter().map(|name| name.parse().expect("the names above are app names")).collect();
+        let lanes = apps.iter().map(|_| any_lanes(random)).collect();
+        Self { apps, lanes, revision: Revision(0) }
+    }
+
+    /// All apps by name.
+    #[must_use]
+    pub fn apps(&self) -> &[AppName] {
+        &self.apps
+    }
+
+    /// The next thing that somebody asks for.
+    pub fn request(&mut self, random: &mut Random) -> Request {
+        let index = usize::try_from(random.between(0, self.apps.len() as u64 - 1)).expect("three is a usize");
+        let app = self.apps[index].clone();
+        match random.between(0, 99) {
+            0..=29 => {
+                let (revision, policy) = self.configuration(random, index);
+                Request::Start { app, revision, policy }
+            }
+            30..=39 => Request::Stop { app },
+            40..=44 => Request::Delete { app },
+            45..=69 => {
+                let (revision, policy) = self.configuration(random, index);
+                Request::Reload { app, revision, policy }
+            }
+            70..=81 => {
+                let (revision, policy) = self.configuration(random, index);
+                Request::Restart { app, revision, policy }
+            }
+            _ => Request::Scale { app, workers: random.count(1, 5) },
+        }
+    }
+
+    fn configuration(&mut self, random: &mut Random, app: usize) -> (Revision, AppPolicy) {
+        if random.chance(8) {
+            self.lanes[app] = any_lanes(random);
+        }
+        self.revision = self.revision.next();
+        (self.revision, any_policy(random, self.lanes[app]))
+    }
+}
+
+fn any_lanes(random: &mut Random) -> Lanes {
+    random.pick(&[Lanes::None, Lanes::PerWorker, Lanes::PerWorker, Lanes::PerGeneration])
+}
+
+fn any_policy(random: &mut Random, lanes: Lanes) -> AppPolicy {
+    let live = random.chance(40).then(|| LivePolicy { every: random.millis(500, 3_000), failures: random.count(1, 3) });
+    let when = random.pick(&[
+        RestartWhen::Always,
+        RestartWhen::Always,
+        RestartWhen::Always,
+        RestartWhen::OnFailure,
+        RestartWhen::Never,
+    ]);
+    AppPolicy {
+        workers: random.count(1, 4),
+        lanes,
+        ready: ReadyPolicy { timeout: random.millis(1_000, 8_000) },
+        live,
+        watchdog: random.chance(20).then(|| random.millis(1_500, 4_000)),
+        restart: RestartPolicy {
+            when,
+            backoff_min: random.millis(50, 500),
+            backoff_max: random.millis(1_000, 6_000),
+            max: random.count(1, 6),
+            period: Duration::from_secs(60),
+        },
+        stop: StopPolicy {
+            drain: random.pick(&[DrainBy::Connections, DrainBy::Connections, DrainBy::Signal]),
+            timeout: random.chance(30).then(|| random.millis(500, 8_000)),
+        },
+        grace: GracePolicy {
+            target: 0.99,
+            default: random.millis(500, 12_000),
+            min: Duration::from_secs(1),
+            max: Duration::from_secs(10),
+        },
+        reload: ReloadPolicy {
+            max_surge: random.count(0, 3),
+            max_unavailable: random.count(0, 2),
+            settle: if random.chance(70) { random.millis(0, 2_000) } else { Duration::ZERO },
+        },
+    }
+}
