@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use agentd_core::admission::{Admitted, Denied, Request};
 use agentd_core::effect::{Effect, News, OperationResult, Outcome};
 use agentd_core::event::{Event, Exit, InFlight, Proof, WorkerEvent};
@@ -94,10 +96,10 @@ impl Story {
     }
 
     fn result(&self) -> Option<OperationResult> {
-        self.last.publish.iter().find_map(|notice| match &notice.news {
-            News::Finished(finished) => Some(finished.result),
-            _ => None,
-        })
+        self.last
+            .publish
+            .iter()
+            .find_map(|notice| if let News::Finished(finished) = &notice.news { Some(finished.result) } else { None })
     }
 
     fn phases(&self) -> Vec<Phase> {
@@ -236,6 +238,22 @@ fn connections_left_behind_in_a_lane_get_a_helper_that_goes_when_they_are_served
 }
 
 #[test]
+fn a_scale_down_beside_a_helper_takes_the_wanted_number_away_at_once() {
+    let reload = ReloadPolicy { max_surge: 2, ..AppPolicy::default().reload };
+    let wide = AppPolicy { reload, ..policy(2, Lanes::PerWorker) };
+    let mut story = Story::new(&wide);
+    story.reload(&wide);
+    story.exit(Launch(1), 0);
+    story.exit(Launch(2), 0);
+    story.prove(Launch(3));
+    story.prove(Launch(4));
+    let ready = |story: &Story| story.phases().iter().filter(|phase| **phase == Phase::Ready).count();
+    assert_eq!((ready(&story), story.phases().len()), (2, 3), "two and a helper");
+    story.ask(Request::Scale { app: name(), workers: 1 });
+    assert_eq!(ready(&story), 1, "{:?}", story.phases());
+}
+
+#[test]
 fn a_new_supervisor_makes_good_what_was_written_and_not_done() {
     let watched = AppPolicy { watchdog: Some(Duration::from_secs(5)), ..policy(2, Lanes::PerWorker) };
     let mut story = Story::new(&watched);
@@ -260,4 +278,55 @@ fn workers_that_share_a_queue_are_not_drained_one_by_one_whatever_comes_after_th
     assert!(!story.phases().contains(&Phase::Draining), "the second new one is not ready");
     story.prove(new[1]);
     assert_eq!(story.phases().iter().filter(|phase| **phase == Phase::Draining).count(), 2);
+}
+
+/// Something that happens to the one app: a request, or a fact about one of its first launches.
+fn moves() -> impl Strategy<Value = (u8, u64, u64)> {
+    (0_u8..15, 1_u64..12, 0_u64..3_000)
+}
+
+proptest! {
+    #[test]
+    fn in_any_history_an_app_is_sound_and_a_new_supervisor_finds_it_as_it_was(
+        lanes in prop::sample::select(vec![Lanes::None, Lanes::PerWorker, Lanes::PerGeneration]),
+        moves in prop::collection::vec(moves(), 1..80),
+    ) {
+        let policy = policy(2, lanes);
+        let mut story = Story::new(&policy);
+        for (what, launch, later) in moves {
+            story.now = story.now + Duration::from_millis(later);
+            let (app, revision, policy) = story.configured(&policy);
+            let count = u32::try_from(launch % 4 + 1).expect("a number up to four is a u32");
+            let request = match what {
+                0 => Some(Request::Start { app, revision, policy }),
+                1 => Some(Request::Stop { app }),
+                2 => Some(Request::Reload { app, revision, policy: AppPolicy { workers: count, ..policy } }),
+                3 => Some(Request::Restart { app, revision, policy }),
+                4 => Some(Request::Scale { app, workers: count }),
+                _ => None,
+            };
+            if let Some(request) = request {
+                if let Ok((_, outcome)) = story.fleet.request(story.tick(), request) {
+                    story.took(outcome);
+                }
+                continue;
+            }
+            let launch = Launch(launch);
+            match what {
+                5 | 6 => story.prove(launch),
+                7 => story.exit(launch, 0),
+                8 => story.exit(launch, 1),
+                9 => story.tell(launch, WorkerEvent::DrainObserved(InFlight::default())),
+                10 => story.tell(launch, WorkerEvent::StoppingSaid),
+                11 => story.tell(launch, WorkerEvent::SpawnFailed { why: "no".to_owned(), permanent: false }),
+                12 => story.tell(launch, WorkerEvent::WatchdogTriggered),
+                _ => story.wake_after(Duration::ZERO),
+            }
+            let Some(app) = story.fleet.app(&name()) else { continue };
+            let (head, workers) = (app.head.clone(), app.workers.values().cloned().collect());
+            let next = Fleet::restore(story.fleet.counters(), vec![head], workers);
+            next.check_invariants().expect("what was restored is sound");
+            prop_assert_eq!(next.next_wake(), story.fleet.next_wake());
+        }
+    }
 }

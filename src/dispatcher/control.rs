@@ -4,47 +4,29 @@
 //! taken and every app asked for before the first of them begins. What went wrong is then told in full, and nothing
 //! has changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use agentd_core::admission::{Admitted, Denied, Request as CoreRequest};
-use agentd_core::app::Desired;
 use agentd_core::effect::{OperationKind as CoreKind, Outcome};
-use agentd_core::id::{AppName, Launch, Operation, Revision};
-use agentd_core::policy::AppPolicy;
+use agentd_core::id::{AppName, Operation, Revision};
 use agentd_protocol::control::{
-    ALL, Accepted, AppDetails, Changed, DaemonView, ErrorKind, ErrorObject, ListenerView, LogFileView, LogStream,
-    Notice, OperationView, PROTOCOL, Reply, Request, ScaleParams, SignalParams, Signalled, SignalledWorker,
-    StartParams, StartTarget,
+    Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationView, Reply, Request, ScaleParams, SignalParams,
+    Signalled, SignalledWorker,
 };
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 
 use super::commit::in_full;
-use super::lines::wire_line;
+use super::prepare::Prepared;
 use super::tell::{Waiter, operation_kind};
 use super::{Dispatcher, End};
-use crate::config::{self, AdhocStart, AppConfig, Diagnostic, StopSignal};
+use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
-use crate::logs::layout::StreamKind;
-use crate::logs::layout::sources;
-use crate::logs::read::tail;
-use crate::process::usage;
 use crate::revision::{Origin, RevisionRecord};
 use crate::store::{Change, Durability};
 
-/// Lines of its log that `describe` shows.
-const DESCRIBED_LINES: usize = 10;
-
-/// One app's part of a request, checked and ready to begin.
-struct Prepared {
-    request: CoreRequest,
-    /// The configuration that the request names, when it is new.
-    record: Option<(Revision, Arc<RevisionRecord>)>,
-    /// What the user should know, though nothing is wrong.
-    advice: Vec<String>,
-}
-
-type Answer<T> = Result<T, ErrorObject>;
+/// An answer, or why there is none.
+pub(super) type Answer<T> = Result<T, ErrorObject>;
 
 impl Dispatcher {
     pub(super) fn control(&mut self, call: ControlCall) {
@@ -213,146 +195,6 @@ impl Dispatcher {
         }
     }
 
-    // ---- preparing ----
-
-    fn prepare_start(&mut self, params: &StartParams) -> Answer<Vec<Prepared>> {
-        let (configs, origin) = match &params.target {
-            StartTarget::File { path } => {
-                let path = Utf8PathBuf::from(path);
-                (config::load(&path).map_err(invalid)?, Origin::File { path })
-            }
-            StartTarget::Script { script, name, workers, listen, args } => {
-                if listen.len() > 1 {
-                    let why = "one --listen is possible without a file; name several listeners in a file";
-                    return Err(ErrorObject::new(ErrorKind::Usage, why));
-                }
-                let start = AdhocStart {
-                    script: script.clone(),
-                    name: name.clone(),
-                    workers: *workers,
-                    listen: listen.first().cloned(),
-                    args: args.clone(),
-                    cwd: params.cwd.clone().into(),
-                    path_env: params.env.get("PATH").cloned().unwrap_or_default(),
-                    virtual_env: params.env.get("VIRTUAL_ENV").map(Into::into),
-                };
-                (vec![config::adhoc(start).map_err(invalid)?], Origin::CommandLine)
-            }
-            StartTarget::Names { names } => {
-                let apps = self.named(names)?;
-                return self.prepare_anew(&apps, CoreKind::Start);
-            }
-        };
-        if configs.is_empty() {
-            let help = "an app is a table [agent.NAME] or [skill.NAME]";
-            return Err(ErrorObject::new(ErrorKind::Usage, "the configuration names no app").with_help(help));
-        }
-        Ok(configs
-            .into_iter()
-            .map(|config| {
-                let record = RevisionRecord { config, origin: origin.clone(), environment: params.env.clone() };
-                self.prepared(CoreKind::Start, record)
-            })
-            .collect())
-    }
-
-    /// A request for known apps with their configuration as it is now: read again where it came from a file.
-    fn prepare_anew(&self, apps: &[AppName], kind: CoreKind) -> Answer<Vec<Prepared>> {
-        let mut files: BTreeMap<Utf8PathBuf, Vec<AppConfig>> = BTreeMap::new();
-        let mut prepared = Vec::new();
-        for name in apps {
-            let current = self.current_record(name)?;
-            let config = match &current.origin {
-                Origin::CommandLine => current.config.clone(),
-                Origin::File { path } => {
-                    if !files.contains_key(path) {
-                        files.insert(path.clone(), config::load(path).map_err(invalid)?);
-                    }
-                    let found = files.get(path).into_iter().flatten().find(|config| config.name == *name);
-                    found.cloned().ok_or_else(|| gone_from(name, path))?
-                }
-            };
-            let record = RevisionRecord { config, ..(*current).clone() };
-            prepared.push(self.prepared(kind, record));
-        }
-        Ok(prepared)
-    }
-
-    fn prepared(&self, kind: CoreKind, record: RevisionRecord) -> Prepared {
-        let name = record.config.name.clone();
-        let (app, policy): (AppName, AppPolicy) = (name.clone(), record.config.policy());
-        let revision = self.apps.get(&name).map_or(Revision(1), |shell| shell.revision_of(&record));
-        let mut advice: Vec<String> = config::advise(&record.config).into_iter().map(|advice| advice.text).collect();
-        let runs = self.fleet.app(&name).filter(|app| app.head.desired == Desired::Running);
-        let changed = runs.is_some_and(|app| app.head.revision != revision);
-        if kind == CoreKind::Start && changed {
-            advice.push(format!("its configuration has changed: `agentctl reload {name}` applies it"));
-        }
-        // A running app is not changed by a start.
-        let record = (kind != CoreKind::Start || runs.is_none()).then(|| (revision, Arc::new(record)));
-        let request = match kind {
-            CoreKind::Reload => CoreRequest::Reload { app, revision, policy },
-            CoreKind::Restart => CoreRequest::Restart { app, revision, policy },
-            CoreKind::Start | CoreKind::Stop | CoreKind::Delete | CoreKind::Scale => {
-                CoreRequest::Start { app, revision, policy }
-            }
-        };
-        Prepared { request, record, advice }
-    }
-
-    fn plain(&self, names: &[String], make: impl Fn(AppName) -> CoreRequest) -> Answer<Vec<Prepared>> {
-        let apps = self.named(names)?;
-        Ok(apps.into_iter().map(|app| Prepared { request: make(app), record: None, advice: Vec::new() }).collect())
-    }
-
-    /// The apps that `names` mean; `all` means every one.
-    pub(super) fn named(&self, names: &[String]) -> Answer<Vec<AppName>> {
-        if names.is_empty() {
-            return Err(ErrorObject::new(ErrorKind::Usage, "name an app, or `all`"));
-        }
-        if names.iter().any(|name| name == ALL) {
-            return Ok(self.fleet.apps().map(|app| app.head.name.clone()).collect());
-        }
-        names
-            .iter()
-            .map(|text| {
-                let name = text.parse::<AppName>().ok().filter(|name| self.fleet.app(name).is_some());
-                name.ok_or_else(|| self.no_such_app(text))
-            })
-            .collect()
-    }
-
-    /// As [`Self::named`], where `all` leaves out what is stopped: there is nothing to reload.
-    fn to_reload(&self, names: &[String]) -> Answer<Vec<AppName>> {
-        let mut apps = self.named(names)?;
-        if names.iter().any(|name| name == ALL) {
-            apps.retain(|name| self.fleet.app(name).is_some_and(|app| app.head.desired == Desired::Running));
-        }
-        Ok(apps)
-    }
-
-    fn no_such_app(&self, name: &str) -> ErrorObject {
-        let known: Vec<&str> = self.fleet.apps().map(|app| app.head.name.as_str()).collect();
-        let near = known.iter().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
-        let help = match near.filter(|near| strsim::jaro_winkler(near, name) > 0.8) {
-            Some(near) => format!("did you mean {near}?"),
-            None if known.is_empty() => "no app is known; `agentctl start FILE` adds those of a file".to_owned(),
-            None => "`agentctl ls` lists the apps that are known".to_owned(),
-        };
-        ErrorObject::new(ErrorKind::NoSuchApp, format!("no app is named {name:?}")).with_help(help)
-    }
-
-    fn current_record(&self, name: &AppName) -> Answer<Arc<RevisionRecord>> {
-        let app = self.fleet.app(name).ok_or_else(|| self.no_such_app(name.as_str()))?;
-        let record = self.apps.get(name).and_then(|shell| shell.revisions.get(&app.head.revision));
-        record.cloned().ok_or_else(|| {
-            ErrorObject::new(ErrorKind::Internal, format!("the configuration of {name} is not known any more"))
-                .with_help(format!("`agentctl delete {name}`, then start it from its file"))
-        })
-    }
-
-    // ---- the other requests ----
-
     fn signal(&self, params: &SignalParams) -> Answer<Signalled> {
         let signal = params.signal.parse::<StopSignal>().map_err(|error| {
             ErrorObject::new(ErrorKind::Usage, format!("{}: {error}", params.signal))
@@ -367,72 +209,6 @@ impl Dispatcher {
         }
         workers.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(Signalled { signal: signal.signal().to_string(), workers })
-    }
-
-    fn describe(&mut self, text: &str) -> Answer<AppDetails> {
-        let names = self.named(&[text.to_owned()])?;
-        let Some(name) = names.first().cloned() else { return Err(self.no_such_app(text)) };
-        let record = self.current_record(&name)?;
-        let document = self.document(|app| app.head.name == name);
-        let view = document.apps.into_iter().next().ok_or_else(|| self.no_such_app(text))?;
-        let app = self.fleet.app(&name).ok_or_else(|| self.no_such_app(text))?;
-        let config = &record.config;
-        let listeners = config.listen.iter().map(|(listener, addr)| ListenerView {
-            name: listener.clone(),
-            configured: addr.to_string(),
-            address: self.apps.get(&name).and_then(|shell| shell.addresses.local(addr)).map(|addr| addr.to_string()),
-        });
-        let printed = sources(&self.home.logs, &name).unwrap_or_default();
-        let log_files = printed.iter().map(|source| LogFileView {
-            stream: Some(match source.stream {
-                StreamKind::Out => LogStream::Stdout,
-                StreamKind::Err => LogStream::Stderr,
-            }),
-            path: source.path.to_string(),
-            bytes: std::fs::metadata(&source.path).ok().map(|meta| meta.len()),
-        });
-        let workers: BTreeMap<Launch, _> =
-            app.workers.values().filter_map(|worker| Some((worker.launch()?, worker.id.clone()))).collect();
-        let last = tail(&printed, DESCRIBED_LINES).unwrap_or_default();
-        let env: BTreeSet<String> = record.environment.keys().chain(config.env.keys()).cloned().collect();
-        Ok(AppDetails {
-            command: config.command.clone(),
-            cwd: config.cwd.to_string(),
-            env: env.into_iter().collect(),
-            listeners: listeners.collect(),
-            config_file: match &record.origin {
-                Origin::File { path } => Some(path.to_string()),
-                Origin::CommandLine => None,
-            },
-            revision: app.head.revision.0,
-            policy: policy_words(app.policy_now()),
-            log_files: log_files.collect(),
-            last_lines: last.into_iter().map(|line| wire_line(line, &workers)).collect(),
-            app: view,
-        })
-    }
-
-    fn daemon_view(&self) -> DaemonView {
-        let workers = u32::try_from(self.processes.len()).unwrap_or(u32::MAX);
-        let mut notes = self.notes.clone();
-        if self.logs.dropped() > 0 {
-            notes.push(format!("{} bytes of worker output were dropped since the start", self.logs.dropped()));
-        }
-        DaemonView {
-            instance: self.instance.to_string(),
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            protocol: PROTOCOL,
-            started_at: self.started_at,
-            state_dir: self.home.state.to_string(),
-            runtime_dir: self.home.run.to_string(),
-            log_dir: self.home.logs.to_string(),
-            apps: u32::try_from(self.fleet.apps().count()).unwrap_or(u32::MAX),
-            workers,
-            memory_bytes: usage::of_process(agentd_core::id::Pid(std::process::id())),
-            seq: self.journal.seq(),
-            notes,
-        }
     }
 
     /// Ends every worker as a stop does, then the daemon. What is wanted of the apps stays: the next daemon starts what
@@ -506,65 +282,4 @@ fn refusal(denied: &Denied) -> ErrorObject {
         Denied::BeingDeleted(_) => error(ErrorKind::Refused).with_help("wait until it is gone, then start it again"),
         Denied::WorkerCount(_) => error(ErrorKind::Usage),
     }
-}
-
-fn invalid(diagnostics: Vec<Diagnostic>) -> ErrorObject {
-    let count = diagnostics.len();
-    let text = if count == 1 { "the configuration has an error" } else { "the configuration has errors" };
-    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-    let diagnostics = diagnostics
-        .into_iter()
-        .map(|found| agentd_protocol::control::Diagnostic {
-            file: found.file.to_string(),
-            line: number(found.line),
-            column: number(found.column),
-            end_column: number(found.end_column),
-            source_line: found.source_line,
-            message: found.message,
-            expected: found.expected,
-            help: found.help,
-        })
-        .collect();
-    ErrorObject::new(ErrorKind::Usage, text).with_help("nothing was started or changed").with_diagnostics(diagnostics)
-}
-
-fn gone_from(name: &AppName, path: &Utf8Path) -> ErrorObject {
-    ErrorObject::new(ErrorKind::Usage, format!("{path} does not name {name} any more"))
-        .with_help(format!("put it back, or `agentctl delete {name}`"))
-}
-
-/// The policy in words, for `describe`.
-fn policy_words(policy: &AppPolicy) -> BTreeMap<String, String> {
-    use config::quantity::format_duration as duration;
-    let restart = policy.restart;
-    let mut words = BTreeMap::from([
-        ("grace".to_owned(), duration(agentd_core::grace::bound(&policy.grace))),
-        ("ready".to_owned(), format!("within {}", duration(policy.ready.timeout))),
-        (
-            "reload".to_owned(),
-            format!(
-                "at most {} more and {} fewer than {} workers; watched for {}",
-                policy.reload.max_surge,
-                policy.reload.max_unavailable,
-                policy.workers,
-                duration(policy.reload.settle)
-            ),
-        ),
-        (
-            "restart".to_owned(),
-            format!(
-                "{:?}, after {} to {}, at most {} in {}",
-                restart.when,
-                duration(restart.backoff_min),
-                duration(restart.backoff_max),
-                restart.max,
-                duration(restart.period)
-            ),
-        ),
-        ("stop".to_owned(), format!("{:?}", policy.stop.drain).to_lowercase()),
-    ]);
-    if let Some(live) = policy.live {
-        words.insert("live".to_owned(), format!("every {}, {} failures", duration(live.every), live.failures));
-    }
-    words
 }

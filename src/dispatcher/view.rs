@@ -98,16 +98,7 @@ impl Dispatcher {
             in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
             grace_ms: milliseconds(grace::bound(&app.policy_now().grace)),
             deployment: app.head.rollout.as_ref().map(|rollout| deployment(app, rollout)),
-            why: app.workers.values().find_map(|worker| match &worker.state {
-                State::Failed { why } => Some(format!("{} {why}", worker.id)),
-                State::Starting { .. }
-                | State::Ready { .. }
-                | State::Draining { .. }
-                | State::Stopping { .. }
-                | State::Killed { .. }
-                | State::Backoff { .. }
-                | State::Exited => None,
-            }),
+            why: app.workers.values().find_map(|worker| Some(format!("{} {}", worker.id, worker.state.why_failed()?))),
             workers,
             listen: listen.collect(),
         }
@@ -282,5 +273,6 @@ pub(super) fn milliseconds(duration: Duration) -> u64 {
 }
 
 fn percent(part: u32, total: u32) -> u8 {
-    if total == 0 { 0 } else { u8::try_from((part * 100 + total / 2) / total).unwrap_or(100) }
+    let share = (part * 100 + total / 2).checked_div(total).unwrap_or(0);
+    u8::try_from(share).unwrap_or(100)
 }

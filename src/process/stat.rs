@@ -186,6 +186,7 @@ mod tests {
             cpu_ticks: 100,
             started: StartTime(987_654),
             resident_pages: 321,
+            wait_status: 0,
         };
         assert_eq!(stat, expected);
         assert_eq!(Stat::parse(b""), None);

@@ -320,6 +320,7 @@ mod tests {
             session: Pid(session),
             cpu_ticks: 0,
             started: StartTime(started),
+            wait_status: 0,
             resident_pages: 0,
         }
     }

@@ -14,7 +14,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::libc;
@@ -25,6 +25,9 @@ use super::diag::SockDiag;
 use super::error::{BindError, StartProbeError};
 use super::steer::{ProbeConnection, ProbeEnds, ProbeId};
 use super::tcp::{BACKLOG, in_use, inode_of};
+
+/// Anybody who may enter the folder may connect.
+const SOCKET_MODE: u32 = 0o666;
 
 #[derive(Debug)]
 pub(super) struct UnixGroup {
@@ -130,7 +133,10 @@ impl UnixGroup {
             bound,
             kept,
         };
-        // From here on the drop of `lane` takes its files away.
+        // From here on the drop of `lane` takes its files away. Who may connect is the folder's to say, as with
+        // systemd's sockets (SocketMode=0666): the web server in front is another user.
+        fs::set_permissions(&lane.bound, fs::Permissions::from_mode(SOCKET_MODE))
+            .map_err(file("set the mode of", &lane.bound))?;
         fs::hard_link(&lane.bound, &lane.kept).map_err(file("link", &lane.kept))?;
         if self.kind == Kind::Stream {
             lane.socket.listen(BACKLOG).map_err(|source| BindError::Listen { addr: addr(), source })?;

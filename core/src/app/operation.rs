@@ -6,7 +6,7 @@ use crate::effect::{Finished, News, OperationKind, OperationResult};
 use crate::id::{Launch, Operation};
 use crate::rollout::Rollout;
 use crate::time::Moment;
-use crate::worker::{Phase, State};
+use crate::worker::Phase;
 
 use super::{App, Context, Desired};
 
@@ -139,16 +139,7 @@ impl App {
         if self.head.desired != Desired::Running {
             return None;
         }
-        self.workers.values().find_map(|worker| match &worker.state {
-            State::Failed { why } if worker.id.generation == self.head.generation => Some(why.clone()),
-            State::Failed { .. }
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Draining { .. }
-            | State::Stopping { .. }
-            | State::Killed { .. }
-            | State::Backoff { .. }
-            | State::Exited => None,
-        })
+        let serving = self.workers.values().filter(|worker| worker.id.generation == self.head.generation);
+        serving.filter_map(|worker| worker.state.why_failed()).map(str::to_owned).next()
     }
 }

@@ -56,8 +56,11 @@ impl App {
             let ready = worker.state.phase() == Phase::Ready;
             (!ready, !(parked.is_some() && worker.lane == parked), *slot)
         });
-        while staying.len() > side.count as usize {
+        while staying.len() > self.wanted().count as usize {
             let Some(slot) = staying.pop() else { break };
+            if self.head.helper == Some(slot) {
+                self.forget_helper(cx);
+            }
             self.drain_slot(cx, slot, StopReason::ScaleDown, Duration::ZERO);
         }
         self.start_helper(cx);
@@ -133,9 +136,8 @@ impl App {
     /// its own, nobody may be in that lane either: under another policy it may be a whole generation's.
     fn free_slot(&self, lanes: Lanes) -> Slot {
         let own = lanes == Lanes::PerWorker;
-        let free = |slot: &Slot| {
-            !self.workers.contains_key(slot) && !(own && self.workers.values().any(|w| w.lane == Some(Lane(slot.0))))
-        };
+        let in_lane = |lane: Lane| self.workers.values().any(|worker| worker.lane == Some(lane));
+        let free = |slot: &Slot| !(self.workers.contains_key(slot) || own && in_lane(Lane(slot.0)));
         let waiting = self.head.parked.into_iter().chain(self.abandoned_lane()).filter(|_| own);
         let mut slots = waiting.map(|lane| Slot(lane.0)).chain((0..).map(Slot));
         slots.find(free).expect("an app has fewer workers than there are numbers")

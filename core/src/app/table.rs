@@ -83,11 +83,19 @@ fn one_pass_of_a_deployment_does_what_the_table_says() {
             for new in ["-", "starting", "ready", "draining", "backoff", "failed", "exited"] {
                 let mut app = app(kind, direction.clone(), old, new);
                 let (mut next_launch, mut out) = (Launch(10), Outcome::default());
-                app.reconcile(&mut Context { tick: NOW, next_launch: &mut next_launch, out: &mut out });
+                app.reconcile(&mut Context {
+                    tick: NOW,
+                    next_launch: &mut next_launch,
+                    out: &mut out,
+                    winding_down: false,
+                });
                 let mut does: Vec<String> = out.act.iter().map(effect).collect();
-                does.extend(out.publish.iter().filter_map(|notice| match &notice.news {
-                    News::Finished(finished) => Some(format!("{:?}", finished.result).to_uppercase()),
-                    _ => None,
+                does.extend(out.publish.iter().filter_map(|notice| {
+                    if let News::Finished(finished) = &notice.news {
+                        Some(format!("{:?}", finished.result).to_uppercase())
+                    } else {
+                        None
+                    }
                 }));
                 let left: Vec<String> =
                     app.workers.values().map(|w| format!("{}:{:?}", w.id.generation, w.state.phase())).collect();

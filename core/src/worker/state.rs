@@ -272,6 +272,21 @@ impl State {
         }
     }
 
+    /// Why it waits for a person, when it does.
+    #[must_use]
+    pub fn why_failed(&self) -> Option<&str> {
+        match self {
+            Self::Failed { why } => Some(why),
+            Self::Starting { .. }
+            | Self::Ready { .. }
+            | Self::Draining { .. }
+            | Self::Stopping { .. }
+            | Self::Killed { .. }
+            | Self::Backoff { .. }
+            | Self::Exited => None,
+        }
+    }
+
     /// The earliest moment at which the state changes by itself.
     #[must_use]
     pub fn wake(&self) -> Option<Moment> {

@@ -246,13 +246,10 @@ proptest! {
                 prop_assert_eq!(worker.state.process(), None, "nobody started it again");
             }
             for effect in &out.act {
-                match effect {
-                    Effect::SendStop { .. } | Effect::SendAbort { .. } => told += 1,
-                    Effect::Kill { .. } => {
-                        let due = before.state.wake();
-                        prop_assert!(due.is_some_and(|due| due <= tick(now).now), "killed before {:?}", due);
-                    }
-                    _ => {}
+                told += u32::from(matches!(effect, Effect::SendStop { .. } | Effect::SendAbort { .. }));
+                if matches!(effect, Effect::Kill { .. }) {
+                    let due = before.state.wake();
+                    prop_assert!(due.is_some_and(|due| due <= tick(now).now), "killed before {:?}", due);
                 }
             }
             prop_assert!(told <= 1, "told to end {told} times");

@@ -6,13 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use agentd_core::app::{App, Desired};
 use agentd_core::drain::{self, Drain};
 use agentd_core::effect::{Effect, Outcome, StopReason, drain_by};
 use agentd_core::event::{InFlight, WorkerEvent};
 use agentd_core::fleet::Fleet;
-use agentd_core::id::{AppName, Lane, Launch, Operation};
-use agentd_core::policy::{DrainBy, Lanes};
+use agentd_core::id::{AppName, Lane, Launch};
+use agentd_core::policy::DrainBy;
 use agentd_core::worker::{Phase, State, Worker};
 
 use super::Broken;
@@ -67,7 +66,7 @@ impl Step<'_> {
     }
 }
 
-fn ensure(holds: bool, detail: impl FnOnce() -> String) -> Result<(), String> {
+pub(super) fn ensure(holds: bool, detail: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(detail()) }
 }
 
@@ -184,14 +183,13 @@ fn ends_are_due(step: &Step<'_>) -> Result<(), String> {
         if let Cause::Fact(of, event) = step.cause
             && of == launch
         {
-            match event {
-                WorkerEvent::DrainObserved(seen) => in_flight = Some(*seen),
-                WorkerEvent::DrainsItselfSaid => itself = true,
-                WorkerEvent::TaskEnded { id } => {
-                    tasks.remove(id);
-                }
-                _ => {}
+            if let WorkerEvent::DrainObserved(seen) = event {
+                in_flight = Some(*seen);
             }
+            if let WorkerEvent::TaskEnded { id } = event {
+                tasks.remove(id);
+            }
+            itself |= matches!(event, WorkerEvent::DrainsItselfSaid);
         }
         let by = drain_by(policy.stop.drain, itself);
         let drain = Drain { deadline: *deadline, warm_until: *warm_until, by, in_flight, tasks: tasks.len() };
@@ -365,66 +363,6 @@ pub fn connected(fleet: &Fleet, world: &World, app: &AppName, lane: Lane) -> Res
             let detail = format!("{} drains and got a connection", worker.id);
             return Err(Broken::new("whoever has no share gets no connection", detail));
         }
-    }
-    Ok(())
-}
-
-/// Whether everything has come to where it was wanted, once faults and requests are over.
-///
-/// # Errors
-/// What has not.
-pub fn at_rest(fleet: &Fleet, world: &World, operations: &BTreeMap<Operation, bool>) -> Result<(), Broken> {
-    const NAME: &str = "without faults the fleet comes to rest";
-    for app in fleet.apps() {
-        at_rest_in(app).map_err(|detail| Broken::new(NAME, format!("{}: {detail}", app.head.name)))?;
-        no_connection_is_lost(app, world)
-            .map_err(|detail| Broken::new("no connection waits where nobody comes", detail))?;
-    }
-    match operations.iter().find(|(_, over)| !**over) {
-        Some((id, _)) => Err(Broken::new("every operation ends", format!("{id} does not"))),
-        None => Ok(()),
-    }
-}
-
-fn at_rest_in(app: &App) -> Result<(), String> {
-    let head = &app.head;
-    ensure(head.rollout.is_none(), || format!("deployment {:?} is not over", head.rollout))?;
-    ensure(head.pending.is_empty(), || format!("{:?} are not over", head.pending))?;
-    match head.desired {
-        Desired::Stopped => {
-            let left = app.workers.values().find(|worker| worker.state.process().is_some());
-            ensure(left.is_none(), || format!("{:?} is left", left.map(|worker| &worker.id)))
-        }
-        Desired::Deleted => Err("it is not gone".to_owned()),
-        Desired::Running => {
-            ensure(app.workers.len() == head.count as usize, || {
-                let are: Vec<(String, Phase)> =
-                    app.workers.values().map(|worker| (worker.id.to_string(), worker.state.phase())).collect();
-                format!("{are:?} where {} workers are wanted, owed {:?}", head.count, head.owed)
-            })?;
-            for worker in app.workers.values() {
-                ensure(worker.id.generation == head.generation, || format!("{} is of another generation", worker.id))?;
-                let well = matches!(worker.state.phase(), Phase::Ready | Phase::Exited | Phase::Failed);
-                ensure(well, || format!("{} is {:?}", worker.id, worker.state))?;
-            }
-            Ok(())
-        }
-    }
-}
-
-/// While all of an app's workers are ready, every accept queue has somebody who empties it.
-fn no_connection_is_lost(app: &App, world: &World) -> Result<(), String> {
-    let policy = app.policy_now();
-    // Where workers share a queue, or may not run beside each other, nobody is started for its sake alone.
-    let listens = policy.lanes == Lanes::PerWorker && policy.reload.max_surge > 0;
-    if app.head.desired != Desired::Running || app.ready() < app.head.count || !listens {
-        return Ok(());
-    }
-    let Some(listener) = world.listeners.get(&app.head.name) else { return Ok(()) };
-    for (lane, &queued) in listener.queues.iter().enumerate() {
-        let lane_id = Lane(u32::try_from(lane).expect("a lane is a u32"));
-        let waits = queued > 0 && !world.given_up.contains(&(app.head.name.clone(), lane_id));
-        ensure(!waits, || format!("{}: {queued} connections wait in lane {lane} for ever", app.head.name))?;
     }
     Ok(())
 }

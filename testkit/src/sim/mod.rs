@@ -12,12 +12,13 @@ pub mod cause;
 pub mod invariants;
 pub mod process;
 pub mod random;
+pub mod report;
+pub mod rest;
 pub mod script;
 pub mod store;
 pub mod world;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::time::Duration;
 
 use agentd_core::admission::{Admitted, Request};
@@ -30,6 +31,8 @@ use agentd_core::time::{Moment, Tick};
 use cause::{Cause, Happening, Record};
 use invariants::Step;
 use random::Random;
+use report::Broken;
+pub use report::{Failure, Summary};
 use script::Script;
 use store::Store;
 use world::World;
@@ -52,72 +55,6 @@ pub enum Trace {
     On,
 }
 
-/// What a run saw, so that a test can tell that all there is to see is seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Steps of the fleet.
-    pub steps: u64,
-    /// Requests that were admitted and began something.
-    pub operations: u64,
-    /// Of these, ended as asked.
-    pub done: u64,
-    /// Taken back.
-    pub rolled_back: u64,
-    /// Ended because another request took their place.
-    pub aborted: u64,
-    /// Failed.
-    pub failed: u64,
-    /// Requests that were denied.
-    pub denied: u64,
-    /// Supervisors that took over from a dead one.
-    pub restarts: u64,
-    /// Trees that were killed.
-    pub kills: u64,
-    /// Workers that were taken back into service.
-    pub undrained: u64,
-}
-
-impl std::ops::AddAssign for Summary {
-    fn add_assign(&mut self, other: Self) {
-        self.steps += other.steps;
-        self.operations += other.operations;
-        self.done += other.done;
-        self.rolled_back += other.rolled_back;
-        self.aborted += other.aborted;
-        self.failed += other.failed;
-        self.denied += other.denied;
-        self.restarts += other.restarts;
-        self.kills += other.kills;
-        self.undrained += other.undrained;
-    }
-}
-
-/// An invariant that did not hold, and all that is needed to see why.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// The run.
-    pub seed: u64,
-    /// Which invariant.
-    pub invariant: &'static str,
-    /// What was found instead.
-    pub detail: String,
-    /// The last steps before it, oldest first.
-    pub recent: Vec<String>,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}: invariant \"{}\" does not hold: {}", self.seed, self.invariant, self.detail)?;
-        writeln!(f, "the last {} steps:", self.recent.len())?;
-        for record in &self.recent {
-            writeln!(f, "{record}")?;
-        }
-        write!(f, "replay: cargo run -p agentd-testkit --bin simulate -- --seed {} --trace", self.seed)
-    }
-}
-
-impl std::error::Error for Failure {}
-
 /// Runs one seed to its end.
 ///
 /// # Errors
@@ -136,19 +73,6 @@ pub fn run(seed: u64, trace: Trace) -> Result<Summary, Box<Failure>> {
     };
     let recent = simulation.recent.iter().map(ToString::to_string).collect();
     Err(Box::new(Failure { seed, invariant: broken.invariant, detail: broken.detail, recent }))
-}
-
-/// The name of an invariant that does not hold, and what was found.
-#[derive(Clone, Debug)]
-pub struct Broken {
-    invariant: &'static str,
-    detail: String,
-}
-
-impl Broken {
-    fn new(invariant: &'static str, detail: impl Into<String>) -> Self {
-        Self { invariant, detail: detail.into() }
-    }
 }
 
 struct Simulation {
@@ -220,7 +144,7 @@ impl Simulation {
                 continue;
             }
             let since = *calm_since.get_or_insert(self.world.now);
-            let Err(restless) = invariants::at_rest(&self.fleet, &self.world, &self.operations) else {
+            let Err(restless) = rest::at_rest(&self.fleet, &self.world, &self.operations) else {
                 return Ok(());
             };
             if self.world.now.since(since) > CALM_MAX {
@@ -389,12 +313,11 @@ impl Simulation {
         self.store.write(&self.fleet, &outcome.persist);
         self.store.verify(&self.fleet).map_err(|detail| Broken::new("what lasts is written at once", detail))?;
         for notice in &outcome.publish {
-            match &notice.news {
-                News::Finished(finished) => self.finish(finished)?,
-                News::Killed => self.summary.kills += 1,
-                News::Undrained => self.summary.undrained += 1,
-                _ => {}
+            if let News::Finished(finished) = &notice.news {
+                self.finish(finished)?;
             }
+            self.summary.kills += u64::from(matches!(notice.news, News::Killed));
+            self.summary.undrained += u64::from(matches!(notice.news, News::Undrained));
         }
         if lost {
             self.die_before_acting = false;
