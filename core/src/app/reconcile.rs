@@ -26,7 +26,7 @@ impl App {
             Desired::Stopped | Desired::Deleted => self.drain_where(cx, StopReason::Stop, Duration::ZERO, |_| true),
             Desired::Running => self.advance(cx),
         }
-        if self.head.desired == Desired::Running && self.head.rollout.is_none() {
+        if self.head.desired == Desired::Running && self.head.rollout.is_none() && !cx.winding_down {
             self.fill(cx);
         } else {
             self.forget_helper(cx);
