@@ -220,17 +220,17 @@ fn a_worker_that_comes_back_keeps_the_lane_where_connections_wait() {
 }
 
 #[test]
-fn connections_left_behind_in_a_lane_get_a_helper_that_goes_when_they_are_served() {
+fn connections_left_behind_in_a_lane_get_a_relief_worker_that_goes_when_they_are_served() {
     let mut story = Story::new(&policy(1, Lanes::PerWorker));
     story.tell(Launch(1), WorkerEvent::Spawned { pid: Pid(1), start_time: 1 });
     // Connections wait in lane 0; its worker is replaced before it was ready, so the next one is in lane 1.
     story.reload(&policy(1, Lanes::PerWorker));
     story.exit(Launch(1), 0);
     story.prove(Launch(2));
-    let helper = story.spawned();
-    assert_eq!(helper, [Launch(3)]);
+    let relief = story.spawned();
+    assert_eq!(relief, [Launch(3)]);
     assert_eq!(story.result(), Some(OperationResult::Done));
-    story.prove(helper[0]);
+    story.prove(relief[0]);
     assert_eq!(story.phases(), [Phase::Ready, Phase::Draining], "one too many, and connections wait nowhere");
     story.tell(Launch(2), WorkerEvent::DrainObserved(InFlight::default()));
     story.exit(Launch(2), 0);
@@ -238,7 +238,7 @@ fn connections_left_behind_in_a_lane_get_a_helper_that_goes_when_they_are_served
 }
 
 #[test]
-fn a_scale_down_beside_a_helper_takes_the_wanted_number_away_at_once() {
+fn a_scale_down_beside_a_relief_worker_takes_the_wanted_number_away_at_once() {
     let reload = ReloadPolicy { max_surge: 2, ..AppPolicy::default().reload };
     let wide = AppPolicy { reload, ..policy(2, Lanes::PerWorker) };
     let mut story = Story::new(&wide);
@@ -248,7 +248,7 @@ fn a_scale_down_beside_a_helper_takes_the_wanted_number_away_at_once() {
     story.prove(Launch(3));
     story.prove(Launch(4));
     let ready = |story: &Story| story.phases().iter().filter(|phase| **phase == Phase::Ready).count();
-    assert_eq!((ready(&story), story.phases().len()), (2, 3), "two and a helper");
+    assert_eq!((ready(&story), story.phases().len()), (2, 3), "two and a relief");
     story.ask(Request::Scale { app: name(), workers: 1 });
     assert_eq!(ready(&story), 1, "{:?}", story.phases());
 }
@@ -344,4 +344,18 @@ proptest! {
             prop_assert_eq!(next.next_wake(), story.fleet.next_wake());
         }
     }
+}
+
+#[test]
+fn nothing_is_started_any_more_once_the_daemon_is_ending() {
+    let mut story = Story::ready(&policy(2, Lanes::PerWorker));
+    let outcome = story.fleet.wind_down(story.tick());
+    story.took(outcome);
+    assert_eq!(story.phases(), [Phase::Draining, Phase::Draining]);
+    for launch in [Launch(1), Launch(2)] {
+        story.tell(launch, WorkerEvent::DrainObserved(InFlight::default()));
+        story.exit(launch, 0);
+        assert_eq!(story.spawned(), [], "in the place of {launch}");
+    }
+    assert!(story.fleet.app(&name()).is_some_and(|app| app.workers.values().all(|w| w.state.process().is_none())));
 }

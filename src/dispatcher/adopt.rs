@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentd_core::event::Exit;
+use agentd_core::event::{Exit, WorkerEvent};
 use agentd_core::id::{Launch, Pid};
 use agentd_core::worker::{KernelProcess, Worker};
 use jiff::Timestamp;
@@ -127,6 +127,23 @@ impl Dispatcher {
             streams.push(Stream { id, fifo, fifo_path: Some(name), path, launch, rotation });
         }
         streams
+    }
+
+    /// A worker ended while nobody watched: what it had printed goes to its log, then its end is told.
+    pub(super) fn last_lines_of(&mut self, worker: &Worker, taken: &mut Takeover) {
+        let Some(launch) = worker.launch() else { return };
+        let record = self.apps.get(&worker.id.app).and_then(|app| app.revisions.get(&worker.revision)).cloned();
+        let streams = record.map_or_else(Vec::new, |record| self.adopt_streams(launch, worker, &record, taken));
+        let answers: Vec<_> =
+            self.attach(streams).into_iter().filter_map(|stream| self.logs.finish(stream).ok()).collect();
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            for answer in answers {
+                // A log thread that is gone has nothing more to write.
+                let _ = answer.await;
+            }
+            let _ = inputs.send(Input::Worker(launch, WorkerEvent::Exited { exit: Exit::Unknown }));
+        });
     }
 
     /// An adopted process has ended.

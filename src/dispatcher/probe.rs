@@ -25,7 +25,10 @@ use crate::process::spawn::{SpawnFds, spawn};
 use crate::process::tree::Tree;
 use crate::sockets::{ListenAddr, ProbeId};
 
-/// Longest wait for one try of a readiness proof; the whole is bounded by core.
+/// Longest wait for one try of a readiness proof, at first: what stands in the way is known soon. The whole is bounded
+/// by core.
+const TRY_FIRST: Duration = Duration::from_millis(500);
+/// The same after several tries: a worker may be slow to answer.
 const TRY_WITHIN: Duration = Duration::from_secs(5);
 /// Pause after the first failed try.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
@@ -256,10 +259,10 @@ struct Knock {
 impl Knock {
     /// Tries until it is ready, and tells each new reason why it is not.
     async fn until_ready(self) {
-        let mut pause = PAUSE_FIRST;
+        let (mut pause, mut within) = (PAUSE_FIRST, TRY_FIRST);
         let mut told = String::new();
         loop {
-            match self.knock(TRY_WITHIN).await {
+            match self.knock(within).await {
                 Ok(proof) => {
                     self.tell(WorkerEvent::ReadyProven { proof });
                     return;
@@ -272,6 +275,7 @@ impl Knock {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_LAST);
+            within = (within * 2).min(TRY_WITHIN);
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use agentd_core::app::{Desired, Head};
 use agentd_core::effect::Effect;
-use agentd_core::event::{Event, Exit, WorkerEvent};
+use agentd_core::event::{Event, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Launch, Revision};
 use agentd_core::worker::{KernelProcess, Worker};
@@ -56,6 +56,7 @@ impl Dispatcher {
         self.fleet = Fleet::restore(counters, heads, workers);
         let adopted = self.adopt_all(&mut taken);
         self.end_strays(&taken);
+        self.give_back(taken);
         let reserved = self.store.meta("events")?.and_then(|text| text.parse().ok()).unwrap_or(0);
         self.journal = crate::status::EventJournal::after(reserved);
         self.reserve_events();
@@ -201,10 +202,21 @@ impl Dispatcher {
                 adopted += 1;
             } else {
                 tracing::info!(worker = %worker.id, pid = %kernel.pid, "it ended while nobody watched");
-                self.fact(launch, WorkerEvent::Exited { exit: Exit::Unknown });
+                self.last_lines_of(&worker, taken);
             }
         }
         adopted
+    }
+
+    /// What the keeper held and nobody needs any more: of apps that were deleted, of workers that have ended.
+    fn give_back(&mut self, taken: Takeover) {
+        let names: Vec<Held> = taken.held.into_keys().collect();
+        if let Some(keeper) = &self.keeper
+            && !names.is_empty()
+            && let Err(error) = keeper.release(&names)
+        {
+            tracing::warn!(error = in_full(&error), "the keeper goes on holding what nobody needs");
+        }
     }
 
     /// Ends processes with our mark that belong to no worker.
@@ -237,5 +249,5 @@ fn forget_the_running(head: &mut Head) {
     head.pending.clear();
     head.parked = None;
     head.owed.clear();
-    head.helper = None;
+    head.relief = None;
 }

@@ -10,7 +10,7 @@ use agentd_core::grace;
 use agentd_core::id::Launch;
 use agentd_core::rollout::Direction;
 use agentd_core::time::Moment;
-use agentd_core::worker::{State, Worker};
+use agentd_core::worker::{Phase, State, Worker};
 use agentd_protocol::status as wire;
 use jiff::Timestamp;
 
@@ -98,7 +98,11 @@ impl Dispatcher {
             in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
             grace_ms: milliseconds(grace::bound(&app.policy_now().grace)),
             deployment: app.head.rollout.as_ref().map(|rollout| deployment(app, rollout)),
-            why: app.workers.values().find_map(|worker| Some(format!("{} {}", worker.id, worker.state.why_failed()?))),
+            why: app
+                .workers
+                .values()
+                .find_map(|worker| Some(format!("{} {}", worker.id, worker.state.why_failed()?)))
+                .or_else(|| app.workers.values().find_map(falling)),
             workers,
             listen: listen.collect(),
         }
@@ -183,6 +187,13 @@ impl Dispatcher {
         }
         self.usage = UsageCache { read_at: Some(now), by_launch };
     }
+}
+
+/// Why a worker that keeps falling is not there just now.
+fn falling(worker: &Worker) -> Option<String> {
+    let last = worker.last_exit.as_ref().filter(|_| matches!(worker.state.phase(), Phase::Backoff))?;
+    let id = &worker.id;
+    Some(format!("{id} {}; it was restarted {} times and will be again", last.reason, worker.restarts.total()))
 }
 
 /// What the worker has in hand: tasks where it tells of them, else what was last seen of its connections.

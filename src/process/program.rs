@@ -49,7 +49,7 @@ pub(super) fn find(command: &str, path: Option<&str>) -> Result<Utf8PathBuf, Sta
     }
     Err(match unusable {
         Some((file, errno)) => failed(Some(errno), refusal(&file, errno)),
-        None => failed(Some(Errno::NOENT), format!("no such command in PATH ({path})")),
+        None => failed(Some(Errno::NOENT), format!("no such command in PATH ({})", shortened(path))),
     })
 }
 
@@ -117,6 +117,21 @@ fn interpreter(head: &[u8]) -> Option<String> {
     let line = String::from_utf8_lossy(line);
     let program = line.trim_start_matches([' ', '\t']).split([' ', '\t']).next()?;
     (!program.is_empty()).then(|| program.to_owned())
+}
+
+/// A search path as it fits a sentence: its first folders, each once.
+fn shortened(path: &str) -> String {
+    const SHOWN: usize = 4;
+    let mut folders: Vec<&str> = Vec::new();
+    for folder in path.split(':') {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    let more = folders.len().saturating_sub(SHOWN);
+    folders.truncate(SHOWN);
+    let shown = folders.join(":");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
 #[cfg(test)]

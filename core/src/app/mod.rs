@@ -14,9 +14,9 @@
 //! towards it after every event, by levels rather than by scripts, so a crash in the middle of anything needs no
 //! code of its own.
 
-mod helper;
 mod operation;
 mod reconcile;
+mod relief;
 #[cfg(test)]
 mod table;
 mod weights;
@@ -70,12 +70,12 @@ pub struct Head {
     /// The lane where connections wait while nobody is ready; the next worker starts there.
     pub parked: Option<Lane>,
     /// Lanes in whose accept queue connections may wait: they had a share, and have not been seen empty since. One
-    /// that no worker is in gets one (see `app::helper`).
+    /// that no worker is in gets one (see `app::relief`).
     #[serde(default)]
     pub owed: BTreeSet<Lane>,
     /// The worker that is started beyond `count` for the sake of an owed lane, until it is ready.
     #[serde(default)]
-    pub helper: Option<Slot>,
+    pub relief: Option<Slot>,
 }
 
 /// What somebody asked for last.
@@ -141,7 +141,7 @@ impl App {
             pending: Vec::new(),
             parked: None,
             owed: BTreeSet::new(),
-            helper: None,
+            relief: None,
         };
         Self { head, workers: BTreeMap::new(), weights: Vec::new() }
     }
@@ -302,7 +302,7 @@ impl App {
                     rollout.report.lost += tasks_lost;
                     cx.out.save_app(&self.head.name);
                 }
-                let kept = reason == StopReason::Stop
+                let kept = self.keeps_stopped(cx, reason)
                     && self.workers.get(&slot).is_some_and(|worker| worker.id.generation == self.head.generation);
                 if !kept {
                     self.remove(cx, slot);
@@ -310,6 +310,12 @@ impl App {
             }
             After::Crashed(crash) => self.crashed(cx, slot, &crash),
         }
+    }
+
+    /// Whether a worker that was stopped stays to be seen. One that only ends with the supervisor makes room for the one
+    /// that the next supervisor starts.
+    fn keeps_stopped(&self, cx: &Context<'_>, reason: StopReason) -> bool {
+        reason == StopReason::Stop && !(cx.winding_down && self.head.desired == Desired::Running)
     }
 
     fn remove(&mut self, cx: &mut Context<'_>, slot: Slot) {

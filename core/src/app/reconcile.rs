@@ -29,7 +29,7 @@ impl App {
         if self.head.desired == Desired::Running && self.head.rollout.is_none() && !cx.winding_down {
             self.fill(cx);
         } else {
-            self.forget_helper(cx);
+            self.forget_relief(cx);
         }
         self.conclude(cx);
         self.share_out(cx.out);
@@ -38,7 +38,7 @@ impl App {
 
     /// Outside of a deployment: `count` workers of the serving generation.
     fn fill(&mut self, cx: &mut Context<'_>) {
-        self.judge_helper(cx);
+        self.judge_relief(cx);
         let side = self.wanted();
         self.drain_where(cx, StopReason::Replaced, Duration::ZERO, |worker| worker.id.generation != side.generation);
         let surge = self.policy_now().reload.max_surge;
@@ -58,12 +58,12 @@ impl App {
         });
         while staying.len() > self.wanted().count as usize {
             let Some(slot) = staying.pop() else { break };
-            if self.head.helper == Some(slot) {
-                self.forget_helper(cx);
+            if self.head.relief == Some(slot) {
+                self.forget_relief(cx);
             }
             self.drain_slot(cx, slot, StopReason::ScaleDown, Duration::ZERO);
         }
-        self.start_helper(cx);
+        self.start_relief(cx);
     }
 
     /// One pass of the deployment that runs.
@@ -363,7 +363,8 @@ impl App {
         }
         let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
         if let After::Ended { reason, .. } = worker.drain(cx.tick, policy, reason, warm, cx.out) {
-            let kept = reason == StopReason::Stop && worker.id.generation == self.head.generation;
+            let own = worker.id.generation == self.head.generation;
+            let kept = own && self.keeps_stopped(cx, reason);
             if !kept {
                 self.remove(cx, slot);
             }

@@ -332,11 +332,11 @@ impl Simulation {
         invariants::in_step(&self.fleet, &self.world)
     }
 
-    /// A helper that will not run takes what waits for it along; that is said, not hidden.
+    /// A relief that will not run takes what waits for it along; that is said, not hidden.
     fn note_given_up(&mut self, before: &Fleet) {
         for app in before.apps() {
             let Some(now) = self.fleet.app(&app.head.name) else { continue };
-            let lane = app.head.helper.map(|slot| Lane(slot.0));
+            let lane = app.head.relief.map(|slot| Lane(slot.0));
             if let Some(lane) = lane.filter(|lane| app.head.owed.contains(lane) && !now.head.owed.contains(lane)) {
                 self.world.given_up.insert((app.head.name.clone(), lane));
             }

@@ -30,7 +30,7 @@ pub struct World {
     pub processes: BTreeMap<Launch, Process>,
     /// The listening sockets of each app.
     pub listeners: BTreeMap<AppName, Listener>,
-    /// Lanes that core gave up, because their helper would not run.
+    /// Lanes that core gave up, because their relief would not run.
     pub given_up: BTreeSet<(AppName, Lane)>,
     /// Faults and requests are over.
     pub calm: bool,

@@ -2,10 +2,10 @@
 //!
 //! What waits in a lane's accept queue cannot move to another lane, so a lane is *owed* a worker from the moment it has a
 //! share until it was seen empty by the drain that ended its worker. Whoever starts next is put into such a lane. When
-//! all that is wanted is ready and one is still without a worker, a **helper** is started there: one worker more than
+//! all that is wanted is ready and one is still without a worker, a **relief** worker is started there: one worker more than
 //! is wanted. Once it is ready it is a worker like any other; there is one too many, and that one is drained.
 //!
-//! Only where each worker has its own lane, and where workers may run beside each other at all (`max_surge`). A helper
+//! Only where each worker has its own lane, and where workers may run beside each other at all (`max_surge`). A relief
 //! that cannot start, or ends for good, gives its lane up: another one would do no better.
 
 use crate::id::{Lane, Slot};
@@ -22,15 +22,15 @@ impl App {
         self.head.owed.iter().copied().find(|lane| !occupied(lane))
     }
 
-    /// What is to serve outside of a deployment: the wanted number, and the helper while it is on its way.
+    /// What is to serve outside of a deployment: the wanted number, and the relief while it is on its way.
     pub(super) fn wanted(&self) -> Side {
-        let count = self.head.count.saturating_add(u32::from(self.head.helper.is_some()));
+        let count = self.head.count.saturating_add(u32::from(self.head.relief.is_some()));
         Side { generation: self.head.generation, revision: self.head.revision, count }
     }
 
-    /// Whether the helper is one still.
-    pub(super) fn judge_helper(&mut self, cx: &mut Context<'_>) {
-        let Some(slot) = self.head.helper else { return };
+    /// Whether the relief is one still.
+    pub(super) fn judge_relief(&mut self, cx: &mut Context<'_>) {
+        let Some(slot) = self.head.relief else { return };
         let worker = self.workers.get(&slot);
         if worker.is_some_and(|worker| self.comes_back(worker)) {
             return;
@@ -41,26 +41,26 @@ impl App {
         {
             self.head.owed.remove(&lane);
         }
-        self.forget_helper(cx);
+        self.forget_relief(cx);
     }
 
     /// Something else is going on.
-    pub(super) fn forget_helper(&mut self, cx: &mut Context<'_>) {
-        if self.head.helper.take().is_some() {
+    pub(super) fn forget_relief(&mut self, cx: &mut Context<'_>) {
+        if self.head.relief.take().is_some() {
             cx.out.save_app(&self.head.name);
         }
     }
 
-    /// Starts a helper where one is needed and all else is well.
-    pub(super) fn start_helper(&mut self, cx: &mut Context<'_>) {
+    /// Starts a relief where one is needed and all else is well.
+    pub(super) fn start_relief(&mut self, cx: &mut Context<'_>) {
         let policy = self.policy_now();
         let (surge, own) = (policy.reload.max_surge, policy.lanes == Lanes::PerWorker);
         let settled = self.ready() == self.head.count && self.workers.len() == self.head.count as usize;
-        let Some(lane) = self.abandoned_lane().filter(|_| own && surge > 0 && settled && self.head.helper.is_none())
+        let Some(lane) = self.abandoned_lane().filter(|_| own && surge > 0 && settled && self.head.relief.is_none())
         else {
             return;
         };
-        self.head.helper = Some(Slot(lane.0));
+        self.head.relief = Some(Slot(lane.0));
         cx.out.save_app(&self.head.name);
         self.start_missing(cx, self.wanted(), surge);
     }
