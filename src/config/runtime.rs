@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use agentd_core::policy::DrainBy;
+
 use super::app::{AppConfig, Balance};
 
 /// Something to know about a command, in one sentence or two.
@@ -80,6 +82,7 @@ pub fn advise(app: &AppConfig) -> Vec<Advice> {
             Some(Takes::Argument(_) | Takes::Gunicorn | Takes::Nothing(_) | Takes::Loses(_)) | None => break,
         }
     }
+    advice.extend(unix_drain(app));
     advice.into_iter().map(|text| Advice { text }).collect()
 }
 
@@ -188,6 +191,16 @@ fn shell(program: &str, args: &[&str]) -> Option<String> {
             "`{program} -c` may run the program as its child, which then gets neither the stop signal nor a \
              LISTEN_PID of its own: write `exec` before the program"
         )
+    })
+}
+
+/// Of a Unix connection the kernel tells no traffic, so one that is kept alive looks busy for ever.
+fn unix_drain(app: &AppConfig) -> Option<String> {
+    let unix = app.listen.values().any(|addr| addr.is_unix() && addr.is_stream());
+    (unix && app.stop.drain == DrainBy::Connections).then(|| {
+        "clients that keep connections to a Unix socket open hold a reload up until `grace` is over: if the program \
+         finishes what it has on the stop signal, say `stop = { drain = \"signal\" }`"
+            .to_owned()
     })
 }
 

@@ -2,7 +2,8 @@
 //!
 //! One look reads the accept queue of the worker's lane and the kernel's table of its connections, about 0.1 ms. Looks
 //! are 2 ms apart at first and up to 50 ms later, and only while something drains. "Nothing left" is only
-//! believed when two looks in a row say so: a connection that is just being accepted is in neither table for a moment.
+//! believed when the queue was empty at the look before as well: a connection that is just being accepted is in neither
+//! table for a moment.
 
 use std::time::Duration;
 
@@ -50,8 +51,9 @@ impl Dispatcher {
     pub(super) fn look_at_drain(&mut self, launch: Launch) {
         let Some(seen) = self.in_hand(launch) else { return };
         let Some(watch) = self.processes.get_mut(&launch).and_then(|process| process.drain.as_mut()) else { return };
+        // What was taken from the queue just before the first look is among the connections at the second.
+        watch.empty = if seen.queued == 0 { watch.empty + 1 } else { 0 };
         let nothing = seen.queued == 0 && seen.busy == 0;
-        watch.empty = if nothing { watch.empty + 1 } else { 0 };
         if (nothing && watch.empty < 2) || watch.reported == Some(seen) {
             return;
         }

@@ -82,7 +82,7 @@ pub(super) struct DrainWatch {
     pub(super) connections: Connections,
     /// What was last reported.
     pub(super) reported: Option<InFlight>,
-    /// Looks in a row that found nothing.
+    /// Looks in a row that found the accept queue empty.
     pub(super) empty: u32,
     /// Pauses between looks.
     pub(super) ticker: AbortHandle,
