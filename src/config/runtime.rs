@@ -260,11 +260,23 @@ mod tests {
         for command in ["gunicorn|-k|gevent|app", "gunicorn|--threads=4|app", "gunicorn|-c|conf.py|app"] {
             assert_eq!(advice(command), "", "{command}");
         }
-        assert_eq!(advise(&app("gunicorn|app", "unix:/run/a")), []);
-        assert_eq!(advise(&app("gunicorn|-b|fd://{fd:http}|app", "unix:/run/a")).len(), 1);
+        let drained = |command: &str| {
+            let mut app = app(command, "unix:/run/a");
+            app.stop.drain = DrainBy::Signal;
+            app
+        };
+        assert_eq!(advise(&drained("gunicorn|app")), []);
+        assert_eq!(advise(&drained("gunicorn|-b|fd://{fd:http}|app")).len(), 1);
         let without_pid =
             AppConfig { listen_pid: false, balance: Balance::Shared, ..app("gunicorn|app", "0.0.0.0:80") };
         assert!(advise(&without_pid)[0].text.contains("fd://{fd:http}"));
+    }
+
+    #[test]
+    fn a_unix_socket_whose_connections_are_awaited_draws_advice() {
+        let told = advise(&app("node|server.js", "unix:/run/a"));
+        assert!(told.len() == 1 && told[0].text.contains("drain = \"signal\""), "{told:?}");
+        assert_eq!(advise(&app("node|server.js", "0.0.0.0:80")), []);
     }
 
     #[test]
