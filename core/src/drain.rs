@@ -40,7 +40,7 @@ pub struct Sample {
     pub received: u64,
     /// Bytes to the client so far.
     pub sent: u64,
-    /// Bytes that wait to be sent or acknowledged, or to be read by the worker.
+    /// Bytes that wait to be sent, or to be read by the worker.
     pub pending: u32,
     /// Time since the client's last data, in ms.
     pub since_received_ms: u32,

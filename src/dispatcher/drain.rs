@@ -92,7 +92,10 @@ impl Dispatcher {
 /// it is closed.
 fn sample(connection: &Connection) -> Sample {
     let milliseconds = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-    let pending = connection.unread.saturating_add(connection.unsent);
+    // What was sent and is not acknowledged does not count: the kernel sees to it even when the worker is gone, and a
+    // client that reuses its connection acknowledges with its next request only.
+    let unsent = connection.traffic.map_or(connection.unsent, |traffic| traffic.bytes_not_sent);
+    let pending = connection.unread.saturating_add(unsent);
     match connection.traffic {
         Some(traffic) => Sample {
             id: connection.inode,
@@ -112,5 +115,36 @@ fn sample(connection: &Connection) -> Sample {
             since_sent_ms: 0,
             since_ack_ms: 0,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sockets::{ConnectionState, Traffic};
+
+    #[test]
+    fn an_answer_that_waits_for_its_acknowledgement_is_the_kernels_matter() {
+        let traffic = Traffic {
+            since_received: Duration::from_millis(8),
+            since_sent: Duration::from_millis(4),
+            since_acknowledged: Duration::from_millis(8),
+            bytes_received: 60,
+            bytes_sent: 90,
+            bytes_not_sent: 0,
+        };
+        let connection = Connection {
+            inode: 1,
+            remote: None,
+            state: ConnectionState::Open,
+            unread: 0,
+            unsent: 90,
+            traffic: Some(traffic),
+        };
+        assert_eq!(sample(&connection).pending, 0);
+        let blocked = Connection { traffic: Some(Traffic { bytes_not_sent: 30, ..traffic }), ..connection.clone() };
+        assert_eq!(sample(&blocked).pending, 30);
+        assert_eq!(sample(&Connection { unread: 7, ..connection.clone() }).pending, 7);
+        assert_eq!(sample(&Connection { traffic: None, ..connection }).pending, 90, "of Unix nothing else is known");
     }
 }

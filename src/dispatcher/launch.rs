@@ -383,7 +383,9 @@ pub(super) fn plan(
         soft_files: files,
         cgroup: seen.cgroup.map(|cgroup| cgroup.dir().to_owned()),
         listen_names: fds.iter().map(|(name, _)| (*name).to_owned()).collect(),
-        listen_pid: config.listen_pid,
+        // gunicorn takes what both its command and its environment name twice, and fails at the second. What a worker
+        // stored with us only the environment tells of.
+        listen_pid: config.listen_pid && (fds.len() > config.listen.len() || !config.names_every_listener()),
     })
 }
 

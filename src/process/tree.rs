@@ -164,12 +164,14 @@ impl Tree {
     /// Sends `signal` to each of its processes and says how many received it.
     pub fn signal(&self, signal: Signal) -> usize {
         let pids = self.pids();
-        // A leader that was started a moment ago may not have entered its cgroup yet.
-        let outside = !pids.contains(&self.leader) && self.signal_leader(signal);
-        pids.into_iter().filter(|&pid| send(pid, None, signal).is_ok()).count() + usize::from(outside)
+        let reached = pids.iter().filter(|&&pid| send(pid, None, signal).is_ok()).count();
+        // A moment after it was started the leader has not entered its cgroup yet.
+        let early = !pids.contains(&self.leader) && self.signal_leader(signal);
+        reached + usize::from(early)
     }
 
     /// Sends `signal` to the leader alone. False when it has ended.
+    #[must_use]
     pub fn signal_leader(&self, signal: Signal) -> bool {
         send(self.leader, Some(self.started), signal).is_ok()
     }
@@ -182,8 +184,8 @@ impl Tree {
     pub fn kill(&self) -> Result<(), KillError> {
         match self.cgroup.as_ref().map(Cgroup::kill) {
             Some(Ok(())) => {
-                // It may not have entered its cgroup yet; gone is as good.
-                self.signal_leader(Signal::SIGKILL);
+                // A moment after it was started the leader has not entered its cgroup yet.
+                let _early = self.signal_leader(Signal::SIGKILL);
                 Ok(())
             }
             // Removed meanwhile, or a file system that was remounted: the other way is always there.
