@@ -223,6 +223,22 @@ fn empty_cgroups_that_a_predecessor_left_are_removed_with_what_is_below_them() {
 }
 
 #[tokio::test]
+async fn a_leader_that_has_not_entered_its_cgroup_yet_is_signalled_and_killed_all_the_same() {
+    let Ok(cgroups) = Cgroups::open(&format!("test-{}-young", std::process::id())) else { return };
+    // The plan names no cgroup: the process stays where a shim is before it enters.
+    let (mut first, mut second) =
+        (start(&plan(&["sleep", "1000"])).await.unwrap(), start(&plan(&["sleep", "1000"])).await.unwrap());
+    let signalled = Tree::of_child(identity(), leader(&first), Some(cgroups.make(Launch(1)).unwrap()));
+    assert_eq!(signalled.signal(Signal::SIGTERM), 1);
+    assert_eq!(first.ending(), -15);
+    let killed = Tree::of_child(identity(), leader(&second), Some(cgroups.make(Launch(2)).unwrap()));
+    killed.kill().unwrap();
+    assert_eq!(second.ending(), -9);
+    assert_eq!(cgroups.remove_empty(), 2);
+    cgroups.close();
+}
+
+#[tokio::test]
 async fn a_tree_uses_memory_and_time() {
     let mut plan =
         python("import os\nb=bytearray(64<<20)\nwhile sum(os.times()[:2]) < 0.1: pass\nos.write(1,b'x'); os.read(3,1)");
