@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::commit::in_full;
-use super::input::{Input, OpenProbe, RunCommand};
+use super::input::{Input, OpenProbe, ProbeEnd, RunCommand};
 use super::shell::Start;
 use super::{Child, Dispatcher};
 use crate::config::{HttpCheck, LiveCheck, ReadyCheck};
@@ -115,9 +115,10 @@ impl Dispatcher {
             let app = self.apps.get_mut(&process.worker.app).ok_or("the app is gone")?;
             let name = process.worker.app.clone();
             let connection = app.addresses.start_probe(&addr, lane.0).map_err(|error| in_full(&error))?;
-            Ok((name, addr, connection))
+            let end = ProbeEnd { app: name, addr, probe: connection.id, inputs: self.inputs.clone() };
+            Ok((connection, end))
         })();
-        // A task that was aborted meanwhile needs none; the connection closes with the reply.
+        // A task that was aborted meanwhile needs none; the probe ends with the reply.
         drop(request.reply.send(connection));
     }
 
@@ -290,8 +291,7 @@ impl Knock {
         let (reply, answer) = oneshot::channel();
         let request = OpenProbe { launch: self.launch, listener: self.listener.clone(), reply };
         self.inputs.send(Input::OpenProbe(request)).map_err(|_| "the daemon is ending".to_owned())?;
-        let (app, addr, connection) = answer.await.map_err(|_| "the daemon is ending".to_owned())??;
-        let id = connection.id;
+        let (connection, _end) = answer.await.map_err(|_| "the daemon is ending".to_owned())??;
         let check = match &self.http {
             None => probe::ReadyCheck::Accepts,
             Some(http) => probe::ReadyCheck::Http(probe::HttpCheck {
@@ -303,7 +303,6 @@ impl Knock {
         let tree = &self.tree;
         let proof: Result<Proof, NotReady> =
             probe::steered(connection, &check, || tree.pids(), Instant::now() + within).await;
-        let _ = self.inputs.send(Input::CloseProbe { app, addr, probe: id });
         match proof {
             Ok(Proof::Accepted) => Ok(CoreProof::Accepted),
             Ok(Proof::Answered(_)) => Ok(CoreProof::Http),
