@@ -14,6 +14,7 @@ use agentd_protocol::control::{
     Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationView, Reply, Request, ScaleParams, SignalParams,
     Signalled, SignalledWorker,
 };
+use agentd_protocol::events::EventKind;
 use camino::Utf8PathBuf;
 
 use super::commit::in_full;
@@ -22,7 +23,7 @@ use super::tell::{Waiter, operation_kind};
 use super::{Dispatcher, End};
 use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
-use crate::revision::{Origin, RevisionRecord};
+use crate::revision::Origin;
 use crate::store::{Change, Durability};
 
 /// An answer, or why there is none.
@@ -89,7 +90,7 @@ impl Dispatcher {
             Err(error) => return reply.finish(Err(error)),
         };
         let (mut views, mut open, mut apps) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        let mut outcome = Outcome::default();
+        let (mut outcome, mut begun) = (Outcome::default(), Vec::new());
         self.keep_revisions(&prepared);
         for Prepared { request, record: _, advice } in prepared {
             let name = request.app().clone();
@@ -100,6 +101,7 @@ impl Dispatcher {
                     outcome.merge(part);
                     let (id, already) = match admitted {
                         Admitted::Begun(operation) => {
+                            begun.push((name.clone(), operation, kind));
                             open.insert(operation);
                             (operation, false)
                         }
@@ -121,6 +123,10 @@ impl Dispatcher {
                     return reply.finish(Err(refusal(&denied)));
                 }
             }
+        }
+        for (name, operation, kind) in begun {
+            let started = EventKind::OperationStarted { id: operation.0, kind: operation_kind(kind) };
+            self.record(Some(&name), None, started);
         }
         if wait && !open.is_empty() {
             let _ = reply.notify(Notice::Accepted(Accepted { operations: views.clone() }));
@@ -219,8 +225,9 @@ impl Dispatcher {
     fn stop_daemon(&mut self, reply: ReplySink) {
         let tick = self.tick();
         let outcome = self.fleet.wind_down(tick);
-        self.record(None, None, agentd_protocol::events::EventKind::DaemonStopping { why: "asked to".to_owned() });
-        self.end = End::WhenEmpty(vec![reply]);
+        self.record(None, None, EventKind::DaemonStopping { why: "asked to".to_owned() });
+        let workers = u32::try_from(self.processes.len()).unwrap_or(u32::MAX);
+        self.end = End::WhenEmpty { workers, waiting: vec![reply] };
         self.carry_out(outcome);
     }
 
@@ -240,7 +247,7 @@ impl Dispatcher {
                 let why = diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
                 tracing::warn!(%path, why, "the configuration is not valid; what runs goes on");
                 let file = path.to_string();
-                self.record(None, None, agentd_protocol::events::EventKind::ConfigRejected { file, why });
+                self.record(None, None, EventKind::ConfigRejected { file, why });
             }
         }
         tracing::info!("SIGHUP: configuration files were checked; `agentctl reload` applies changes");
@@ -258,7 +265,7 @@ impl Dispatcher {
                 // Dropping the sockets would remove their names from the file system under the workers' feet.
                 let _stay = std::mem::ManuallyDrop::new(std::mem::take(&mut self.apps));
             }
-            End::Open | End::WhenEmpty(_) => self.dismiss_keeper(),
+            End::Open | End::WhenEmpty { .. } => self.dismiss_keeper(),
         }
     }
 }
