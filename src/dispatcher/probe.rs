@@ -236,20 +236,6 @@ impl Dispatcher {
         };
         self.fact(launch, event);
     }
-
-    /// Another process of the worker's tree is its main one from now on (`MAINPID=`).
-    fn main_changed(&mut self, launch: Launch, pid: agentd_core::id::Pid) {
-        let Some(process) = self.processes.get_mut(&launch) else { return };
-        if !process.tree.contains(pid) {
-            tracing::warn!(worker = %process.worker, %pid, "MAINPID names a process that is not the worker's");
-            return;
-        }
-        // Only the main one's end is the worker's end. A main process that is a grandchild becomes our child when its
-        // parent ends, since orphans are ours; its parent may also reap it and end.
-        self.children.remove(&process.main);
-        process.main = pid;
-        self.children.insert(pid, Child::Worker(launch));
-    }
 }
 
 /// Knocking at one worker's own socket.
