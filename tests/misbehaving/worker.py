@@ -149,12 +149,12 @@ def heart(interval):
     threading.Thread(target=beat, daemon=True).start()
 
 
-def fork_main(_):
-    """Names a child as its main process, and ends when that does."""
+def fork_main(text):
+    """Names a child as its main process, says what else there is to say, and ends when the child does."""
     child = os.fork()
     if child == 0:
         threading.Event().wait()
-    send(f"MAINPID={child}")
+    send(f"MAINPID={child};{text}")
     _, status = os.waitpid(child, 0)
     os._exit(os.waitstatus_to_exitcode(status) & 127)
 
@@ -168,6 +168,18 @@ def crash_beside(path):
         os._exit(7)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def crash_without(path):
+    """Ends with 7 unless the named file is there."""
+    if not os.path.exists(path):
+        os._exit(7)
+
+
+def await_file(path):
+    """Goes on when the named file is there."""
+    while not os.path.exists(path):
+        time.sleep(0.005)
 
 
 def command(text):
@@ -190,6 +202,8 @@ WORDS = {
     "fork-main": fork_main,
     "crash-beside": crash_beside,
     "command": command,
+    "await": await_file,
+    "crash-without": crash_without,
     "print": lambda text: os.write(1, (text + "\n").encode()),
     "print-unended": lambda text: os.write(1, text.encode()),
     "crash-after": lambda seconds: threading.Timer(float(seconds), lambda: os._exit(7)).start(),
