@@ -66,6 +66,23 @@ fn the_end_of_a_main_process_that_was_named_is_the_workers_end() {
 }
 
 #[test]
+fn a_daemon_of_the_old_school_lives_on_in_the_child_that_it_named() {
+    let fleet = Fleet::new();
+    let path = fleet.file("end");
+    let until = format!("await={}", path.display());
+    fleet.plain(&["fork-away=READY=1", &until, "exit=3"], &format!("{NOTIFY}\nworkers = 4"));
+    fleet.daemon.ctl_ok(&["start", "./web.toml"]);
+    let mut watch = fleet.daemon.watch();
+    // Nobody's end is told before the children end.
+    assert_eq!(fleet.app().ready, 4);
+    fs::write(&path, "").expect("the home can be written");
+    let exit = next_exit(&mut watch);
+    assert_eq!((exit.code, exit.reason), (Some(3), ExitReason::Crashed));
+    fs::remove_file(&path).expect("it was just written");
+    fleet.until(|app| app.ready == 4);
+}
+
+#[test]
 fn a_worker_that_says_it_is_stopping_gets_no_share_and_ends_by_itself() {
     let fleet = Fleet::new();
     let path = fleet.file("end");

@@ -51,6 +51,15 @@ fn a_reload_whose_workers_crash_before_they_are_ready_is_taken_back() {
 }
 
 #[test]
+fn a_reload_to_a_command_that_is_not_there_is_taken_back() {
+    let fleet = Fleet::serving(&["serve"], "");
+    let before = fleet.app();
+    fleet.commanded(&["no-such-program"], &format!("listen = \"127.0.0.1:{}\"", fleet.port));
+    let result = taken_back(&fleet, &before);
+    assert!(result.why.as_ref().is_some_and(|why| why.contains("no-such-program")), "{result:#?}");
+}
+
+#[test]
 fn a_reload_whose_workers_get_ready_and_crash_while_they_are_watched_is_taken_back() {
     let fleet = Fleet::serving(&["serve"], "");
     let before = fleet.app();

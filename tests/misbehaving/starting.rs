@@ -78,3 +78,16 @@ fn a_folder_that_goes_away_while_it_runs_parks_the_next_start() {
     let why = worker.why.clone().unwrap_or_default();
     assert!(why.contains("gone") && why.contains("No such file"), "{worker:#?}");
 }
+
+#[test]
+fn an_env_file_that_goes_away_while_it_runs_parks_the_next_start() {
+    let fleet = Fleet::new();
+    let file = fleet.daemon.config("secrets.env", "KEY=value\n");
+    fleet.commanded(&["sleep", "3600"], "env_file = \"secrets.env\"\nrestart = { backoff = \"100ms..100ms\" }");
+    fleet.daemon.ctl_ok(&["start", "./web.toml"]);
+    std::fs::remove_file(&file).expect("it was just written");
+    crate::fleet::signal(fleet.pid(), nix::sys::signal::Signal::SIGKILL);
+    let worker = fleet.worker_until(|worker| worker.state == WorkerState::Failed);
+    let why = worker.why.clone().unwrap_or_default();
+    assert!(why.contains("secrets.env"), "{worker:#?}");
+}

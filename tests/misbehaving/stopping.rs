@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentd_protocol::control::OperationState;
+use agentd_protocol::control::{DaemonView, OperationState};
 use agentd_protocol::status::{ExitReason, ExitView};
 use agentd_testkit::e2e::{Load, ProcessEnd};
 
@@ -59,6 +59,18 @@ fn escapee_is_gone_after_a_stop(how: &str) {
 }
 
 #[test]
+fn a_grandchild_that_keeps_the_socket_open_costs_no_request_in_a_reload() {
+    let fleet = Fleet::new();
+    let word = format!("escape={}", fleet.file("escapee").display());
+    fleet.listening(&[&word, "serve"], "");
+    fleet.daemon.ctl_ok(&["start", "./web.toml"]);
+    let report = Load::run(fleet.port, mix(), || {
+        fleet.daemon.ctl_ok(&["reload", "web"]);
+    });
+    report.assert_none_lost_in_service();
+}
+
+#[test]
 fn a_grandchild_that_left_its_session_and_parent_ends_with_its_worker() {
     escapee_is_gone_after_a_stop("");
 }
@@ -66,10 +78,10 @@ fn a_grandchild_that_left_its_session_and_parent_ends_with_its_worker() {
 #[test]
 fn a_grandchild_that_forgot_its_environment_too_ends_with_its_worker_where_cgroups_are() {
     let fleet = Fleet::new();
-    let daemon = fleet.daemon.ctl_ok(&["daemon", "status", "--json"]);
+    let daemon: DaemonView = fleet.daemon.ctl_ok(&["daemon", "status", "--json"]).json();
     drop(fleet);
-    if daemon.stdout.contains("cgroup") {
-        eprintln!("no cgroups here: {}", daemon.stdout);
+    if let Some(note) = daemon.notes.iter().find(|note| note.contains("cgroup")) {
+        eprintln!("nothing to be seen here: {note}");
         return;
     }
     escapee_is_gone_after_a_stop(":cleared");
