@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use camino::Utf8PathBuf;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -112,7 +113,9 @@ pub fn run(home: Home) -> Result<(), DaemonError> {
             let _ = end.await;
         };
         let control = tokio::spawn(control::serve(control_socket, access, identity, call_sender, shutdown));
+        tell_service_manager(NotifyState::Ready);
         dispatcher.run(Sources { inputs, control: control_calls, status: queries, signals }).await;
+        tell_service_manager(NotifyState::Stopping);
         drop(ended);
         // Those who await an answer get a moment to read it.
         if let Err(error) = control.await {
@@ -125,6 +128,13 @@ pub fn run(home: Home) -> Result<(), DaemonError> {
 
 fn bind(path: Utf8PathBuf, mode: u32) -> Result<control::BoundSocket, DaemonError> {
     bind_private(&path, mode).map_err(|source| DaemonError::Socket { path, source })
+}
+
+/// Tells whoever started the daemon (`Type=notify`), if somebody waits for it. Nobody does where `NOTIFY_SOCKET` is unset.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager could not be told of the daemon's state");
+    }
 }
 
 /// A name that no other instance has: written once, kept for ever.

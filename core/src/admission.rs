@@ -2,7 +2,7 @@
 //!
 //! Every request is answered at once: accepted (with the number of the operation that it begins), already so, or
 //! denied with a reason that says what to do. The end of an accepted one is told by
-//! [`News::Finished`](crate::effect::News::Finished).
+//! [`News::Finished`].
 
 use thiserror::Error;
 

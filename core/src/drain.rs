@@ -28,6 +28,10 @@ pub const IDLE_AFTER: Duration = Duration::from_secs(10);
 /// New requests seen on one connection during the drain after which it counts as reused without end.
 pub const REUSES: u32 = 3;
 
+/// Silence after an answer on a reused connection for it to be between two requests, in ms: one tick of a kernel at
+/// 250 Hz, the least that can be told from none.
+const BETWEEN_REQUESTS_MS: u32 = 4;
+
 /// Longest time for which a client holds an acknowledgement back (RFC 9293: under 500 ms), with room.
 const ACK_WITHIN_MS: u32 = 900;
 
@@ -40,7 +44,7 @@ pub struct Sample {
     pub received: u64,
     /// Bytes to the client so far.
     pub sent: u64,
-    /// Bytes that wait to be sent or acknowledged, or to be read by the worker.
+    /// Bytes that wait to be sent, or to be read by the worker.
     pub pending: u32,
     /// Time since the client's last data, in ms.
     pub since_received_ms: u32,
@@ -59,7 +63,33 @@ pub struct Connections {
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     received: u64,
+    sent: u64,
+    /// New requests since the drain began.
     requests: u32,
+    /// Looks at which more had been sent since the last request: one for an answer, many for a stream.
+    parts: u32,
+}
+
+impl Seen {
+    fn first(sample: &Sample) -> Self {
+        Self { received: sample.received, sent: sample.sent, requests: 0, parts: 0 }
+    }
+
+    fn again(self, sample: &Sample) -> Self {
+        let asked = sample.received > self.received;
+        let told = u32::from(sample.sent > self.sent);
+        Self {
+            received: sample.received,
+            sent: sample.sent,
+            requests: self.requests.saturating_add(u32::from(asked)),
+            parts: if asked { told } else { self.parts.saturating_add(told) },
+        }
+    }
+
+    /// A client that keeps asking on this connection, and whose last answer came in one piece.
+    fn is_reused(self) -> bool {
+        self.requests >= REUSES && self.parts <= 1
+    }
 }
 
 impl Connections {
@@ -68,13 +98,9 @@ impl Connections {
         let mut now = BTreeMap::new();
         let mut in_flight = InFlight { queued, ..InFlight::default() };
         for sample in samples {
-            let mut seen =
-                self.seen.get(&sample.id).copied().unwrap_or(Seen { received: sample.received, requests: 0 });
-            if sample.received > seen.received {
-                seen = Seen { received: sample.received, requests: seen.requests.saturating_add(1) };
-            }
+            let seen = self.seen.get(&sample.id).map_or_else(|| Seen::first(sample), |seen| seen.again(sample));
             now.insert(sample.id, seen);
-            if is_idle(sample, seen.requests) {
+            if is_idle(sample, seen.is_reused()) {
                 in_flight.idle += 1;
             } else {
                 in_flight.busy += 1;
@@ -85,7 +111,7 @@ impl Connections {
     }
 }
 
-fn is_idle(sample: &Sample, requests: u32) -> bool {
+fn is_idle(sample: &Sample, reused: bool) -> bool {
     if sample.pending > 0 {
         return false;
     }
@@ -94,7 +120,8 @@ fn is_idle(sample: &Sample, requests: u32) -> bool {
     if sample.sent == 0 {
         return sample.received == 0 && silent;
     }
-    let reused = requests >= REUSES;
+    // Head and body of one answer may be two writes.
+    let reused = reused && sample.since_sent_ms >= BETWEEN_REQUESTS_MS;
     match sample.since_sent_ms.cmp(&sample.since_received_ms) {
         std::cmp::Ordering::Greater => false,
         std::cmp::Ordering::Less => silent || reused,
@@ -199,8 +226,27 @@ mod tests {
             sample.sent += 70;
         }
         assert_eq!(connections.look(&[sample], 0).idle, 1);
+        let halfway = Sample { since_sent_ms: 0, ..sample };
+        assert_eq!(connections.look(&[halfway], 0).busy, 1, "the rest of an answer may follow at once");
         let asked = Sample { since_received_ms: 5, since_sent_ms: 30, received: sample.received + 50, ..sample };
         assert_eq!(connections.look(&[asked], 0).busy, 1, "a request in progress is busy on any connection");
+    }
+
+    #[test]
+    fn a_stream_on_a_reused_connection_is_busy() {
+        let mut connections = Connections::default();
+        let mut sample = ANSWERED;
+        for _ in 0..=REUSES {
+            connections.look(&[sample], 0);
+            sample.received += 50;
+            sample.sent += 70;
+        }
+        assert_eq!(connections.look(&[sample], 0).idle, 1);
+        for _ in 0..2 {
+            sample.sent += 10;
+            connections.look(&[sample], 0);
+        }
+        assert_eq!(connections.look(&[sample], 0).busy, 1, "more was sent, again and again, for one request");
     }
 
     #[test]

@@ -269,6 +269,21 @@ fn a_new_supervisor_makes_good_what_was_written_and_not_done() {
 }
 
 #[test]
+fn a_fleet_that_winds_down_ends_its_workers_and_starts_none_in_their_place() {
+    for lanes in [Lanes::None, Lanes::PerWorker, Lanes::PerGeneration] {
+        let mut story = Story::ready(&policy(2, lanes));
+        let outcome = story.fleet.wind_down(story.tick());
+        story.took(outcome);
+        assert_eq!(story.spawned(), [], "{lanes:?}");
+        for launch in [Launch(1), Launch(2)] {
+            story.tell(launch, WorkerEvent::DrainObserved(InFlight::default()));
+            story.exit(launch, 0);
+            assert_eq!(story.spawned(), [], "{lanes:?}");
+        }
+    }
+}
+
+#[test]
 fn workers_that_share_a_queue_are_not_drained_one_by_one_whatever_comes_after_them() {
     let mut story = Story::ready(&policy(2, Lanes::PerGeneration));
     story.reload(&policy(2, Lanes::PerWorker));

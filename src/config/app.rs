@@ -14,6 +14,7 @@ use agentd_core::policy::{
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
+use super::placeholder;
 use super::signal::StopSignal;
 use crate::sockets::ListenAddr;
 
@@ -283,6 +284,14 @@ impl AppConfig {
     #[must_use]
     pub fn default_balance(listen: &BTreeMap<String, ListenAddr>) -> Balance {
         if listen.values().any(ListenAddr::is_unix) { Balance::Shared } else { Balance::Spread }
+    }
+
+    /// Whether the command names the descriptor of every listener by `{fd:NAME}`, so that nobody has to look for them
+    /// in the environment.
+    #[must_use]
+    pub fn names_every_listener(&self) -> bool {
+        let named = |name: &String| self.command.iter().any(|word| placeholder::names_fd(word, name));
+        !self.listen.is_empty() && self.listen.keys().all(named)
     }
 
     /// The stream listener that a readiness proof knocks at where none is named: `http` when there is one of that name,

@@ -44,6 +44,11 @@ pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
+/// Whether a text takes the descriptor of the listener `name`.
+pub(super) fn names_fd(text: &str, name: &str) -> bool {
+    pieces(text).contains(&Piece::Placeholder(Wanted::Fd, name))
+}
+
 /// Whether a text may be a listener's name: it becomes part of `LISTEN_FDNAMES`, of a variable's name and of
 /// placeholders.
 pub(super) fn is_listener_name(name: &str) -> bool {

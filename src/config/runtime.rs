@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use agentd_core::policy::DrainBy;
+
 use super::app::{AppConfig, Balance};
 
 /// Something to know about a command, in one sentence or two.
@@ -80,6 +82,7 @@ pub fn advise(app: &AppConfig) -> Vec<Advice> {
             Some(Takes::Argument(_) | Takes::Gunicorn | Takes::Nothing(_) | Takes::Loses(_)) | None => break,
         }
     }
+    advice.extend(unix_drain(app));
     advice.into_iter().map(|text| Advice { text }).collect()
 }
 
@@ -191,6 +194,16 @@ fn shell(program: &str, args: &[&str]) -> Option<String> {
     })
 }
 
+/// Of a Unix connection the kernel tells no traffic, so one that is kept alive looks busy for ever.
+fn unix_drain(app: &AppConfig) -> Option<String> {
+    let unix = app.listen.values().any(|addr| addr.is_unix() && addr.is_stream());
+    (unix && app.stop.drain == DrainBy::Connections).then(|| {
+        "clients that keep connections to a Unix socket open hold a reload up until `grace` is over: if the program \
+         finishes what it has on the stop signal, say `stop = { drain = \"signal\" }`"
+            .to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,11 +260,23 @@ mod tests {
         for command in ["gunicorn|-k|gevent|app", "gunicorn|--threads=4|app", "gunicorn|-c|conf.py|app"] {
             assert_eq!(advice(command), "", "{command}");
         }
-        assert_eq!(advise(&app("gunicorn|app", "unix:/run/a")), []);
-        assert_eq!(advise(&app("gunicorn|-b|fd://{fd:http}|app", "unix:/run/a")).len(), 1);
+        let drained = |command: &str| {
+            let mut app = app(command, "unix:/run/a");
+            app.stop.drain = DrainBy::Signal;
+            app
+        };
+        assert_eq!(advise(&drained("gunicorn|app")), []);
+        assert_eq!(advise(&drained("gunicorn|-b|fd://{fd:http}|app")).len(), 1);
         let without_pid =
             AppConfig { listen_pid: false, balance: Balance::Shared, ..app("gunicorn|app", "0.0.0.0:80") };
         assert!(advise(&without_pid)[0].text.contains("fd://{fd:http}"));
+    }
+
+    #[test]
+    fn a_unix_socket_whose_connections_are_awaited_draws_advice() {
+        let told = advise(&app("node|server.js", "unix:/run/a"));
+        assert!(told.len() == 1 && told[0].text.contains("drain = \"signal\""), "{told:?}");
+        assert_eq!(advise(&app("node|server.js", "0.0.0.0:80")), []);
     }
 
     #[test]

@@ -601,3 +601,14 @@ fn every_key_is_explained_in_the_documentation() {
         }
     }
 }
+
+#[test]
+fn a_command_names_every_listener_or_looks_for_them() {
+    let named =
+        |command: &str, listen: &str| only(&format!("[agent.a]\ncommand = {command}\n{listen}")).names_every_listener();
+    let two = "listen = { http = \"127.0.0.1:80\", admin = \"127.0.0.1:81\" }";
+    assert!(named("[\"g\", \"-b\", \"fd://{fd:http}\", \"-b\", \"fd://{fd:admin}\"]", two));
+    assert!(!named("[\"g\", \"-b\", \"fd://{fd:http}\"]", two));
+    assert!(!named("[\"g\", \"{port:http}\"]", "listen = \"127.0.0.1:80\""));
+    assert!(!named("[\"g\"]", ""), "there is nothing to name");
+}

@@ -16,7 +16,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::commit::in_full;
 use super::input::Input;
-use super::launch::{Seen, listen, plan};
+use super::launch::listen;
 use super::restore::Takeover;
 use super::shell::{ProcessShell, Start};
 use super::{Child, Dispatcher};
@@ -46,7 +46,7 @@ impl Dispatcher {
         let Some(pidfd) = hold_process(kernel) else { return false };
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
         let cgroup = self.cgroups.as_ref().and_then(|all| all.of_process(kernel.pid, launch));
-        let tree = Tree::recorded(identity.clone(), kernel.pid, StartTime(kernel.start_time), cgroup.clone());
+        let tree = Tree::recorded(identity, kernel.pid, StartTime(kernel.start_time), cgroup);
         let notify = match self.adopt_notify(launch, taken) {
             Ok(notify) => Arc::new(notify),
             Err(why) => {
@@ -56,18 +56,12 @@ impl Dispatcher {
         };
         let streams = self.adopt_streams(launch, worker, &record, taken);
         let streams = self.attach(streams);
-        let app = self.apps.entry(worker.id.app.clone()).or_default();
-        let fds = worker.lane.map_or_else(Vec::new, |lane| app.addresses.lane(&record.config.listen, lane.0));
-        let seen = Seen { worker: &worker.id, identity: &identity, socket: &notify, cgroup: cgroup.as_ref() };
-        // Only probe commands need it; without it they fail and say so.
-        let Ok(plan) = plan(&record, &seen, &fds, self.files) else { return false };
         let mut listeners = vec![listen(Arc::clone(&notify), launch, self.inputs.clone())];
         listeners.extend(await_end(&pidfd, kernel, launch, self.inputs.clone()));
         let shell = ProcessShell {
             worker: worker.id.clone(),
             lane: worker.lane,
             record,
-            plan: Arc::new(plan),
             tree,
             pidfd,
             main: kernel,

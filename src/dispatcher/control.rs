@@ -90,11 +90,9 @@ impl Dispatcher {
         };
         let (mut views, mut open, mut apps) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         let mut outcome = Outcome::default();
-        for Prepared { request, record, advice } in prepared {
+        self.keep_revisions(&prepared);
+        for Prepared { request, record: _, advice } in prepared {
             let name = request.app().clone();
-            if let Some((revision, record)) = record {
-                self.keep_revision(&name, revision, record);
-            }
             let kind = kind_of(&request);
             let tick = self.tick();
             match self.fleet.request(tick, request) {
@@ -157,15 +155,20 @@ impl Dispatcher {
         Ok(prepared)
     }
 
-    fn keep_revision(&mut self, name: &AppName, revision: Revision, record: Arc<RevisionRecord>) {
-        match serde_json::to_string(&*record) {
-            Ok(json) => {
-                let change = Change::Revision { app: name.clone(), revision, json };
-                self.write_down(&[change], Durability::Power);
+    /// Keeps the configurations that requests bring. Written down at once for all of them: a file may have a hundred
+    /// apps, and each commit waits for the disk.
+    fn keep_revisions(&mut self, prepared: &[Prepared]) {
+        let mut changes = Vec::new();
+        for part in prepared {
+            let Some((revision, record)) = &part.record else { continue };
+            let app = part.request.app();
+            match serde_json::to_string(&**record) {
+                Ok(json) => changes.push(Change::Revision { app: app.clone(), revision: *revision, json }),
+                Err(error) => tracing::error!(%app, %error, "a configuration could not be written down"),
             }
-            Err(error) => tracing::error!(app = %name, %error, "a configuration could not be written down"),
+            self.apps.entry(app.clone()).or_default().revisions.insert(*revision, Arc::clone(record));
         }
-        self.apps.entry(name.clone()).or_default().revisions.insert(revision, record);
+        self.write_down(&changes, Durability::Power);
     }
 
     /// Revisions that nothing runs any more, and addresses that none of the others has.

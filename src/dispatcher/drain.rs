@@ -2,7 +2,8 @@
 //!
 //! One look reads the accept queue of the worker's lane and the kernel's table of its connections, about 0.1 ms. Looks
 //! are 2 ms apart at first and up to 50 ms later, and only while something drains. "Nothing left" is only
-//! believed when two looks in a row say so: a connection that is just being accepted is in neither table for a moment.
+//! believed when the queue was empty at the look before as well: a connection that is just being accepted is in neither
+//! table for a moment.
 
 use std::time::Duration;
 
@@ -50,8 +51,9 @@ impl Dispatcher {
     pub(super) fn look_at_drain(&mut self, launch: Launch) {
         let Some(seen) = self.in_hand(launch) else { return };
         let Some(watch) = self.processes.get_mut(&launch).and_then(|process| process.drain.as_mut()) else { return };
+        // What was taken from the queue just before the first look is among the connections at the second.
+        watch.empty = if seen.queued == 0 { watch.empty + 1 } else { 0 };
         let nothing = seen.queued == 0 && seen.busy == 0;
-        watch.empty = if nothing { watch.empty + 1 } else { 0 };
         if (nothing && watch.empty < 2) || watch.reported == Some(seen) {
             return;
         }
@@ -92,7 +94,10 @@ impl Dispatcher {
 /// it is closed.
 fn sample(connection: &Connection) -> Sample {
     let milliseconds = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-    let pending = connection.unread.saturating_add(connection.unsent);
+    // What was sent and is not acknowledged does not count: the kernel sees to it even when the worker is gone, and a
+    // client that reuses its connection acknowledges with its next request only.
+    let unsent = connection.traffic.map_or(connection.unsent, |traffic| traffic.bytes_not_sent);
+    let pending = connection.unread.saturating_add(unsent);
     match connection.traffic {
         Some(traffic) => Sample {
             id: connection.inode,
@@ -112,5 +117,36 @@ fn sample(connection: &Connection) -> Sample {
             since_sent_ms: 0,
             since_ack_ms: 0,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sockets::{ConnectionState, Traffic};
+
+    #[test]
+    fn an_answer_that_waits_for_its_acknowledgement_is_the_kernels_matter() {
+        let traffic = Traffic {
+            since_received: Duration::from_millis(8),
+            since_sent: Duration::from_millis(4),
+            since_acknowledged: Duration::from_millis(8),
+            bytes_received: 60,
+            bytes_sent: 90,
+            bytes_not_sent: 0,
+        };
+        let connection = Connection {
+            inode: 1,
+            remote: None,
+            state: ConnectionState::Open,
+            unread: 0,
+            unsent: 90,
+            traffic: Some(traffic),
+        };
+        assert_eq!(sample(&connection).pending, 0);
+        let blocked = Connection { traffic: Some(Traffic { bytes_not_sent: 30, ..traffic }), ..connection.clone() };
+        assert_eq!(sample(&blocked).pending, 30);
+        assert_eq!(sample(&Connection { unread: 7, ..connection.clone() }).pending, 7);
+        assert_eq!(sample(&Connection { traffic: None, ..connection }).pending, 90, "of Unix nothing else is known");
     }
 }

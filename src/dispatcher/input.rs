@@ -2,7 +2,7 @@
 
 use agentd_core::event::WorkerEvent;
 use agentd_core::id::{AppName, Launch};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::control::ControlCall;
 use crate::notify::Datagram;
@@ -56,8 +56,29 @@ pub struct OpenProbe {
     pub launch: Launch,
     /// At the listener of this name.
     pub listener: String,
-    /// Where to send it, with whose and where it is; an error is a sentence for the reader.
-    pub reply: oneshot::Sender<Result<(AppName, ListenAddr, ProbeConnection), String>>,
+    /// Where to send it, with what ends it; an error is a sentence for the reader.
+    pub reply: oneshot::Sender<Result<(ProbeConnection, ProbeEnd), String>>,
+}
+
+/// Ends a probe when it is dropped: its task may be aborted at any moment, even before it has read the answer.
+#[derive(Debug)]
+pub struct ProbeEnd {
+    /// Whose.
+    pub app: AppName,
+    /// Where.
+    pub addr: ListenAddr,
+    /// Which.
+    pub probe: ProbeId,
+    /// The loop's ear.
+    pub inputs: mpsc::UnboundedSender<Input>,
+}
+
+impl Drop for ProbeEnd {
+    fn drop(&mut self) {
+        let (app, addr, probe) = (self.app.clone(), self.addr.clone(), self.probe);
+        // The loop is gone only at the very end.
+        let _ = self.inputs.send(Input::CloseProbe { app, addr, probe });
+    }
 }
 
 /// A command, please.

@@ -110,7 +110,6 @@ impl Dispatcher {
             worker: worker.clone(),
             lane,
             record,
-            plan: Arc::new(plan),
             tree,
             pidfd: child.pidfd,
             main: KernelProcess { pid: child.pid, start_time },
@@ -127,6 +126,18 @@ impl Dispatcher {
         self.processes.insert(launch, shell);
         self.children.insert(child.pid, Child::Worker(launch));
         Ok(WorkerEvent::Spawned { pid: child.pid, start_time })
+    }
+
+    /// What the process of a launch was started with, for commands that are to run alike.
+    pub(super) fn plan_of(&self, launch: Launch) -> Result<ExecPlan, String> {
+        let process = self.processes.get(&launch).ok_or("the worker has ended")?;
+        let app = self.apps.get(&process.worker.app).ok_or("the app is gone")?;
+        let listen = &process.record.config.listen;
+        let fds = process.lane.map_or_else(Vec::new, |lane| app.addresses.lane(listen, lane.0));
+        let identity = Identity { instance: Arc::clone(&self.instance), launch };
+        let cgroup = process.tree.cgroup();
+        let seen = Seen { worker: &process.worker, identity: &identity, socket: &process.notify, cgroup };
+        plan(&process.record, &seen, &fds, self.files).map_err(|obstacle| obstacle.why)
     }
 
     fn cgroup_for(&mut self, launch: Launch, worker: &WorkerId) -> Option<Cgroup> {
@@ -378,7 +389,9 @@ pub(super) fn plan(
         soft_files: files,
         cgroup: seen.cgroup.map(|cgroup| cgroup.dir().to_owned()),
         listen_names: fds.iter().map(|(name, _)| (*name).to_owned()).collect(),
-        listen_pid: config.listen_pid,
+        // gunicorn takes what both its command and its environment name twice, and fails at the second. What a worker
+        // stored with us only the environment tells of.
+        listen_pid: config.listen_pid && (fds.len() > config.listen.len() || !config.names_every_listener()),
     })
 }
 

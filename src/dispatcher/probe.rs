@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::commit::in_full;
-use super::input::{Input, OpenProbe, RunCommand};
+use super::input::{Input, OpenProbe, ProbeEnd, RunCommand};
 use super::shell::Start;
 use super::{Child, Dispatcher};
 use crate::config::{HttpCheck, LiveCheck, ReadyCheck};
@@ -120,9 +120,10 @@ impl Dispatcher {
             let app = self.apps.get_mut(&process.worker.app).ok_or("the app is gone")?;
             let name = process.worker.app.clone();
             let connection = app.addresses.start_probe(&addr, lane.0).map_err(|error| in_full(&error))?;
-            Ok((name, addr, connection))
+            let end = ProbeEnd { app: name, addr, probe: connection.id, inputs: self.inputs.clone() };
+            Ok((connection, end))
         })();
-        // A task that was aborted meanwhile needs none; the connection closes with the reply.
+        // A task that was aborted meanwhile needs none; the probe ends with the reply.
         drop(request.reply.send(connection));
     }
 
@@ -136,14 +137,15 @@ impl Dispatcher {
     pub(super) fn run_command(&mut self, request: RunCommand) {
         let RunCommand { launch, command, reply } = request;
         let child = (|| {
-            let process = self.processes.get(&launch).ok_or_else(|| "the worker has ended".to_owned())?;
+            let own = self.plan_of(launch)?;
             let null = std::fs::File::options()
                 .write(true)
                 .open("/dev/null")
                 .map_err(|error| format!("opening /dev/null: {error}"))?;
-            let own = ["NOTIFY_SOCKET", crate::process::LAUNCH_VARIABLE];
-            let env = process.plan.env.iter().filter(|(name, _)| !own.contains(&name.as_str())).cloned().collect();
-            let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), ..(*process.plan).clone() };
+            // It does not speak for the worker.
+            let its = ["NOTIFY_SOCKET", crate::process::LAUNCH_VARIABLE];
+            let env = own.env.iter().filter(|(name, _)| !its.contains(&name.as_str())).cloned().collect();
+            let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), ..own };
             let fds = SpawnFds {
                 stdout: std::os::fd::AsFd::as_fd(&null),
                 stderr: std::os::fd::AsFd::as_fd(&null),
@@ -283,8 +285,7 @@ impl Knock {
         let (reply, answer) = oneshot::channel();
         let request = OpenProbe { launch: self.launch, listener: self.listener.clone(), reply };
         self.inputs.send(Input::OpenProbe(request)).map_err(|_| "the daemon is ending".to_owned())?;
-        let (app, addr, connection) = answer.await.map_err(|_| "the daemon is ending".to_owned())??;
-        let id = connection.id;
+        let (connection, _end) = answer.await.map_err(|_| "the daemon is ending".to_owned())??;
         let check = match &self.http {
             None => probe::ReadyCheck::Accepts,
             Some(http) => probe::ReadyCheck::Http(probe::HttpCheck {
@@ -296,7 +297,6 @@ impl Knock {
         let tree = &self.tree;
         let proof: Result<Proof, NotReady> =
             probe::steered(connection, &check, || tree.pids(), Instant::now() + within).await;
-        let _ = self.inputs.send(Input::CloseProbe { app, addr, probe: id });
         match proof {
             Ok(Proof::Accepted) => Ok(CoreProof::Accepted),
             Ok(Proof::Answered(_)) => Ok(CoreProof::Http),

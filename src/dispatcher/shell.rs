@@ -14,7 +14,6 @@ use tokio::task::AbortHandle;
 use super::addresses::Addresses;
 use crate::logs::thread::StreamId;
 use crate::notify::{FdStore, NotifySocket};
-use crate::process::plan::ExecPlan;
 use crate::process::tree::Tree;
 use crate::revision::RevisionRecord;
 use crate::sockets::ListenAddr;
@@ -46,8 +45,6 @@ pub(super) struct ProcessShell {
     pub(super) worker: WorkerId,
     pub(super) lane: Option<Lane>,
     pub(super) record: Arc<RevisionRecord>,
-    /// How it was started; probe commands run alike.
-    pub(super) plan: Arc<ExecPlan>,
     pub(super) tree: Tree,
     /// Of its main process: keeps the kernel from giving its number to another as long as we may signal it.
     pub(super) pidfd: OwnedFd,
@@ -86,7 +83,7 @@ pub(super) struct DrainWatch {
     pub(super) connections: Connections,
     /// What was last reported.
     pub(super) reported: Option<InFlight>,
-    /// Looks in a row that found nothing.
+    /// Looks in a row that found the accept queue empty.
     pub(super) empty: u32,
     /// Pauses between looks.
     pub(super) ticker: AbortHandle,

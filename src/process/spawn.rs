@@ -208,13 +208,11 @@ impl Report {
         };
         let socket = ReadableFd::register(self.0).map_err(broken)?;
         let mut executing = false;
-        let mut word = vec![0_u8; WORD_MAX];
         loop {
-            let heard = socket.read_with(|fd| Ok(recv(fd, word.as_mut_slice(), RecvFlags::DONTWAIT)?.0)).await;
-            match heard {
-                Ok(0) if executing => return Ok(()),
-                Ok(0) => return Err(ended_early()),
-                Ok(length) => match serde_json::from_slice(&word[..length]) {
+            match socket.read_with(hear).await {
+                Ok(word) if word.is_empty() && executing => return Ok(()),
+                Ok(word) if word.is_empty() => return Err(ended_early()),
+                Ok(word) => match serde_json::from_slice(&word) {
                     Ok(ShimWord::Executing) => executing = true,
                     Ok(ShimWord::Failed(failure)) => return Err(failure),
                     Err(source) => return Err(broken(source.into())),
@@ -225,6 +223,14 @@ impl Report {
             }
         }
     }
+}
+
+/// One word of the shim. Its room is taken for this moment only: a hundred starts wait for theirs at once.
+fn hear(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let mut word = vec![0_u8; WORD_MAX];
+    let (length, _) = recv(fd, word.as_mut_slice(), RecvFlags::DONTWAIT)?;
+    word.truncate(length);
+    Ok(word)
 }
 
 fn ended_early() -> StageFailure {

@@ -163,7 +163,11 @@ impl Tree {
 
     /// Sends `signal` to each of its processes and says how many received it.
     pub fn signal(&self, signal: Signal) -> usize {
-        self.pids().into_iter().filter(|&pid| send(pid, None, signal).is_ok()).count()
+        let pids = self.pids();
+        let reached = pids.iter().filter(|&&pid| send(pid, None, signal).is_ok()).count();
+        // A moment after it was started the leader has not entered its cgroup yet.
+        let early = !pids.contains(&self.leader) && self.signal_leader(signal);
+        reached + usize::from(early)
     }
 
     /// Sends `signal` to the leader alone. False when it has ended.
@@ -179,7 +183,11 @@ impl Tree {
     /// [`KillError`]: some may live on.
     pub fn kill(&self) -> Result<(), KillError> {
         match self.cgroup.as_ref().map(Cgroup::kill) {
-            Some(Ok(())) => Ok(()),
+            Some(Ok(())) => {
+                // A moment after it was started the leader has not entered its cgroup yet.
+                let _early = self.signal_leader(Signal::SIGKILL);
+                Ok(())
+            }
             // Removed meanwhile, or a file system that was remounted: the other way is always there.
             Some(Err(
                 CgroupError::Kill { .. }

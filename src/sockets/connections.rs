@@ -59,6 +59,8 @@ pub struct Traffic {
     pub since_acknowledged: Duration,
     /// Payload bytes from the client.
     pub bytes_received: u64,
+    /// Payload bytes to the client that the kernel has not sent even once.
+    pub bytes_not_sent: u32,
     /// Payload bytes to the client, repeated ones included; 0 before Linux 4.19.
     pub bytes_sent: u64,
 }
@@ -201,6 +203,7 @@ fn traffic(flow: Flow) -> Traffic {
         since_sent: Duration::from_millis(flow.last_data_sent_ms.into()),
         since_acknowledged: Duration::from_millis(flow.last_ack_received_ms.into()),
         bytes_received: flow.bytes_received,
+        bytes_not_sent: flow.bytes_not_sent,
         bytes_sent: flow.bytes_sent,
     }
 }

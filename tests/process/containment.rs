@@ -186,6 +186,27 @@ async fn with_a_cgroup_even_a_daemon_that_forgot_who_started_it_is_killed() {
     cgroups.close();
 }
 
+#[tokio::test]
+async fn a_leader_that_has_not_entered_its_cgroup_yet_is_reached_all_the_same() {
+    for (name, signal) in [("early-term", Some(Signal::SIGTERM)), ("early-kill", None)] {
+        let cgroups = match Cgroups::open(&format!("test-{}-{name}", std::process::id())) {
+            Ok(cgroups) => cgroups,
+            Err(reason) => return println!("not tested: {reason}"),
+        };
+        let identity = identity();
+        let cgroup = cgroups.make(identity.launch).unwrap();
+        let mut family = family(FAMILY, 4, identity.clone(), None).await;
+        let tree = Tree::of_child(identity, family.tree.leader(), Some(cgroup.clone()));
+        match signal {
+            Some(signal) => assert_eq!(tree.signal(signal), 1),
+            None => tree.kill().unwrap(),
+        }
+        assert_eq!(family.on_stage.ending(), signal.map_or(-9, |signal| -(signal as i32)));
+        cgroup.remove().unwrap();
+        cgroups.close();
+    }
+}
+
 #[test]
 fn empty_cgroups_that_a_predecessor_left_are_removed_with_what_is_below_them() {
     let instance = format!("test-{}-leftovers", std::process::id());
@@ -199,6 +220,22 @@ fn empty_cgroups_that_a_predecessor_left_are_removed_with_what_is_below_them() {
     cgroup.remove().unwrap();
     assert!(cgroup.processes().is_err());
     successor.close();
+}
+
+#[tokio::test]
+async fn a_leader_that_has_not_entered_its_cgroup_yet_is_signalled_and_killed_all_the_same() {
+    let Ok(cgroups) = Cgroups::open(&format!("test-{}-young", std::process::id())) else { return };
+    // The plan names no cgroup: the process stays where a shim is before it enters.
+    let (mut first, mut second) =
+        (start(&plan(&["sleep", "1000"])).await.unwrap(), start(&plan(&["sleep", "1000"])).await.unwrap());
+    let signalled = Tree::of_child(identity(), leader(&first), Some(cgroups.make(Launch(1)).unwrap()));
+    assert_eq!(signalled.signal(Signal::SIGTERM), 1);
+    assert_eq!(first.ending(), -15);
+    let killed = Tree::of_child(identity(), leader(&second), Some(cgroups.make(Launch(2)).unwrap()));
+    killed.kill().unwrap();
+    assert_eq!(second.ending(), -9);
+    assert_eq!(cgroups.remove_empty(), 2);
+    cgroups.close();
 }
 
 #[tokio::test]

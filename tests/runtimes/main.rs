@@ -2,4 +2,8 @@
 //! lost. What they need is installed by `tests/prepare`.
 
 mod apps;
+mod changes;
+mod cooperating;
+mod node;
 mod python;
+mod rust;

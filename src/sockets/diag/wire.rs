@@ -88,6 +88,8 @@ pub(in crate::sockets) struct Flow {
     pub(in crate::sockets) last_data_received_ms: u32,
     pub(in crate::sockets) last_ack_received_ms: u32,
     pub(in crate::sockets) bytes_received: u64,
+    /// Bytes of the send queue that were never sent; 0 before Linux 4.6.
+    pub(in crate::sockets) bytes_not_sent: u32,
     /// 0 before Linux 4.19.
     pub(in crate::sockets) bytes_sent: u64,
 }
@@ -99,6 +101,7 @@ impl Flow {
             last_data_received_ms: u32_at(info, 52)?,
             last_ack_received_ms: u32_at(info, 56)?,
             bytes_received: u64_at(info, 128)?,
+            bytes_not_sent: u32_at(info, 144).unwrap_or(0),
             bytes_sent: u64_at(info, 200).unwrap_or(0),
         })
     }

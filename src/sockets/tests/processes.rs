@@ -33,13 +33,24 @@ fn connections_of_a_worker_have_ages_and_sizes() {
             assert_eq!(first[0].state, ConnectionState::Open);
             assert_eq!(first[0].unread, 2);
             let traffic = first[0].traffic.expect("TCP keeps account");
-            assert_eq!((traffic.bytes_received, traffic.bytes_sent), (5, 1000));
+            assert_eq!((traffic.bytes_received, traffic.bytes_sent, traffic.bytes_not_sent), (5, 1000, 0));
 
             let later = until("the last data is 50 ms old", || {
                 Some(look()).filter(|f| f[0].traffic.expect("is TCP").since_received >= Duration::from_millis(50))
             });
             let traffic = later[0].traffic.expect("TCP keeps account");
             assert!(traffic.since_received < DEADLINE && traffic.since_sent < DEADLINE, "{traffic:?}");
+
+            worker.does("c.setblocking(False); c.send(b'x' * 50_000_000)");
+            until("the client's buffer is full", || {
+                look()[0].traffic.is_some_and(|traffic| traffic.bytes_not_sent > 0).then_some(())
+            });
+            let mut unread = vec![0; 1 << 20];
+            client.set_nonblocking(true).expect("is connected");
+            until("the client has read it all", || {
+                while client.read(&mut unread).is_ok_and(|count| count > 0) {}
+                (look()[0].unsent == 0).then_some(())
+            });
 
             client.shutdown(std::net::Shutdown::Write).expect("is connected");
             until("its end has come", || (look()[0].state == ConnectionState::ClientDone).then_some(()));

@@ -18,7 +18,7 @@ use super::status::{self, Watch};
 const LISTEN_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long any command may take.
-const COMMAND_WITHIN: Duration = Duration::from_secs(120);
+const COMMAND_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long the daemon may take to end with all its workers.
 const STOP_WITHIN: Duration = Duration::from_secs(40);
@@ -159,7 +159,7 @@ impl Daemon {
     /// Runs `agentctl` with these arguments, in the home's folder: `./web.toml` names what [`Daemon::config`] wrote.
     ///
     /// # Panics
-    /// When it does not end within two minutes.
+    /// When it does not end within a minute.
     #[must_use]
     pub fn ctl(&self, arguments: &[&str]) -> Output {
         command::run(&mut self.agentctl(arguments), COMMAND_WITHIN)

@@ -67,6 +67,20 @@ impl Report {
         assert_eq!(self.lost_in_service(), 0, "requests were lost\n{self}");
     }
 
+    /// Nothing was lost but up to `at_most` requests of keep-alive clients, none of them refused: right for workers that
+    /// close kept connections under requests that they have begun to answer.
+    ///
+    /// # Panics
+    /// Otherwise; prints the table.
+    pub fn assert_only_kept_cut(&self, at_most: u64) {
+        self.assert_all_took_part();
+        let kept: u64 = self.counts.get(&Class::KeepAlive).into_iter().flatten().map(|(_, count)| count).sum();
+        let cut = kept - self.count(Class::KeepAlive, Outcome::Ok);
+        assert_eq!(self.lost(), cut, "requests beside those on kept connections were lost\n{self}");
+        assert_eq!(self.count(Class::KeepAlive, Outcome::Refused), 0, "a connection was refused\n{self}");
+        assert!(cut <= at_most, "more than {at_most} requests on kept connections were lost\n{self}");
+    }
+
     fn assert_all_took_part(&self) {
         for class in self.counts.keys() {
             assert!(self.count(*class, Outcome::Ok) > 0, "no {class} client was answered at all\n{self}");

@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""agentd beside its peers, measured in one run. docs/benchmarks.md says how to read it.
+
+    cargo build --release --workspace
+    python3 benches/bench.py crash                    # agentd and every peer on PATH
+    python3 benches/bench.py up agentd s6 --n 1000
+    python3 benches/bench.py reload agentd-dies pm2 --reloads 50
+
+Python 3.11, nothing but its standard library. Everything happens on 127.0.0.1 and in fresh temporary folders, every
+wait has an end, and only processes that were started here are ended. Each result is one line of JSON; --out appends it
+to a file as well.
+"""
+import argparse
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import processes  # noqa: E402
+import traffic  # noqa: E402
+
+CASES = ("agentd-cooperates", "agentd-dies", "pm2", "pm2-best", "supervisord")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    figures = parser.add_subparsers(required=True, metavar="FIGURE")
+
+    def figure(name, run, peers=True, **options):
+        sub = figures.add_parser(name, help=run.__doc__.splitlines()[0], description=run.__doc__)
+        sub.set_defaults(run=run)
+        if peers:
+            sub.add_argument("peers", nargs="*", help="who is measured (default: all that are installed)")
+        for option, default in options.items():
+            sub.add_argument(f"--{option}", type=type(default), default=default)
+        sub.add_argument("--out", help="file that results are appended to")
+        return sub
+
+    figure("crash", processes.crash, kills=100)
+    figure("up", processes.up, n=100, rounds=3)
+    figure("idle", processes.idle, n=100, seconds=30.0)
+    figure("ls", processes.listing, runs=200)
+    figure("logs", processes.logs, lines=100_000, rounds=5)
+    figure("latency", traffic.latency, peers=False, workers=4, load=0.6, service=10.0, seconds=10.0, rounds=6)
+    figure("throughput", traffic.throughput, peers=False, connections=32, seconds=5, rounds=6)
+    sub = figure("reload", traffic.reload, peers=False, reloads=5, workers=4, surge=4, task=10.0, pause=1.0)
+    sub.add_argument("cases", nargs="+", choices=CASES)
+    sub.add_argument("--quiet", action="store_true", help="without load: only the time that a reload takes")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    given = arguments()
+    given.run(given)

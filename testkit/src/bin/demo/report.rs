@@ -1,0 +1,191 @@
+//! What a person reads: lines as things happen, and the table at the end, within 80 columns.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::instance::{App, Reload};
+use crate::load::{Tallies, Work};
+
+/// How often the line that moves is drawn.
+const REDRAW: Duration = Duration::from_millis(200);
+
+/// Widths: of the table's first column, and of each app's.
+const LABEL: usize = 40;
+const COLUMN: usize = 16;
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const RED: &str = "1;31";
+const GREEN: &str = "32";
+
+/// Where the story is told, and when it began.
+pub(crate) struct Scene {
+    begun: Instant,
+    terminal: bool,
+    coloured: bool,
+}
+
+impl Scene {
+    /// Says what is going to be shown.
+    pub(crate) fn open(apps: &[App]) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let coloured = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let scene = Self { begun: Instant::now(), terminal, coloured };
+        println!("\n{}\n", scene.paint(BOLD, "Two apps, two workers each, reloaded three times under load"));
+        for App { name, address, runtime, manner } in apps {
+            println!("  {}  {runtime:<18}  {manner:<25} {address}", scene.paint(BOLD, &format!("{name:<12}")));
+        }
+        println!();
+        scene
+    }
+
+    /// Tells what was done, and what came of it.
+    pub(crate) fn line(&self, done: &str, came: &str) {
+        self.clear();
+        println!("  {}  {done:<22}  {came}", self.paint(DIM, &self.time()));
+    }
+
+    /// Does something that takes a while, and shows on a terminal meanwhile how things stand.
+    pub(crate) fn during<T: Send>(
+        &self,
+        doing: &str,
+        progress: impl Fn() -> String + Sync,
+        work: impl FnOnce() -> T + Send,
+    ) -> T {
+        if !self.terminal {
+            return work();
+        }
+        let over = AtomicBool::new(false);
+        let outcome = thread::scope(|scope| {
+            let drawing = scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    let line = format!("{} …  {}", doing, progress());
+                    let line: String = line.chars().take(69).collect();
+                    print!("\r\x1b[K  {}  {}", self.time(), self.paint(DIM, &line));
+                    drop(io::stdout().flush());
+                    thread::park_timeout(REDRAW);
+                }
+            });
+            let outcome = work();
+            over.store(true, Ordering::SeqCst);
+            drawing.thread().unpark();
+            outcome
+        });
+        self.clear();
+        outcome
+    }
+
+    fn clear(&self) {
+        if self.terminal {
+            print!("\r\x1b[K");
+        }
+    }
+
+    fn time(&self) -> String {
+        format!("{:5.1} s", self.begun.elapsed().as_secs_f32())
+    }
+
+    fn paint(&self, colour: &str, text: &str) -> String {
+        if self.coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// What is to be in the table.
+pub(crate) struct Report {
+    apps: Vec<App>,
+    reloads: Vec<Vec<Reload>>,
+    reloading: Vec<Tallies>,
+    killing: Vec<Tallies>,
+}
+
+impl Report {
+    pub(crate) fn new(apps: &[App]) -> Self {
+        Self { apps: apps.to_vec(), reloads: Vec::new(), reloading: Vec::new(), killing: Vec::new() }
+    }
+
+    /// Takes in one reload of all apps; returns how to tell of it.
+    pub(crate) fn reloaded(&mut self, reloads: Vec<Reload>) -> String {
+        let slowest = reloads.iter().map(|reload| reload.duration_ms).max().unwrap_or(0);
+        let unfinished = reloads.iter().find(|reload| reload.state != "done");
+        let told = match unfinished {
+            None => format!("four workers replaced in {:.1} s", seconds(slowest)),
+            Some(Reload { app, state, why, .. }) => {
+                format!("{app}: {state}: {}", why.as_deref().unwrap_or("no reason"))
+            }
+        };
+        self.reloads.push(reloads);
+        told
+    }
+
+    pub(crate) fn under_reloads(&mut self, tallies: Vec<Tallies>) {
+        self.reloading = tallies;
+    }
+
+    pub(crate) fn under_kill(&mut self, tallies: Vec<Tallies>) {
+        self.killing = tallies;
+    }
+
+    /// Whether every reload was done and cost nothing.
+    pub(crate) fn nothing_lost(&self) -> bool {
+        let done = self.reloads.iter().flatten().all(|reload| reload.state == "done");
+        done && self.reloading.iter().flatten().all(|tally| tally.lost == 0)
+    }
+
+    pub(crate) fn print(&self, scene: &Scene) {
+        let rule = scene.paint(DIM, &"─".repeat(LABEL + self.apps.len() * COLUMN));
+        println!("\n  {}", scene.paint(BOLD, &row("", self.apps.iter().map(|app| app.name))));
+        println!("  {rule}");
+        for work in Work::ALL {
+            let tallies = || self.reloading.iter().map(|app| &app[work as usize]);
+            let (answered, lost) = labels(work);
+            println!("  {}", row(answered, tallies().map(|tally| tally.finished)));
+            let losses: u64 = tallies().map(|tally| tally.lost).sum();
+            let colour = if losses == 0 { GREEN } else { RED };
+            println!("  {}", scene.paint(colour, &row(lost, tallies().map(|tally| tally.lost))));
+        }
+        for (number, reloads) in (1..).zip(&self.reloads) {
+            let took = self.apps.iter().map(|app| reloads.iter().find(|reload| reload.app == app.name));
+            let took = took.map(|reload| reload.map_or("-".to_owned(), |r| format!("{:.1} s", seconds(r.duration_ms))));
+            println!("  {}", row(&format!("reload {number} took"), took));
+        }
+        let lost = self.killing.iter().map(|app| app[Work::Request as usize].lost);
+        println!("  {}", row("requests in the killed worker's hands", lost));
+        println!("  {rule}");
+        self.conclude(scene);
+    }
+
+    fn conclude(&self, scene: &Scene) {
+        if self.nothing_lost() {
+            println!("  {}", scene.paint(GREEN, "Nothing was refused, cut or lost by a reload."));
+            println!("  A reload waits for tasks: here 3 s a worker, two workers, one after the other.");
+            println!("  Your own app: see README.md.\n");
+            return;
+        }
+        println!("  {}", scene.paint(RED, "Something was lost, which must not be. The first of each:"));
+        for (app, tallies) in self.apps.iter().zip(&self.reloading) {
+            for why in tallies.iter().filter_map(|tally| tally.first_loss.as_ref()) {
+                println!("    {}: {why}", app.name);
+            }
+        }
+        println!();
+    }
+}
+
+const fn labels(work: Work) -> (&'static str, &'static str) {
+    match work {
+        Work::Request => ("short requests answered", "  refused, reset or wrong"),
+        Work::Task => ("long tasks finished", "  cut"),
+        Work::Stream => ("streams finished", "  cut"),
+    }
+}
+
+fn row(label: &str, cells: impl Iterator<Item = impl Display>) -> String {
+    cells.fold(format!("{label:<LABEL$}"), |row, cell| row + &format!("{:>COLUMN$}", cell.to_string()))
+}
+
+fn seconds(ms: u64) -> f64 {
+    Duration::from_millis(ms).as_secs_f64()
+}
