@@ -1,4 +1,4 @@
-//! Taking over workers that an earlier supervisor left running.
+//! Taking over workers that an earlier supervisor left running, and main processes that workers name.
 //!
 //! A process is only ours if it is the very one that was recorded: pidfd first, then its start time, then everything
 //! else, so that a reused number never passes. It is not our child any more: its end comes through its pidfd, and its
@@ -64,7 +64,7 @@ impl Dispatcher {
             record,
             tree,
             pidfd,
-            main: kernel.pid,
+            main: kernel,
             start: Start::Running,
             exit: None,
             notify,
@@ -146,10 +146,35 @@ impl Dispatcher {
         if process.exit.is_some() {
             return;
         }
-        let status = status_of(&process.pidfd, process.main, process.tree.started());
+        let main = process.main;
+        let status = status_of(&process.pidfd, main.pid, StartTime(main.start_time));
         process.exit = Some(status.map_or(Exit::Unknown, exit_of));
-        self.children.remove(&process.main);
+        self.children.remove(&main.pid);
         self.process_ended(launch);
+    }
+
+    /// Another process of the worker's tree is its main one from now on (`MAINPID=`): only the main one's end is the
+    /// worker's end. As long as its parent lives it is no child of ours, so it is watched like an adopted one.
+    pub(super) fn main_changed(&mut self, launch: Launch, pid: Pid) {
+        let Some(process) = self.processes.get_mut(&launch) else { return };
+        if process.main.pid == pid {
+            return;
+        }
+        let held = stat::start_time(pid).filter(|_| process.tree.contains(pid)).and_then(|started| {
+            let main = KernelProcess { pid, start_time: started.0 };
+            Some((main, hold_process(main)?))
+        });
+        let Some((main, pidfd)) = held else {
+            tracing::warn!(worker = %process.worker, %pid, "MAINPID names a process that is not the worker's");
+            return;
+        };
+        // The first hears it; whatever follows watched for the end of the one before.
+        process.listeners.drain(1..).for_each(|watch| watch.abort());
+        process.listeners.extend(await_end(&pidfd, main, launch, self.inputs.clone()));
+        process.pidfd = pidfd;
+        let before = std::mem::replace(&mut process.main, main);
+        self.children.remove(&before.pid);
+        self.children.insert(pid, Child::Worker(launch));
     }
 }
 

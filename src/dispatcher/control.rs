@@ -213,7 +213,7 @@ impl Dispatcher {
         let mut workers = Vec::new();
         for process in self.processes.values().filter(|process| apps.contains(&process.worker.app)) {
             if process.tree.signal_leader(signal.signal()) {
-                workers.push(SignalledWorker { id: process.worker.to_string(), pid: process.main.0 });
+                workers.push(SignalledWorker { id: process.worker.to_string(), pid: process.main.pid.0 });
             }
         }
         workers.sort_by(|a, b| a.id.cmp(&b.id));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use agentd_core::event::{Exit as CoreExit, Proof, WorkerEvent};
 use agentd_core::id::{Lane, Launch, Revision, WorkerId};
+use agentd_core::worker::KernelProcess;
 use jiff::Timestamp;
 
 use super::commit::in_full;
@@ -111,7 +112,7 @@ impl Dispatcher {
             record,
             tree,
             pidfd: child.pidfd,
-            main: child.pid,
+            main: KernelProcess { pid: child.pid, start_time },
             start: Start::Underway,
             exit: None,
             started_at: Timestamp::now(),
@@ -217,7 +218,12 @@ impl Dispatcher {
         for (pid, exit) in reaper::reap() {
             match self.children.remove(&pid) {
                 Some(Child::Worker(launch)) => {
+                    // One that forked may have named its child before it ended.
+                    self.last_words(launch);
                     let Some(process) = self.processes.get_mut(&launch) else { continue };
+                    if process.main.pid != pid {
+                        continue;
+                    }
                     process.exit = Some(core_exit(exit));
                     // Whether it ever was the program is not known before the shim's report.
                     if process.start == Start::Running {

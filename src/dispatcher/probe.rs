@@ -30,6 +30,10 @@ use crate::sockets::{ListenAddr, ProbeId};
 const TRY_FIRST: Duration = Duration::from_millis(500);
 /// The same after several tries: a worker may be slow to answer.
 const TRY_WITHIN: Duration = Duration::from_secs(5);
+/// How long before the worker's time is up a try ends, so that what it found out is known by then.
+const TRY_BEFORE_END: Duration = Duration::from_millis(100);
+/// A try that would be shorter finds out nothing and is given its usual time.
+const TRY_LEAST: Duration = Duration::from_millis(50);
 /// Pause after the first failed try.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
 /// Longest pause between tries.
@@ -39,6 +43,7 @@ impl Dispatcher {
     pub(super) fn prove_ready(&mut self, launch: Launch) {
         let Some(process) = self.processes.get_mut(&launch) else { return };
         let inputs = self.inputs.clone();
+        let time_up = Instant::now() + process.record.config.ready.timeout;
         let task = match process.record.config.ready.check.clone() {
             ReadyCheck::Running if process.start == Start::Running => {
                 self.fact(launch, WorkerEvent::ReadyProven { proof: CoreProof::Running });
@@ -56,12 +61,12 @@ impl Dispatcher {
                     return;
                 };
                 let knock = Knock { launch, listener, http: None, tree: process.tree.clone(), inputs };
-                tokio::spawn(knock.until_ready())
+                tokio::spawn(knock.until_ready(time_up))
             }
             ReadyCheck::Http(check) => {
                 let (listener, http) = (check.on.clone(), Some(check));
                 let knock = Knock { launch, listener, http, tree: process.tree.clone(), inputs };
-                tokio::spawn(knock.until_ready())
+                tokio::spawn(knock.until_ready(time_up))
             }
             ReadyCheck::Log(words) => {
                 let sources = StreamKind::BOTH
@@ -233,20 +238,6 @@ impl Dispatcher {
         };
         self.fact(launch, event);
     }
-
-    /// Another process of the worker's tree is its main one from now on (`MAINPID=`).
-    fn main_changed(&mut self, launch: Launch, pid: agentd_core::id::Pid) {
-        let Some(process) = self.processes.get_mut(&launch) else { return };
-        if !process.tree.contains(pid) {
-            tracing::warn!(worker = %process.worker, %pid, "MAINPID names a process that is not the worker's");
-            return;
-        }
-        // Only the main one's end is the worker's end. A main process that is a grandchild becomes our child when its
-        // parent ends, since orphans are ours; its parent may also reap it and end.
-        self.children.remove(&process.main);
-        process.main = pid;
-        self.children.insert(pid, Child::Worker(launch));
-    }
 }
 
 /// Knocking at one worker's own socket.
@@ -259,12 +250,15 @@ struct Knock {
 }
 
 impl Knock {
-    /// Tries until it is ready, and tells each new reason why it is not.
-    async fn until_ready(self) {
+    /// Tries until it is ready, and tells each new reason why it is not: the last one shortly before `time_up`, which
+    /// core may have moved.
+    async fn until_ready(self, time_up: Instant) {
         let (mut pause, mut within) = (PAUSE_FIRST, TRY_FIRST);
         let mut told = String::new();
         loop {
-            match self.knock(within).await {
+            let left = time_up.saturating_duration_since(Instant::now() + TRY_BEFORE_END);
+            let this = if left < TRY_LEAST { within } else { within.min(left) };
+            match self.knock(this).await {
                 Ok(proof) => {
                     self.tell(WorkerEvent::ReadyProven { proof });
                     return;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use agentd_core::drain::Connections;
 use agentd_core::event::{Exit, InFlight};
-use agentd_core::id::{Lane, Pid, Revision, Slot, WorkerId};
+use agentd_core::id::{Lane, Revision, Slot, WorkerId};
+use agentd_core::worker::KernelProcess;
 use jiff::Timestamp;
 use tokio::task::AbortHandle;
 
@@ -45,17 +46,17 @@ pub(super) struct ProcessShell {
     pub(super) lane: Option<Lane>,
     pub(super) record: Arc<RevisionRecord>,
     pub(super) tree: Tree,
-    /// Keeps the kernel from giving its number to another as long as we may signal it.
+    /// Of its main process: keeps the kernel from giving its number to another as long as we may signal it.
     pub(super) pidfd: OwnedFd,
     /// Whose end is the worker's end: the process started, or the one it named by `MAINPID`.
-    pub(super) main: Pid,
+    pub(super) main: KernelProcess,
     pub(super) start: Start,
     /// Its end, once it is known.
     pub(super) exit: Option<Exit>,
     /// Where it is heard; kept for its last words and for the keeper.
     pub(super) notify: Arc<NotifySocket>,
     pub(super) started_at: Timestamp,
-    /// Listens on its notify socket, and for an adopted one also for its end.
+    /// Listens on its notify socket, and where the main process is no child of ours also for its end.
     pub(super) listeners: Vec<AbortHandle>,
     /// Tries to prove that it is ready, or that it lives.
     pub(super) prober: Option<AbortHandle>,

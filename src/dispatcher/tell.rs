@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use agentd_core::effect::{self, ExitCause, Finished, News, Notice, StopReason};
-use agentd_core::event::Exit;
+use agentd_core::event::{Exit, Proof};
 use agentd_core::id::{AppName, Launch, Operation};
 use agentd_protocol::control::{
     Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState, OperationView, Progress,
@@ -105,7 +105,7 @@ impl Dispatcher {
             News::Spawned { pid } => EventKind::WorkerStarting { pid: pid.0 },
             News::Ready { proof, after } => {
                 self.after_ready(&app, worker.as_ref());
-                EventKind::WorkerReady { how: proof.to_string(), after_ms: milliseconds(after) }
+                EventKind::WorkerReady { how: proof_word(proof).to_owned(), after_ms: milliseconds(after) }
             }
             News::Draining { reason, deadline } => {
                 EventKind::WorkerDraining { reason: stop_reason(reason), deadline: wall(deadline) }
@@ -317,6 +317,18 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         | News::Stopping { .. }
         | News::Backoff { .. }
         | News::RolloutStarted { .. } => tracing::debug!(worker = who, ?news),
+    }
+}
+
+/// A proof as the events name it.
+const fn proof_word(proof: Proof) -> &'static str {
+    match proof {
+        Proof::Notified => "notify",
+        Proof::Http => "http",
+        Proof::Accepted => "listening",
+        Proof::LogLine => "log",
+        Proof::Command => "command",
+        Proof::Running => "alive",
     }
 }
 
