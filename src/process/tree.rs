@@ -162,8 +162,13 @@ impl Tree {
     }
 
     /// Sends `signal` to each of its processes and says how many received it.
+    ///
+    /// The leader is among them even when its cgroup does not show it: one that was started a moment ago has yet to
+    /// enter it.
     pub fn signal(&self, signal: Signal) -> usize {
-        self.pids().into_iter().filter(|&pid| send(pid, None, signal).is_ok()).count()
+        let pids = self.pids();
+        let outside = !pids.contains(&self.leader) && self.signal_leader(signal);
+        pids.into_iter().filter(|&pid| send(pid, None, signal).is_ok()).count() + usize::from(outside)
     }
 
     /// Sends `signal` to the leader alone. False when it has ended.
@@ -179,7 +184,11 @@ impl Tree {
     /// [`KillError`]: some may live on.
     pub fn kill(&self) -> Result<(), KillError> {
         match self.cgroup.as_ref().map(Cgroup::kill) {
-            Some(Ok(())) => Ok(()),
+            Some(Ok(())) => {
+                // It may have yet to enter its cgroup. Gone already is as good.
+                let _ = self.signal_leader(Signal::SIGKILL);
+                Ok(())
+            }
             // Removed meanwhile, or a file system that was remounted: the other way is always there.
             Some(Err(
                 CgroupError::Kill { .. }
