@@ -24,6 +24,7 @@ use super::{Dispatcher, End};
 use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
 use crate::revision::Origin;
+use crate::sockets::{BindError, ListenAddr};
 use crate::store::{Change, Durability};
 
 /// An answer, or why there is none.
@@ -151,14 +152,28 @@ impl Dispatcher {
             let app = self.apps.entry(name.clone()).or_default();
             grown.push(name.clone());
             if let Err(error) = app.addresses.add(&record.config.listen, 1) {
+                // The kernel's answer would name this daemon or its keeper, who hold the sockets of all apps.
+                let why = match self.has_address(&error) {
+                    Some((app, addr)) => format!("{addr} is the app {app}'s"),
+                    None => in_full(&error),
+                };
+                let error =
+                    ErrorObject::new(ErrorKind::Refused, format!("{} cannot listen: {why}", part.request.app()));
                 for name in grown {
                     self.release_addresses(&name);
                 }
-                let error = ErrorObject::new(ErrorKind::Refused, format!("{name} cannot listen: {}", in_full(&error)));
                 return Err(error.with_help("nothing was started or changed"));
             }
         }
         Ok(prepared)
+    }
+
+    /// Which app of ours has the address that could not be taken.
+    fn has_address(&self, error: &BindError) -> Option<(&AppName, ListenAddr)> {
+        let BindError::InUse { addr, .. } = error else { return None };
+        let mut all =
+            self.apps.iter().flat_map(|(name, app)| app.addresses.all().into_iter().map(move |own| (name, own)));
+        all.find(|(_, own)| own.meets(addr))
     }
 
     /// Keeps the configurations that requests bring. Written down at once for all of them: a file may have a hundred

@@ -268,3 +268,26 @@ async fn a_tree_that_has_ended_has_no_processes_and_uses_nothing() {
     assert_eq!(of_trees(&[&tree])[0].processes, 0);
     tree.kill().unwrap();
 }
+
+#[tokio::test]
+async fn a_leader_that_has_yet_to_enter_its_cgroup_is_signalled_and_killed() {
+    let cgroups = match Cgroups::open(&format!("test-{}-early", std::process::id())) {
+        Ok(cgroups) => cgroups,
+        Err(reason) => return println!("not tested: {reason}"),
+    };
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let identity = identity();
+        let cgroup = cgroups.make(identity.launch).unwrap();
+        // It never enters its cgroup: as early as can be.
+        let mut on_stage = start(&plan(&["sleep", "1000"])).await.unwrap();
+        let tree = Tree::of_child(identity, leader(&on_stage), Some(cgroup));
+        if signal == Signal::SIGKILL {
+            tree.kill().unwrap();
+        } else {
+            assert_eq!(tree.signal(signal), 1);
+        }
+        assert_eq!(on_stage.ending(), -(signal as i32));
+    }
+    assert_eq!(cgroups.remove_empty(), 2);
+    cgroups.close();
+}
