@@ -65,19 +65,19 @@ def client(port, kind, path, think_s, limit_s, until, note):
 
 
 class Load:
-    """Load until `finish()`, which lets requests that are under way end and returns {kind: {outcome: count}}."""
+    """Load of some kinds from a process of its own, until it is asked to finish; requests that are under way end."""
 
     # kind: clients, path, pause between requests
-    KINDS = {"fresh": (4, "/", 0.002), "keepalive": (10, "/", 0.01), "long": (5, "/long", 0), "sse": (5, "/sse", 0)}
+    KINDS = {"fresh": (6, "/", 0), "keepalive": (10, "/", 0.01), "long": (5, "/long", 0), "sse": (5, "/sse", 0)}
 
-    def __init__(self, port, task_s, only=()):
+    def __init__(self, port, task_s, kinds):
         go_on, self.stop = os.pipe()
         results, told = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self.stop)
             try:
-                counts = self.run(port, task_s, only, go_on)
+                counts = self.run(port, task_s, kinds, go_on)
                 os.write(told, pickle.dumps(counts))
             finally:
                 os._exit(0)
@@ -86,11 +86,12 @@ class Load:
         self.results = results
 
     @staticmethod
-    def run(port, task_s, only, go_on):
+    def run(port, task_s, kinds, go_on):
         until, threads = threading.Event(), []
-        for kind, (count, path, think_s) in Load.KINDS.items():
+        for kind in kinds:
+            count, path, think_s = Load.KINDS[kind]
             slow = path != "/"
-            for _ in range(count if not only or kind in only else 0):
+            for _ in range(count):
                 note = collections.Counter()
                 given = (port, kind, path + f"?s={task_s}" * slow, think_s, task_s + 90 if slow else 10, until, note)
                 threads.append((threading.Thread(target=client, args=given), note))
@@ -106,8 +107,11 @@ class Load:
                 of[outcome] = of.get(outcome, 0) + count
         return counts
 
-    def finish(self):
+    def ask_to_finish(self):
         os.close(self.stop)
+
+    def counts(self):
+        """{kind: {outcome: count}}, once all have ended."""
         with os.fdopen(self.results, "rb") as file:
             counts = pickle.load(file)
         os.waitpid(self.pid, 0)

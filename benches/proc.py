@@ -3,8 +3,10 @@
 Memory is Pss of /proc/PID/smaps_rollup: shared pages are divided among those who map them. CPU is the on-CPU time of
 every thread (schedstat, nanoseconds). A process is found by its tag, one argument that nobody else on the machine has.
 """
+import fcntl
 import json
 import os
+import stat
 import statistics
 import time
 
@@ -89,34 +91,38 @@ def cpu_s(some):
     return total / 1e9
 
 
-def fifos(pid):
-    """How many of a process's descriptors are pipes."""
-    count = 0
-    try:
+def pipes(some):
+    """The pipes that processes have open: inode -> capacity in bytes."""
+    found = {}
+    for pid in some:
         for fd in os.listdir(f"/proc/{pid}/fd"):
+            name = f"/proc/{pid}/fd/{fd}"
             try:
-                mode = os.stat(f"/proc/{pid}/fd/{fd}").st_mode
+                about = os.stat(name)
+                if stat.S_ISFIFO(about.st_mode) and about.st_ino not in found:
+                    own = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
+                    found[about.st_ino] = fcntl.fcntl(own, fcntl.F_GETPIPE_SZ)
+                    os.close(own)
             except OSError:
                 continue
-            count += mode & 0o170000 == 0o010000
-    except OSError:
-        pass
-    return count
+    return found
 
 
 def slab_kib():
     return next(int(line.split()[1]) for line in read("/proc/meminfo").splitlines() if line.startswith(b"Slab:"))
 
 
-def pipe_slab_kib(count=2000):
-    """Kernel memory of an empty pipe. A page (4 KiB) is added for each that waits to be read, 16 at most by default."""
+def pipe_kernel_kib(capacity, count=500):
+    """Kernel memory of an empty pipe that can hold `capacity` bytes. Each page that waits to be read adds 4 KiB."""
     before = slab_kib()
     ends = [os.pipe() for _ in range(count)]
+    for _, end in ends:
+        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, capacity)
     after = slab_kib()
     for pair in ends:
         os.close(pair[0])
         os.close(pair[1])
-    return round((after - before) / count, 2)
+    return round((after - before) / count, 1)
 
 
 def wait_for(condition, seconds, pause=0.005):

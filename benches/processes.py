@@ -123,8 +123,16 @@ def idle(args):
             share = (proc.cpu_s(own) - before) / (time.monotonic() - began)
             row = {"n": args.n, "processes": len(own), "idle_pss_kib": empty, "pss_kib": full,
                    "pss_per_worker_kib": round((full - empty) / args.n, 1), "cpu_percent": round(share * 100, 4),
-                   "pipe_ends": sum(proc.fifos(pid) for pid in own), "pipe_kernel_kib": proc.pipe_slab_kib()}
+                   "keeper_pss_kib": proc.pss_kib(own[1:]) if cls is Agentd else None, **kernel_memory(own, args.n)}
         proc.emit(args, "idle", cls.name, row)
+
+
+def kernel_memory(own, count):
+    """What the pipes of a worker's output take in the kernel, which no Pss shows."""
+    capacities = list(proc.pipes(own).values())
+    known = {capacity: proc.pipe_kernel_kib(capacity) for capacity in set(capacities)}
+    total = sum(known[capacity] for capacity in capacities)
+    return {"pipes": len(capacities), "pipe_kernel_kib": known, "pipes_per_worker_kib": round(total / count, 1)}
 
 
 def listing(args):
@@ -138,8 +146,7 @@ def listing(args):
                 tagged = proc.Tagged(tag)
                 proc.wait_for(lambda: len(tagged.look()) >= count, 120)
                 time.sleep(1)
-                runs = args.runs if cls is not None else 20
-                row = {"apps": count, "ms": timed(supervisor.list_argv(), runs, supervisor.env())}
+                row = {"apps": count, "ms": timed(supervisor.list_argv(), args.runs, supervisor.env())}
             proc.emit(args, "ls", cls.name, row)
 
 

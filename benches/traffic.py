@@ -90,7 +90,7 @@ def start_time():
 
 
 def loaded_reloads(supervisor, port, args):
-    load = client.Load(port, args.task)
+    loads = [client.Load(port, args.task, kinds) for kinds in (["fresh"], ["keepalive", "long", "sse"])]
     began, took, failures = time.monotonic(), [], []
     try:
         time.sleep(3)
@@ -101,7 +101,9 @@ def loaded_reloads(supervisor, port, args):
                 failures.append(said[-300:])
             time.sleep(args.pause)
     finally:
-        counts = load.finish()
+        for load in loads:
+            load.ask_to_finish()
+        counts = {kind: count for load in loads for kind, count in load.counts().items()}
     return {"workers": args.workers, "reloads": len(took), "failed_reloads": len(failures), "why": failures[:3],
             "reload_s": proc.summary(took), "task_s": args.task, "window_s": round(time.monotonic() - began),
             "requests": counts}

@@ -23,6 +23,7 @@ use super::tell::{Waiter, operation_kind};
 use super::{Dispatcher, End};
 use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
+use crate::process::sys;
 use crate::revision::Origin;
 use crate::sockets::{BindError, ListenAddr};
 use crate::store::{Change, Durability};
@@ -132,7 +133,7 @@ impl Dispatcher {
         if wait && !open.is_empty() {
             let _ = reply.notify(Notice::Accepted(Accepted { operations: views.clone() }));
             let (results, stale) = (Vec::new(), BTreeSet::new());
-            self.waiters.push(Waiter { reply, views, open, apps, results, stale });
+            self.waiters.push(Waiter { reply, views, open, apps, results, stale, show_at: sys::boottime() });
             self.carry_out(outcome);
         } else {
             self.carry_out(outcome);

@@ -40,7 +40,7 @@ use agentd_core::effect::{Effect, Outcome};
 use agentd_core::event::{Event, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Launch, Pid};
-use agentd_core::time::Tick;
+use agentd_core::time::{Moment, Tick};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
@@ -188,7 +188,7 @@ impl Dispatcher {
         self.settle();
         while !self.ended() {
             let more_to_do = !self.todo.is_empty();
-            if let Some(input) = sources.next(self.fleet.next_wake(), more_to_do).await {
+            if let Some(input) = sources.next(self.next_wake(), more_to_do).await {
                 self.take(input);
                 for _ in 1..BATCH {
                     let Some(input) = sources.try_next() else { break };
@@ -201,6 +201,11 @@ impl Dispatcher {
             self.settle();
         }
         self.leave();
+    }
+
+    /// When the loop has something to do though nothing happens.
+    fn next_wake(&self) -> Option<Moment> {
+        self.fleet.next_wake().into_iter().chain(self.next_show()).min()
     }
 
     /// Takes in one input. Facts are queued; everything else is done or answered.

@@ -1,10 +1,12 @@
 //! Telling: the event journal, and clients that wait for the end of what they asked for.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use agentd_core::effect::{self, ExitCause, Finished, News, Notice, StopReason};
 use agentd_core::event::{Exit, Proof};
 use agentd_core::id::{AppName, Launch, Operation};
+use agentd_core::time::Moment;
 use agentd_protocol::control::{
     Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState, OperationView, Progress,
     Reply, TaskCounts,
@@ -19,6 +21,7 @@ use super::view::{exit_parts, milliseconds, wall};
 use crate::control::ReplySink;
 use crate::logs::read::last_lines;
 use crate::notify::TaskOutcome as Heard;
+use crate::process::sys;
 
 /// Lines of a failed worker's log that are shown with its failure.
 const LAST_LINES: usize = 20;
@@ -28,6 +31,11 @@ const EVENTS_AT_ONCE: u64 = 10_000;
 
 /// A client that awaits more operations than this is told of their ends only.
 const PROGRESS_MAX: usize = 16;
+
+/// Least time between two looks that a client is shown, and what each worker adds to it: a look holds all workers of an
+/// app, and an app of a thousand must not be shown a thousand times a second to a client that cannot read so fast.
+const SHOW_EVERY: Duration = Duration::from_millis(50);
+const SHOW_EVERY_PER_WORKER: Duration = Duration::from_millis(1);
 
 /// A client that waits for what it asked for.
 #[derive(Debug)]
@@ -39,6 +47,8 @@ pub(super) struct Waiter {
     pub(super) results: Vec<OperationResult>,
     /// Apps whose look changed since it was last told.
     pub(super) stale: BTreeSet<AppName>,
+    /// When it may be shown that.
+    pub(super) show_at: Moment,
 }
 
 impl Dispatcher {
@@ -68,15 +78,24 @@ impl Dispatcher {
         }
     }
 
-    /// Shows the apps that changed to those who wait for them: once a round, whatever happened in it.
+    /// When [`Self::show_progress`] has something to show next.
+    pub(super) fn next_show(&self) -> Option<Moment> {
+        self.waiters.iter().filter(|waiter| !waiter.stale.is_empty()).map(|waiter| waiter.show_at).min()
+    }
+
+    /// Shows the apps that changed to those who wait for them, not more often than they can read.
     pub(super) fn show_progress(&mut self) {
         if self.waiters.is_empty() {
             return;
         }
+        let now = sys::boottime();
         let mut waiters = std::mem::take(&mut self.waiters);
-        for waiter in &mut waiters {
+        for waiter in waiters.iter_mut().filter(|waiter| waiter.show_at <= now && !waiter.stale.is_empty()) {
+            waiter.show_at = now + SHOW_EVERY;
             for name in std::mem::take(&mut waiter.stale) {
                 if let Some(app) = self.fleet.app(&name) {
+                    let workers = u32::try_from(app.workers.len()).unwrap_or(u32::MAX);
+                    waiter.show_at = waiter.show_at + SHOW_EVERY_PER_WORKER.saturating_mul(workers);
                     let progress = Progress { app: self.app_view(app) };
                     let _ = waiter.reply.notify(Word::Progress(Box::new(progress)));
                 }
@@ -266,7 +285,7 @@ impl Dispatcher {
 
     pub(super) fn tell_task_ended(&mut self, launch: Launch, task: &str, outcome: Heard) {
         let since = self.fleet.worker(launch).and_then(|worker| Some(worker.state.process()?.tasks.get(task)?.since));
-        let duration_ms = since.map_or(0, |since| milliseconds(crate::process::sys::boottime().since(since)));
+        let duration_ms = since.map_or(0, |since| milliseconds(sys::boottime().since(since)));
         let outcome = match outcome {
             Heard::Ok => TaskOutcome::Ok,
             Heard::Error => TaskOutcome::Error,
