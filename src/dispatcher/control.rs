@@ -22,7 +22,7 @@ use super::tell::{Waiter, operation_kind};
 use super::{Dispatcher, End};
 use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
-use crate::revision::{Origin, RevisionRecord};
+use crate::revision::Origin;
 use crate::store::{Change, Durability};
 
 /// An answer, or why there is none.

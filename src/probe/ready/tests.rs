@@ -92,7 +92,7 @@ async fn a_worker_that_does_not_accept_is_named_with_what_it_listens_on() {
             listeners.finish_probe(id);
             let NotReady::NotAccepted { elsewhere: found, .. } = &error else { panic!("{error}") };
             assert!(found.contains(&elsewhere.1), "{error}");
-            assert!(error.to_string().contains("ms; it listens on "), "{error}");
+            assert!(error.to_string().contains("socket; it listens on "), "{error}");
             let own = listeners.local_addr("http").expect("is bound");
             assert!(!found.contains(&own), "{error}");
         }
