@@ -100,8 +100,11 @@ impl Connections {
         for sample in samples {
             let seen = self.seen.get(&sample.id).map_or_else(|| Seen::first(sample), |seen| seen.again(sample));
             now.insert(sample.id, seen);
-            if is_idle(sample, seen.is_reused()) {
+            if is_idle(sample, false) {
                 in_flight.idle += 1;
+            } else if is_idle(sample, seen.is_reused()) {
+                in_flight.idle += 1;
+                in_flight.reused += 1;
             } else {
                 in_flight.busy += 1;
             }

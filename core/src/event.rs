@@ -104,6 +104,9 @@ pub struct InFlight {
     pub busy: u32,
     /// Kept-alive connections between two requests: a stop closes them, and no request is lost with them.
     pub idle: u32,
+    /// Those of the idle ones that count as idle only because their client never stops reusing them.
+    #[serde(default)]
+    pub reused: u32,
 }
 
 /// Why a worker is believed to be ready.

@@ -14,6 +14,7 @@ use agentd_protocol::control::{
     Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationView, Reply, Request, ScaleParams, SignalParams,
     Signalled, SignalledWorker,
 };
+use agentd_protocol::events::EventKind;
 use camino::Utf8PathBuf;
 
 use super::commit::in_full;
@@ -23,6 +24,7 @@ use super::{Dispatcher, End};
 use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
 use crate::revision::Origin;
+use crate::sockets::{BindError, ListenAddr};
 use crate::store::{Change, Durability};
 
 /// An answer, or why there is none.
@@ -89,7 +91,7 @@ impl Dispatcher {
             Err(error) => return reply.finish(Err(error)),
         };
         let (mut views, mut open, mut apps) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        let mut outcome = Outcome::default();
+        let (mut outcome, mut begun) = (Outcome::default(), Vec::new());
         self.keep_revisions(&prepared);
         for Prepared { request, record: _, advice } in prepared {
             let name = request.app().clone();
@@ -100,6 +102,7 @@ impl Dispatcher {
                     outcome.merge(part);
                     let (id, already) = match admitted {
                         Admitted::Begun(operation) => {
+                            begun.push((name.clone(), operation, kind));
                             open.insert(operation);
                             (operation, false)
                         }
@@ -121,6 +124,10 @@ impl Dispatcher {
                     return reply.finish(Err(refusal(&denied)));
                 }
             }
+        }
+        for (name, operation, kind) in begun {
+            let started = EventKind::OperationStarted { id: operation.0, kind: operation_kind(kind) };
+            self.record(Some(&name), None, started);
         }
         if wait && !open.is_empty() {
             let _ = reply.notify(Notice::Accepted(Accepted { operations: views.clone() }));
@@ -145,14 +152,28 @@ impl Dispatcher {
             let app = self.apps.entry(name.clone()).or_default();
             grown.push(name.clone());
             if let Err(error) = app.addresses.add(&record.config.listen, 1) {
+                // The kernel's answer would name this daemon or its keeper, who hold the sockets of all apps.
+                let why = match self.has_address(&error) {
+                    Some((app, addr)) => format!("{addr} is the app {app}'s"),
+                    None => in_full(&error),
+                };
+                let error =
+                    ErrorObject::new(ErrorKind::Refused, format!("{} cannot listen: {why}", part.request.app()));
                 for name in grown {
                     self.release_addresses(&name);
                 }
-                let error = ErrorObject::new(ErrorKind::Refused, format!("{name} cannot listen: {}", in_full(&error)));
                 return Err(error.with_help("nothing was started or changed"));
             }
         }
         Ok(prepared)
+    }
+
+    /// Which app of ours has the address that could not be taken.
+    fn has_address(&self, error: &BindError) -> Option<(&AppName, ListenAddr)> {
+        let BindError::InUse { addr, .. } = error else { return None };
+        let mut all =
+            self.apps.iter().flat_map(|(name, app)| app.addresses.all().into_iter().map(move |own| (name, own)));
+        all.find(|(_, own)| own.meets(addr))
     }
 
     /// Keeps the configurations that requests bring. Written down at once for all of them: a file may have a hundred
@@ -219,8 +240,9 @@ impl Dispatcher {
     fn stop_daemon(&mut self, reply: ReplySink) {
         let tick = self.tick();
         let outcome = self.fleet.wind_down(tick);
-        self.record(None, None, agentd_protocol::events::EventKind::DaemonStopping { why: "asked to".to_owned() });
-        self.end = End::WhenEmpty(vec![reply]);
+        self.record(None, None, EventKind::DaemonStopping { why: "asked to".to_owned() });
+        let workers = u32::try_from(self.processes.len()).unwrap_or(u32::MAX);
+        self.end = End::WhenEmpty { workers, waiting: vec![reply] };
         self.carry_out(outcome);
     }
 
@@ -240,7 +262,7 @@ impl Dispatcher {
                 let why = diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
                 tracing::warn!(%path, why, "the configuration is not valid; what runs goes on");
                 let file = path.to_string();
-                self.record(None, None, agentd_protocol::events::EventKind::ConfigRejected { file, why });
+                self.record(None, None, EventKind::ConfigRejected { file, why });
             }
         }
         tracing::info!("SIGHUP: configuration files were checked; `agentctl reload` applies changes");
@@ -258,7 +280,7 @@ impl Dispatcher {
                 // Dropping the sockets would remove their names from the file system under the workers' feet.
                 let _stay = std::mem::ManuallyDrop::new(std::mem::take(&mut self.apps));
             }
-            End::Open | End::WhenEmpty(_) => self.dismiss_keeper(),
+            End::Open | End::WhenEmpty { .. } => self.dismiss_keeper(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agentd_core::id::Launch;
-use agentd_core::policy::AppPolicy;
+use agentd_core::policy::{AppPolicy, RestartWhen};
 use agentd_protocol::control::{AppDetails, DaemonView, ListenerView, LogFileView, LogStream, PROTOCOL};
 
 use super::Dispatcher;
@@ -105,8 +105,12 @@ fn policy_words(policy: &AppPolicy) -> BTreeMap<String, String> {
         (
             "restart".to_owned(),
             format!(
-                "{:?}, after {} to {}, at most {} in {}",
-                restart.when,
+                "{}, after {} to {}, at most {} in {}",
+                match restart.when {
+                    RestartWhen::Always => "always",
+                    RestartWhen::OnFailure => "on failure",
+                    RestartWhen::Never => "never",
+                },
                 duration(restart.backoff_min),
                 duration(restart.backoff_max),
                 restart.max,

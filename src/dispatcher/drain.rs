@@ -15,6 +15,7 @@ use super::Dispatcher;
 use super::commit::in_full;
 use super::input::Input;
 use super::shell::DrainWatch;
+use crate::process::stat;
 use crate::sockets::{Connection, SockDiag};
 
 /// Pause after the first looks.
@@ -74,12 +75,17 @@ impl Dispatcher {
                 closed @ None => closed.insert(SockDiag::open()?),
             };
             let pids = process.tree.pids();
-            Ok((queued, diag.connections(&pids, &app.addresses.accepting(listen))?))
+            Ok((queued, diag.connections(&pids, &app.addresses.accepting(listen))?, pids))
         });
         match told {
-            Ok((queued, connections)) => {
+            Ok((queued, connections, pids)) => {
                 let samples: Vec<Sample> = connections.iter().map(sample).collect();
-                Some(watch.connections.look(&samples, queued))
+                let mut seen = watch.connections.look(&samples, queued);
+                // Silence of a connection that never rests may be a worker that was interrupted in its answer.
+                if seen.busy == 0 && seen.reused > 0 && stat::is_at_work(&pids) {
+                    (seen.busy, seen.idle, seen.reused) = (seen.reused, seen.idle - seen.reused, 0);
+                }
+                Some(seen)
             }
             Err(error) => {
                 tracing::warn!(%launch, error = in_full(&error), "cannot see what a draining worker still has");

@@ -116,7 +116,12 @@ enum End {
     /// Not.
     Open,
     /// As soon as every worker has ended; then those who wait are answered.
-    WhenEmpty(Vec<crate::control::ReplySink>),
+    WhenEmpty {
+        /// How many workers there were to end.
+        workers: u32,
+        /// Who waits for it.
+        waiting: Vec<crate::control::ReplySink>,
+    },
     /// Now; the workers stay.
     Now,
 }
@@ -265,13 +270,13 @@ impl Dispatcher {
         match &mut self.end {
             End::Open => false,
             End::Now => true,
-            End::WhenEmpty(waiting) => {
+            End::WhenEmpty { workers, waiting } => {
                 if !self.processes.is_empty() {
                     return false;
                 }
                 for reply in waiting.drain(..) {
                     reply.finish(Ok(agentd_protocol::control::Reply::DaemonStop(
-                        agentd_protocol::control::DaemonStop { workers: 0, cut: None },
+                        agentd_protocol::control::DaemonStop { workers: *workers, cut: None },
                     )));
                 }
                 true

@@ -147,13 +147,12 @@ impl Dispatcher {
                 to: release_name(to.0),
                 steps: self.fleet.app(&app).map_or(0, |app| app.head.count),
             },
-            News::RolloutReversed { id, why, .. } => EventKind::DeploymentStep {
-                id: id.0,
-                state: DeploymentState::RollingBack,
-                step: 0,
-                steps: 0,
-                why: Some(why),
-            },
+            News::RolloutReversed { id, why, .. } => {
+                let view = self.fleet.app(&app).and_then(super::view::deployment);
+                let (step, steps) = view.map_or((0, 0), |view| (view.step, view.steps));
+                let state = DeploymentState::RollingBack;
+                EventKind::DeploymentStep { id: id.0, state, step, steps, why: Some(why) }
+            }
             News::Finished(finished) => {
                 self.finished(&app, finished);
                 return;

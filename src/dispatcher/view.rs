@@ -97,7 +97,7 @@ impl Dispatcher {
             ready: app.ready(),
             in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
             grace_ms: milliseconds(grace::bound(&app.policy_now().grace)),
-            deployment: app.head.rollout.as_ref().map(|rollout| deployment(app, rollout)),
+            deployment: deployment(app),
             why: app
                 .workers
                 .values()
@@ -212,7 +212,9 @@ fn in_flight(worker: &Worker) -> u32 {
     }
 }
 
-fn deployment(app: &App, rollout: &agentd_core::rollout::Rollout) -> wire::DeploymentView {
+/// The deployment that runs.
+pub(super) fn deployment(app: &App) -> Option<wire::DeploymentView> {
+    let rollout = app.head.rollout.as_ref()?;
     let target = rollout.target();
     let moved = app
         .workers
@@ -223,7 +225,7 @@ fn deployment(app: &App, rollout: &agentd_core::rollout::Rollout) -> wire::Deplo
         Direction::Forward => (wire::DeploymentState::Running, None),
         Direction::Back { why, .. } => (wire::DeploymentState::RollingBack, Some(why.clone())),
     };
-    wire::DeploymentView {
+    Some(wire::DeploymentView {
         id: rollout.id.0,
         strategy: super::tell::strategy(rollout.kind),
         from: release_name(rollout.from.generation.0),
@@ -233,7 +235,7 @@ fn deployment(app: &App, rollout: &agentd_core::rollout::Rollout) -> wire::Deplo
         steps: rollout.target_side().count,
         started_at: wall(rollout.started_at),
         why,
-    }
+    })
 }
 
 fn app_state(state: AppState) -> wire::AppState {

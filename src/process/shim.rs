@@ -34,6 +34,9 @@ pub(super) const DESCRIPTORS_MAX: usize = 253;
 /// Number of the first descriptor that is passed on beside the standard streams, by systemd's convention.
 pub const LISTEN_FDS_START: RawFd = 3;
 
+/// The argument that says that the shim was started in its cgroup already.
+pub(super) const ENTERED: &str = "entered";
+
 /// What came over the socket.
 struct Parcel {
     plan: ExecPlan,
@@ -133,7 +136,8 @@ struct Ready<'a> {
 fn prepare(plan: &ExecPlan, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> Result<Ready<'_>, StageFailure> {
     let refused = |stage: Stage| |errno| StageFailure::refused(stage, errno);
     setsid().map_err(refused(Stage::MakingSession))?;
-    if let Some(cgroup) = &plan.cgroup {
+    if let Some(cgroup) = plan.cgroup.as_ref().filter(|_| std::env::args_os().nth(2).is_none_or(|word| word != ENTERED))
+    {
         enter(cgroup)?;
     }
     sys::reset_signals();

@@ -5,11 +5,13 @@
 //!
 //! Happy path: the plan goes to a memfd (an environment may be larger than a socket's buffer), the descriptors go into
 //! a socket pair, and only then the shim is started with the other end as its standard input, so it never waits for
-//! us. Plain [`Command`] without hooks takes the `posix_spawn` path, whose cost does not grow with our memory.
+//! us. Where it has a cgroup it is born there ([`sys::start_in_cgroup`]); otherwise plain [`Command`] without hooks takes
+//! the `posix_spawn` path, whose cost does not grow with our memory.
 //!
 //! Unhappy: [`spawn`] fails before there is a process, or kills it. Later failures are the shim's, told by
 //! [`Report::outcome`]; the process then also ends by itself and is reaped as any other.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
@@ -30,9 +32,9 @@ use rustix::process::{PidfdFlags, Signal, kill_process, pidfd_open};
 use thiserror::Error;
 
 use super::plan::{ExecPlan, ShimWord, Stage, StageFailure};
-use super::shim::DESCRIPTORS_MAX;
+use super::shim::{DESCRIPTORS_MAX, ENTERED};
 use super::sys::ReadableFd;
-use super::{INSTANCE_VARIABLE, LAUNCH_VARIABLE};
+use super::{INSTANCE_VARIABLE, LAUNCH_VARIABLE, sys};
 
 /// Descriptors beside the listeners in the message to the shim: the plan, standard output, standard error.
 const FIXED_DESCRIPTORS: usize = 3;
@@ -178,14 +180,36 @@ fn send_descriptors(socket: &OwnedFd, plan: &OwnedFd, fds: &SpawnFds<'_>) -> Res
 }
 
 fn start_shim(launcher: &Launcher, plan: &ExecPlan, socket: OwnedFd) -> Result<rustix::process::Pid, SpawnError> {
+    // A successor that looks for processes nobody recorded finds it by this, from its first moment on.
+    let known = || plan.env.iter().filter(|(name, _)| name == INSTANCE_VARIABLE || name == LAUNCH_VARIABLE);
+    if let Some(cgroup) = &plan.cgroup {
+        match start_in(cgroup, launcher, known(), &socket) {
+            Ok(pid) => return Ok(pid),
+            // The shim enters by itself, and tells what is wrong if it cannot.
+            Err(error) => tracing::debug!(%cgroup, %error, "no process can be started in its cgroup"),
+        }
+    }
     let mut command = Command::new(&launcher.shim);
     command.arg0("agentd").arg("exec").env_clear().stdin(socket);
-    // A successor that looks for processes nobody recorded finds it by this, from its first moment on.
-    for (name, value) in plan.env.iter().filter(|(name, _)| name == INSTANCE_VARIABLE || name == LAUNCH_VARIABLE) {
+    for (name, value) in known() {
         command.env(name, value);
     }
     let child = command.spawn().map_err(|source| SpawnError::Start { shim: launcher.shim.clone(), source })?;
     Ok(rustix::process::Pid::from_child(&child))
+}
+
+/// Starts the shim where it need not go first, which takes longer than all else that it does.
+fn start_in<'e>(
+    cgroup: &Utf8Path,
+    launcher: &Launcher,
+    env: impl Iterator<Item = &'e (String, String)>,
+    socket: &OwnedFd,
+) -> io::Result<rustix::process::Pid> {
+    let folder = rustix::fs::open(cgroup.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let argv = ["agentd", "exec", ENTERED].map(CString::new).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let env = env.map(|(name, value)| CString::new(format!("{name}={value}"))).collect::<Result<Vec<_>, _>>()?;
+    let program = CString::new(launcher.shim.as_str())?;
+    sys::start_in_cgroup(&program, &argv, &env, socket.as_fd(), folder.as_fd())
 }
 
 /// The supervisor's end of the socket to a shim.

@@ -83,6 +83,20 @@ fn field<T: FromStr>(text: Option<&str>) -> Option<T> {
     text?.parse().ok()
 }
 
+/// Whether any thread of these processes runs, waits for a processor, or waits for a disk: one that was interrupted in the
+/// middle of something is none of the sleeping.
+#[must_use]
+pub fn is_at_work(pids: &[Pid]) -> bool {
+    pids.iter().any(|pid| {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+        threads.flatten().any(|thread| {
+            let line = std::fs::read(thread.path().join("stat")).unwrap_or_default();
+            let name_end = line.iter().rposition(|&b| b == b')').unwrap_or(0);
+            matches!(line.get(name_end + 2), Some(b'R' | b'D'))
+        })
+    })
+}
+
 /// When `pid` started.
 #[must_use]
 pub fn start_time(pid: Pid) -> Option<StartTime> {
@@ -192,6 +206,12 @@ mod tests {
         assert_eq!(Stat::parse(b""), None);
         assert_eq!(Stat::parse(b"1 (x"), None);
         assert_eq!(Stat::parse(b"1 (x) S 1"), None);
+    }
+
+    #[test]
+    fn a_process_is_at_work_while_a_thread_of_its_runs() {
+        assert!(is_at_work(&[Pid(std::process::id())]), "this one does");
+        assert!(!is_at_work(&[]) && !is_at_work(&[Pid(u32::MAX)]));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! offer safely is called from where it is needed, not wrapped here again.
 #![expect(unsafe_code, reason = "the one module that may hold it; see the module head")]
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -150,6 +151,52 @@ pub(super) fn reset_signals() {
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
     }
+}
+
+/// Starts `program` in the cgroup whose folder `cgroup` is, with `stdin` as its standard input. What else is open and not
+/// close-on-exec passes on; signal handlers and the signal mask are the program's to reset.
+///
+/// A process that enters a cgroup by itself waits for all processors to pass a quiet point (5 to 30 ms measured here); one
+/// that is born there does not. The price: our page tables are copied, 0.1 ms for a daemon of 10 MiB.
+///
+/// # Errors
+/// What `clone3` refused, as for a kernel before 5.7, a sandbox, or a folder that is no cgroup. That the program could not be
+/// executed is not told here: the process ends with 127.
+pub(super) fn start_in_cgroup(
+    program: &CStr,
+    argv: &[CString],
+    env: &[CString],
+    stdin: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+) -> io::Result<rustix::process::Pid> {
+    /// Handlers of ours must not run in the child: they would write to pipes that are still shared.
+    const CLEAR_SIGHAND: u64 = 1 << 32;
+    const INTO_CGROUP: u64 = 1 << 33;
+    let pointers = |texts: &[CString]| {
+        texts.iter().map(|text| text.as_ptr()).chain(std::iter::once(ptr::null())).collect::<Vec<_>>()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: all zeroes are a valid value of this plain structure of numbers.
+    let mut args = unsafe { std::mem::zeroed::<libc::clone_args>() };
+    // We sleep until it executes, so that no page of ours is written, and copied, meanwhile.
+    args.flags = CLEAR_SIGHAND | INTO_CGROUP | libc::CLONE_VFORK.unsigned_abs() as u64;
+    args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    // SAFETY: without CLONE_VM and with no stack given this is `fork`: the child has a copy of all memory and goes on
+    // here, on its copy of this stack. It has one thread, so it calls nothing that might wait for another: only system
+    // calls, with pointers that were made before. `argv` and `env` end with a null pointer, and their texts live on.
+    let pid = unsafe {
+        let pid = libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>());
+        if pid == 0 {
+            if libc::dup2(stdin.as_raw_fd(), libc::STDIN_FILENO) >= 0 {
+                libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr());
+            }
+            libc::_exit(127);
+        }
+        pid
+    };
+    let pid = i32::try_from(pid).ok().filter(|&pid| pid > 0).and_then(rustix::process::Pid::from_raw);
+    pid.ok_or_else(io::Error::last_os_error)
 }
 
 /// Whether both descriptors stand for one open file, and not only for one file opened twice. `None` where the kernel

@@ -162,6 +162,9 @@ impl Tree {
     }
 
     /// Sends `signal` to each of its processes and says how many received it.
+    ///
+    /// The leader is among them even when its cgroup does not show it: one that was started a moment ago has yet to
+    /// enter it.
     pub fn signal(&self, signal: Signal) -> usize {
         let pids = self.pids();
         let reached = pids.iter().filter(|&&pid| send(pid, None, signal).is_ok()).count();

@@ -58,6 +58,19 @@ impl ListenAddr {
         }
     }
 
+    /// Whether two addresses stand in each other's way: the same one, or one of them means every address of the port.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        match (self.socket_addr(), other.socket_addr()) {
+            (Some(one), Some(two)) => {
+                let any = one.ip().is_unspecified() || two.ip().is_unspecified();
+                one.port() == two.port() && one.port() != 0 && (any || one.ip() == two.ip())
+            }
+            (None, None) => self.path() == other.path(),
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
     /// The path, for Unix sockets of either kind.
     #[must_use]
     pub fn path(&self) -> Option<&Utf8Path> {

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use agentd::process::cgroup::{Cgroup, Cgroups};
+use agentd::process::spawn::{SpawnFds, spawn};
 use agentd::process::stat;
 use agentd::process::tree::{Identity, Tree};
 use agentd::process::usage::of_trees;
@@ -13,9 +14,9 @@ use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use crate::stage::{DEADLINE, OnStage, identity, plan, python, start, start_with};
+use crate::stage::{DEADLINE, OnStage, identity, launcher, plan, python, start, start_with};
 
 /// Forks a child, a child in a session of its own, and a daemon that forked twice; tells their ids on descriptor 3.
 const FAMILY: &str = "
@@ -223,18 +224,19 @@ fn empty_cgroups_that_a_predecessor_left_are_removed_with_what_is_below_them() {
 }
 
 #[tokio::test]
-async fn a_leader_that_has_not_entered_its_cgroup_yet_is_signalled_and_killed_all_the_same() {
-    let Ok(cgroups) = Cgroups::open(&format!("test-{}-young", std::process::id())) else { return };
-    // The plan names no cgroup: the process stays where a shim is before it enters.
-    let (mut first, mut second) =
-        (start(&plan(&["sleep", "1000"])).await.unwrap(), start(&plan(&["sleep", "1000"])).await.unwrap());
-    let signalled = Tree::of_child(identity(), leader(&first), Some(cgroups.make(Launch(1)).unwrap()));
-    assert_eq!(signalled.signal(Signal::SIGTERM), 1);
-    assert_eq!(first.ending(), -15);
-    let killed = Tree::of_child(identity(), leader(&second), Some(cgroups.make(Launch(2)).unwrap()));
-    killed.kill().unwrap();
-    assert_eq!(second.ending(), -9);
-    assert_eq!(cgroups.remove_empty(), 2);
+async fn a_process_is_in_its_cgroup_from_its_first_moment_on() {
+    let Ok(cgroups) = Cgroups::open(&format!("test-{}-born", std::process::id())) else { return };
+    let cgroup = cgroups.make(Launch(1)).unwrap();
+    let mut plan = plan(&["sleep", "1000"]);
+    plan.cgroup = Some(cgroup.dir().to_owned());
+    let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
+    let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), listeners: vec![] };
+    let child = spawn(&launcher(), &plan, &fds).unwrap();
+    assert_eq!(cgroup.processes().unwrap(), [child.pid], "before anything of it has run");
+    child.report.outcome().await.unwrap();
+    Tree::of_child(identity(), child.pid, Some(cgroup.clone())).kill().unwrap();
+    waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
+    cgroup.remove().unwrap();
     cgroups.close();
 }
 
@@ -265,4 +267,27 @@ async fn a_tree_that_has_ended_has_no_processes_and_uses_nothing() {
     assert_eq!(tree.pids(), []);
     assert_eq!(of_trees(&[&tree])[0].processes, 0);
     tree.kill().unwrap();
+}
+
+#[tokio::test]
+async fn a_leader_that_has_yet_to_enter_its_cgroup_is_signalled_and_killed() {
+    let cgroups = match Cgroups::open(&format!("test-{}-early", std::process::id())) {
+        Ok(cgroups) => cgroups,
+        Err(reason) => return println!("not tested: {reason}"),
+    };
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let identity = identity();
+        let cgroup = cgroups.make(identity.launch).unwrap();
+        // It never enters its cgroup: as early as can be.
+        let mut on_stage = start(&plan(&["sleep", "1000"])).await.unwrap();
+        let tree = Tree::of_child(identity, leader(&on_stage), Some(cgroup));
+        if signal == Signal::SIGKILL {
+            tree.kill().unwrap();
+        } else {
+            assert_eq!(tree.signal(signal), 1);
+        }
+        assert_eq!(on_stage.ending(), -(signal as i32));
+    }
+    assert_eq!(cgroups.remove_empty(), 2);
+    cgroups.close();
 }

@@ -12,7 +12,9 @@ use super::state::{BAD, FAINT, GOOD, STRONG, WARN};
 /// What was admitted, for those who do not wait: `reload of support accepted as operation 17`.
 pub(crate) fn accepted(view: &OperationView) -> String {
     let kind = operation(view.kind);
-    let mut line = if view.already {
+    let mut line = if view.already && view.id == 0 {
+        format!("{STRONG}{}{STRONG:#}: nothing to do, it is so already", view.app)
+    } else if view.already {
         format!("{STRONG}{}{STRONG:#}: nothing to do, operation {} has or will have done it", view.app, view.id)
     } else {
         format!("{kind} of {STRONG}{}{STRONG:#} accepted as operation {}", view.app, view.id)
@@ -95,6 +97,14 @@ mod tests {
             from: Some("r1".into()),
             to: Some("r2".into()),
         }
+    }
+
+    #[test]
+    fn what_is_so_already_names_an_operation_only_when_there_is_one() {
+        let view = |id| OperationView { id, app: "web".into(), kind: OperationKind::Start, already: true, note: None };
+        let text = |id| anstream::adapter::strip_str(&accepted(&view(id))).to_string();
+        assert_eq!(text(0), "web: nothing to do, it is so already\n");
+        assert_eq!(text(7), "web: nothing to do, operation 7 has or will have done it\n");
     }
 
     #[test]

@@ -226,7 +226,7 @@ fn nothing_is_cut(step: &Step<'_>, worker: &Worker, launch: Launch) -> Result<()
     };
     let queued = step.world.queued(process);
     ensure(process.busy == 0 && queued == 0, || {
-        let has = InFlight { queued, busy: process.busy, idle: process.idle };
+        let has = InFlight { queued, busy: process.busy, idle: process.idle, reused: 0 };
         format!("{} has {has:?} and is told to end", worker.id)
     })
 }

@@ -346,7 +346,7 @@ impl World {
         let process = self.processes.get(&launch).filter(|process| process.life == Life::Alive)?;
         let Watch::On(last) = process.watch else { return None };
         let queued = self.queued(process);
-        let seen = InFlight { queued, busy: process.busy, idle: process.idle };
+        let seen = InFlight { queued, busy: process.busy, idle: process.idle, reused: 0 };
         self.schedule(LOOK_EVERY, Happening::Look(launch));
         if last == Some(seen) {
             return None;
