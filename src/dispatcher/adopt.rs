@@ -173,7 +173,10 @@ impl Dispatcher {
         process.listeners.extend(await_end(&pidfd, main, launch, self.inputs.clone()));
         process.pidfd = pidfd;
         let before = std::mem::replace(&mut process.main, main);
-        self.children.remove(&before.pid);
+        // Where it was reaped already, its number may be another child's by now.
+        if matches!(self.children.get(&before.pid), Some(Child::Worker(of)) if *of == launch) {
+            self.children.remove(&before.pid);
+        }
         self.children.insert(pid, Child::Worker(launch));
     }
 }

@@ -1,7 +1,7 @@
 //! What the loop hears, from whichever source.
 
-use agentd_core::event::WorkerEvent;
-use agentd_core::id::{AppName, Launch};
+use agentd_core::event::{Exit as WorkerExit, WorkerEvent};
+use agentd_core::id::{AppName, Launch, Pid};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::ControlCall;
@@ -28,6 +28,9 @@ pub enum Input {
     Executed(Launch, Result<(), StageFailure>),
     /// The last words of a launch are in its log.
     LogsDrained(Launch),
+    /// A child of ours that was a worker's main process has ended. Sent by the loop itself, to come after whatever the
+    /// worker said before.
+    Reaped(Launch, Pid, WorkerExit),
     /// A worker that is not our child has ended.
     Gone(Launch),
     /// The keeper is gone.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use agentd_core::event::{Exit as CoreExit, Proof, WorkerEvent};
-use agentd_core::id::{Lane, Launch, Revision, WorkerId};
+use agentd_core::id::{Lane, Launch, Pid, Revision, WorkerId};
 use agentd_core::worker::KernelProcess;
 use jiff::Timestamp;
 
@@ -218,22 +218,27 @@ impl Dispatcher {
         for (pid, exit) in reaper::reap() {
             match self.children.remove(&pid) {
                 Some(Child::Worker(launch)) => {
-                    // One that forked may have named its child before it ended.
+                    // What it said before its end is heeded before its end: it lies in the socket or in the queue.
                     self.last_words(launch);
-                    let Some(process) = self.processes.get_mut(&launch) else { continue };
-                    if process.main.pid != pid {
-                        continue;
-                    }
-                    process.exit = Some(core_exit(exit));
-                    // Whether it ever was the program is not known before the shim's report.
-                    if process.start == Start::Running {
-                        self.process_ended(launch);
-                    }
+                    let _ = self.inputs.send(Input::Reaped(launch, pid, core_exit(exit)));
                 }
                 // Whoever asked may have given up waiting.
                 Some(Child::Command(reply)) => drop(reply.send(Ok(exit))),
                 None => tracing::debug!(%pid, %exit, "reaped an orphan"),
             }
+        }
+    }
+
+    /// A process that was the main one of a launch has ended; meanwhile it may have named another (`MAINPID=`).
+    pub(super) fn reaped(&mut self, launch: Launch, pid: Pid, exit: CoreExit) {
+        let Some(process) = self.processes.get_mut(&launch) else { return };
+        if process.main.pid != pid || process.exit.is_some() {
+            return;
+        }
+        process.exit = Some(exit);
+        // Whether it ever was the program is not known before the shim's report.
+        if process.start == Start::Running {
+            self.process_ended(launch);
         }
     }
 

@@ -223,6 +223,7 @@ impl Dispatcher {
             Input::Notified(launch, datagram) => self.notified(launch, datagram),
             Input::Executed(launch, result) => self.executed(launch, result),
             Input::LogsDrained(launch) => self.logs_drained(launch),
+            Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
             Input::KeeperGone => self.keeper_gone(),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),

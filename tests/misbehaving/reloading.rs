@@ -34,7 +34,7 @@ fn taken_back_under(mix: Mix, fleet: &Fleet, before: &AppView) -> (OperationResu
 fn a_reload_whose_workers_never_get_ready_is_taken_back() {
     let fleet = Fleet::serving(&["serve"], "workers = 2");
     let before = fleet.app();
-    fleet.listening(&["print=still loading", "hang"], "workers = 2\nready = { listening = true, timeout = \"1s\" }");
+    fleet.listening(&["print=still loading", "hang"], "workers = 2\nready = { listening = true, timeout = \"4s\" }");
     let result = taken_back(&fleet, &before);
     assert!(result.why.as_ref().is_some_and(|why| why.contains("not ready in time")), "{result:#?}");
     assert_eq!(result.log_tail, ["still loading"]);
@@ -93,7 +93,7 @@ fn an_app_that_binds_elsewhere_is_told_where_it_did() {
     let fleet = Fleet::serving(&["serve"], "");
     let before = fleet.app();
     let elsewhere = agentd_testkit::e2e::free_port();
-    fleet.listening(&[&format!("bind={elsewhere}")], "ready = { listening = true, timeout = \"1s\" }");
+    fleet.listening(&[&format!("bind={elsewhere}")], "ready = { listening = true, timeout = \"4s\" }");
     let result = taken_back(&fleet, &before);
     let named = format!("127.0.0.1:{elsewhere}");
     assert!(result.why.as_ref().is_some_and(|why| why.contains(&named)), "{result:#?}");

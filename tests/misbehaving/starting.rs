@@ -8,7 +8,7 @@ use crate::fleet::Fleet;
 #[test]
 fn a_start_whose_worker_never_gets_ready_fails_with_the_reason_and_its_last_words() {
     let fleet = Fleet::new();
-    fleet.listening(&["print=still loading", "hang"], "ready = { listening = true, timeout = \"1s\" }");
+    fleet.listening(&["print=still loading", "hang"], "ready = { listening = true, timeout = \"4s\" }");
     let result = fleet.failing_start();
     assert_eq!(result.state, OperationState::Failed);
     assert!(result.why.as_ref().is_some_and(|why| why.contains("not ready in time")), "{result:#?}");
@@ -19,7 +19,7 @@ fn a_start_whose_worker_never_gets_ready_fails_with_the_reason_and_its_last_word
 fn an_app_that_binds_elsewhere_at_its_start_is_told_where_it_did() {
     let fleet = Fleet::new();
     let elsewhere = agentd_testkit::e2e::free_port();
-    fleet.listening(&[&format!("bind={elsewhere}")], "ready = { listening = true, timeout = \"1s\" }");
+    fleet.listening(&[&format!("bind={elsewhere}")], "ready = { listening = true, timeout = \"4s\" }");
     let result = fleet.failing_start();
     let named = format!("127.0.0.1:{elsewhere}");
     assert!(result.why.as_ref().is_some_and(|why| why.contains(&named)), "{result:#?}");
