@@ -84,7 +84,9 @@ impl Home {
     pub fn locate(home: Option<&Utf8Path>) -> Self {
         let variable =
             |name: &str| std::env::var(name).ok().filter(|value| value.starts_with('/')).map(Utf8PathBuf::from);
-        if let Some(home) = home.map(Utf8Path::to_owned).or_else(|| std::env::var("AGENTD_HOME").ok().map(Into::into)) {
+        // An empty AGENTD_HOME is an unset one, here as for agentctl.
+        let given = || std::env::var("AGENTD_HOME").ok().filter(|home| !home.is_empty()).map(Into::into);
+        if let Some(home) = home.map(Utf8Path::to_owned).or_else(given) {
             let home = camino::absolute_utf8(&home).unwrap_or(home);
             return Self { state: home.join("state"), run: home.join("run"), logs: home.join("logs") };
         }

@@ -101,13 +101,17 @@ impl LineStream {
         self.reader = Reader::Watched;
     }
 
-    /// Sends one line.
+    /// Sends one line. A daemon that has closed already has turned us away: why is what it said last, and is read as
+    /// the next line.
     ///
     /// # Errors
     /// [`LineError::Write`] when the daemon does not take it.
     pub(crate) fn send(&mut self, line: &str) -> Result<(), LineError> {
         let whole = format!("{line}\n");
-        self.stream.write_all(whole.as_bytes()).map_err(LineError::Write)
+        match self.stream.write_all(whole.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(LineError::Write),
+        }
     }
 
     /// Tells the daemon that nothing more will be sent.
