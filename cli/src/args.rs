@@ -131,7 +131,7 @@ pub(crate) struct ScaleArgs {
     /// The app
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// How many workers; 0 keeps the app and runs none
+    /// How many workers, at least 1; `agentctl stop` is what runs none
     #[arg(value_name = "N")]
     pub(crate) workers: u32,
     /// How to wait.

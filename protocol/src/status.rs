@@ -251,6 +251,9 @@ pub struct WorkerView {
     /// While in backoff: when it is started again.
     #[serde(default)]
     pub restart_at: Option<Timestamp>,
+    /// The last lines that it printed, once it is parked as failed.
+    #[serde(default)]
+    pub log_tail: Vec<String>,
 }
 
 /// How a process ended. Neither code nor signal: its end was seen by nobody who could tell (the daemon was away).

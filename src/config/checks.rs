@@ -34,7 +34,9 @@ pub(super) fn ready(app: &TableReader<'_>, listen: &Listeners, timeout: Duration
     if let Some(timeout) = pause(&table, "timeout") {
         ready.timeout = timeout;
     }
-    let proof = one_of(&table, &READY_PROOFS, &field);
+    // With nothing but a timeout, the proof is the one that is right where none is written.
+    let only_timeout = table.given(&READY_PROOFS).is_empty() && !table.given(&["timeout"]).is_empty();
+    let proof = if only_timeout { None } else { one_of(&table, &READY_PROOFS, &field) };
     refuse_strays(&table, proof.as_ref(), &["on", "status"], &["http"]);
     let Some(proof) = proof else { return ready };
     let check = match proof.name.as_str() {

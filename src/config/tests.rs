@@ -288,7 +288,7 @@ fn a_bad_proof_says_what_was_expected() {
             "ready = \"listening\"",
             "3:9-20 the app listens on nothing, so it can never be seen listening (add `listen`, or take \"running\" or \"notify\")",
         ),
-        ("ready = { timeout = \"1s\" }", "3:9-27 `ready` names no proof <PROOFS>"),
+        ("ready = {}", "3:9-11 `ready` names no proof <PROOFS>"),
         ("ready = { notify = true, log = \"x\" }", "3:26-29 `ready` asks for `notify` and for `log` <PROOFS>"),
         ("ready = { notify = false }", "3:20-25 `notify` can only be true (leave it out instead)"),
         ("ready = { log = \"\" }", "3:17-19 `log` is one text within a line, and every line contains nothing"),

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use rustix::net::{Shutdown, shutdown};
+
 use crate::sockets::{BindError, ListenAddr, Listeners, Pick, ProbeConnection, ProbeId, StartProbeError, WeightError};
 
 /// What a configuration calls its addresses.
@@ -63,7 +65,13 @@ impl Addresses {
 
     /// Gives back what is not `wanted`.
     pub(super) fn retain(&mut self, wanted: impl Fn(&ListenAddr) -> bool) {
-        self.by_address.retain(|addr, _| wanted(addr));
+        self.by_address.retain(|addr, listeners| {
+            let kept = wanted(addr);
+            if !kept {
+                close(listeners);
+            }
+            kept
+        });
     }
 
     /// Makes lanes up to this number, at every address.
@@ -135,6 +143,17 @@ impl Addresses {
     pub(super) fn finish_probe(&mut self, addr: &ListenAddr, probe: ProbeId) {
         if let Some(listeners) = self.by_address.get_mut(addr) {
             listeners.finish_probe(probe);
+        }
+    }
+}
+
+/// Nobody connects any more, from this moment on: the keeper lets go of its copies only a little later.
+fn close(listeners: &Listeners) {
+    for lane in 0..listeners.lanes() {
+        for (_, fd) in listeners.lane(lane) {
+            if let Err(errno) = shutdown(fd, Shutdown::Both) {
+                tracing::debug!(%errno, "a listening socket was closed already");
+            }
         }
     }
 }

@@ -166,7 +166,8 @@ impl Dispatcher {
 
     /// Nothing of the app is left.
     pub(super) fn forget(&mut self, name: &AppName) {
-        let Some(app) = self.apps.remove(name) else { return };
+        let Some(mut app) = self.apps.remove(name) else { return };
+        app.addresses.retain(|_| false);
         let names: Vec<Held> =
             app.kept.into_iter().map(|(addr, lane)| Held::Lane { app: name.clone(), lane: Lane(lane), addr }).collect();
         if let Some(keeper) = &self.keeper

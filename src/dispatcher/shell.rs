@@ -27,6 +27,8 @@ pub(super) struct AppShell {
     pub(super) revisions: BTreeMap<Revision, Arc<RevisionRecord>>,
     /// Which of its sockets the keeper has, by address and lane.
     pub(super) kept: BTreeSet<(ListenAddr, u32)>,
+    /// The last lines of workers that are parked, by slot.
+    pub(super) last_lines: BTreeMap<Slot, Vec<String>>,
     /// Descriptors that workers gave for the next worker of their slot.
     pub(super) stored: BTreeMap<Slot, FdStore>,
 }

@@ -154,7 +154,11 @@ impl Dispatcher {
                     let worker = self.fleet.app(&id.app)?.workers.get(&id.slot)?;
                     Some(worker.last_exit.as_ref()?.launch)
                 });
-                EventKind::WorkerFailed { why, log_tail: launch.map_or_else(Vec::new, |at| self.log_tail(&app, at)) }
+                let log_tail = launch.map_or_else(Vec::new, |at| self.log_tail(&app, at));
+                if let (Some(id), Some(shell)) = (&worker, self.apps.get_mut(&app)) {
+                    shell.last_lines.insert(id.slot, log_tail.clone());
+                }
+                EventKind::WorkerFailed { why, log_tail }
             }
             News::ProbeFailed { why, failures, of } => {
                 EventKind::ProbeFailed { probe: "live".to_owned(), why, failures, allowed: of }

@@ -152,6 +152,11 @@ impl Dispatcher {
                 State::Backoff { .. } | State::Exited => worker.last_exit.as_ref().map(|last| last.reason.clone()),
                 State::Ready { .. } | State::Draining { .. } | State::Stopping { .. } | State::Killed { .. } => None,
             },
+            log_tail: worker
+                .state
+                .why_failed()
+                .and_then(|_| self.apps.get(&worker.id.app)?.last_lines.get(&worker.id.slot).cloned())
+                .unwrap_or_default(),
             restart_at: match &worker.state {
                 State::Backoff { until } => Some(wall(*until)),
                 State::Starting { .. }

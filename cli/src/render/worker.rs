@@ -87,6 +87,9 @@ fn beneath(worker: &WorkerView, now: Timestamp) -> Vec<Cell> {
         let style = state::worker(worker.state).style;
         lines.push(Cell::styled(format!("{why}{}", again.unwrap_or_default()), style));
     }
+    for line in &worker.log_tail {
+        lines.push(Cell::styled(format!("│ {}", printable(line)), state::FAINT));
+    }
     if let Some(text) = &worker.status_text {
         lines.push(Cell::styled(printable(text), state::FAINT));
     }

@@ -136,8 +136,9 @@ impl Worker {
                 if now < *ready_by {
                     return After::Same;
                 }
-                let why = refuted.clone();
-                self.stop_useless(tick, StopReason::NotReady, why, out)
+                let seen = refuted.as_deref().unwrap_or("nothing proved it");
+                let why = format!("{seen} (waited {:?})", policy.ready.timeout);
+                self.stop_useless(tick, StopReason::NotReady, Some(why), out)
             }
             State::Ready { process, probe, .. } => {
                 if let Some(watchdog) = process.watchdog.as_mut().filter(|watchdog| watchdog.due <= now) {
