@@ -2,25 +2,32 @@
 //!
 //! Its listening socket is descriptor 3. One supervisor is served at a time; a newer connection takes an older one's
 //! place, since two live supervisors of one instance cannot be (see `home`). Only processes of the same user, or root,
-//! are heard. It ends when it is told to; without a supervisor it waits for the next.
+//! are heard. It ends when it is told to; without a supervisor it waits for the next, as long as
+//! its socket has a name by which one can come.
 //!
 //! It allocates little and uses no runtime, so that hundreds of descriptors cost it less than a megabyte.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{SocketFlags, accept_with};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SocketAddrUnix, SocketFlags, accept_with};
 
 use super::{WORD_MAX, send};
 use crate::process::sys;
 
 /// Most descriptors that are held; a supervisor that gives more has lost its count.
 const HELD_MAX: usize = 100_000;
+
+/// Without a supervisor, how often it looks whether one can still come.
+const ALONE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// Whether to go on.
 enum Next {
@@ -55,7 +62,10 @@ pub(super) fn serve(listener: OwnedFd, held: &mut BTreeMap<String, OwnedFd>) -> 
     loop {
         let mut polled = vec![PollFd::new(&listener, PollFlags::IN)];
         polled.extend(supervisor.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
-        match poll(&mut polled, None) {
+        // With a supervisor it sleeps until one of them speaks.
+        let patience = if supervisor.is_some() { None } else { Some(&ALONE) };
+        match poll(&mut polled, patience) {
+            Ok(0) if is_cut_off(&listener) => return Ok(()),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -76,6 +86,13 @@ pub(super) fn serve(listener: OwnedFd, held: &mut BTreeMap<String, OwnedFd>) -> 
             supervisor = Some(fd);
         }
     }
+}
+
+/// Whether no supervisor can ever come: the name of its socket is gone, and with it the instance's home.
+fn is_cut_off(listener: &OwnedFd) -> bool {
+    let name = rustix::net::getsockname(listener).ok().and_then(|name| SocketAddrUnix::try_from(name).ok());
+    let path = name.as_ref().and_then(SocketAddrUnix::path);
+    path.is_some_and(|path| !Path::new(OsStr::from_bytes(path.to_bytes())).exists())
 }
 
 fn may_speak(peer: BorrowedFd<'_>) -> bool {

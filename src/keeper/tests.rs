@@ -92,6 +92,15 @@ fn a_word_that_makes_no_sense_costs_its_sender_the_connection_and_nothing_else()
     thread.join().expect("no panic").expect("no error");
 }
 
+#[test]
+fn a_keeper_to_which_no_supervisor_can_come_any_more_ends() {
+    let (dir, path, thread) = keeper();
+    drop(Keeper::find(&path).expect("it listens"));
+    drop(dir);
+    // It looks every few seconds; joining waits for it.
+    thread.join().expect("no panic").expect("no error");
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_name_parser_panic(text in ".{0,80}") {
