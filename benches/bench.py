@@ -12,6 +12,7 @@ to a file as well.
 """
 import argparse
 import os
+import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -49,6 +50,13 @@ def arguments():
     return parser.parse_args()
 
 
+def end_early(*_):
+    """What was started ends as well, and a second signal must not interrupt that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
+
+
 if __name__ == "__main__":
     given = arguments()
+    signal.signal(signal.SIGTERM, end_early)
     given.run(given)

@@ -259,11 +259,15 @@ class Runit(Scanned):
     def list_argv(self): return ["sv", "status", *self.services()]
     def declare(self, apps): self.link(apps)
     def stop_all(self): return self.run(["sv", "-w", "60", "down", *self.services()])
-    def end(self): self.terminate(signal.SIGHUP)
-
     def start(self, apps):
         self.link(apps)
         self.spawn(["runsvdir", self.at("scan")])
+
+    def end(self):
+        # It tells its runsv to end and does not wait for them.
+        services = proc.descendants(self.process.pid) if self.process else []
+        self.terminate(signal.SIGHUP)
+        proc.wait_for(lambda: not any(map(proc.lives, services)), 20)
 
 
 class S6(Scanned):
