@@ -22,7 +22,7 @@ use crate::process::stat::{self, ProcessTable, Stat};
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
 use crate::sockets::ListenAddr;
-use crate::store::{StoreError, Stored};
+use crate::store::{Change, Durability, StoreError, Stored};
 
 /// What is there for the taking.
 #[derive(Debug, Default)]
@@ -43,8 +43,12 @@ impl Dispatcher {
         let this_boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         if boot.as_deref() != Some(this_boot.trim()) {
             // Moments of another boot mean nothing, and neither do its processes.
-            workers.clear();
             heads.iter_mut().for_each(forget_the_running);
+            let gone = workers.drain(..).map(|worker| Change::WorkerGone(worker.id.app, worker.id.slot));
+            let heads = heads.iter().map(|head| Change::App(Box::new(head.clone())));
+            // Written before the new boot is: a record left behind would be taken for a worker of this boot next time.
+            let changes: Vec<Change> = gone.chain(heads).collect();
+            self.store.commit(&changes, Durability::Power)?;
             self.store.set_meta("boot", this_boot.trim())?;
         }
         let mut taken = self.take_over();

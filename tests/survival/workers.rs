@@ -97,3 +97,17 @@ fn find_keeper(daemon: u32) -> Option<u32> {
         command.split(|&byte| byte == 0).nth(1) == Some(b"keep")
     })
 }
+
+/// Makes the state that this home keeps look as if it had been written before a reboot.
+pub(crate) fn pretend_another_boot(home: &std::path::Path) {
+    let database = rusqlite::Connection::open(home.join("state/agentd.db")).expect("the state is there");
+    let changed =
+        database.execute("UPDATE meta SET value = 'another boot' WHERE key = 'boot'", []).expect("it is writable");
+    assert_eq!(changed, 1, "the boot was written down");
+}
+
+/// How many workers the state that this home keeps knows of.
+pub(crate) fn recorded(home: &std::path::Path) -> u32 {
+    let database = rusqlite::Connection::open(home.join("state/agentd.db")).expect("the state is there");
+    database.query_row("SELECT count(*) FROM worker", [], |row| row.get(0)).expect("it is readable")
+}
