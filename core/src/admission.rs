@@ -6,12 +6,12 @@
 
 use thiserror::Error;
 
-use crate::app::{App, Context, Desired, Pending};
+use crate::app::{App, Context, Desired, Pending, Steer};
 use crate::effect::{News, OperationKind};
 use crate::fleet::Fleet;
 use crate::id::{AppName, Operation, Revision};
 use crate::policy::{AppPolicy, Lanes};
-use crate::rollout::{Rollout, Side};
+use crate::rollout::{Plan, Rollout, Side, Sides};
 use crate::worker::{Phase, State};
 
 /// Most workers of one app: each has a place in the kernel's group and a share in its program.
@@ -57,6 +57,26 @@ pub enum Request {
         /// Its policy as of now.
         policy: AppPolicy,
     },
+    /// Put another release in its place, by the strategy that its change needs.
+    Upgrade {
+        /// Which.
+        app: AppName,
+        /// The configuration of the new release.
+        revision: Revision,
+        /// Its policy.
+        policy: AppPolicy,
+        /// By which road.
+        plan: Plan,
+        /// Whether it is new, or one that served before.
+        kind: OperationKind,
+    },
+    /// Say something to the deployment that runs.
+    Steer {
+        /// Whose.
+        app: AppName,
+        /// What.
+        steer: Steer,
+    },
     /// Change how many workers serve.
     Scale {
         /// Which.
@@ -71,6 +91,8 @@ pub enum Request {
 pub enum Admitted {
     /// It began; its end is told by its number.
     Begun(Operation),
+    /// The deployment of this number was told.
+    Steered(Operation),
     /// Nothing to do: it is as asked.
     AlreadySo,
 }
@@ -87,6 +109,33 @@ pub enum Denied {
         /// Whose.
         app: AppName,
         /// The running one.
+        id: Operation,
+    },
+    /// There is no deployment to say something to.
+    #[error("no deployment of {0} is running")]
+    NothingDeploys(AppName),
+    /// Nothing changes the mind of one that goes back.
+    #[error("deployment {id} of {app} is going back already")]
+    GoingBack {
+        /// Whose.
+        app: AppName,
+        /// Which.
+        id: Operation,
+    },
+    /// What was there before is ended first.
+    #[error("deployment {id} of {app} is a restart: there is nothing to go back to")]
+    NoWayBack {
+        /// Whose.
+        app: AppName,
+        /// Which.
+        id: Operation,
+    },
+    /// It waits for no decision.
+    #[error("deployment {id} of {app} waits for nobody: its new workers are not sharing connections")]
+    NothingToPromote {
+        /// Whose.
+        app: AppName,
+        /// Which.
         id: Operation,
     },
     /// A reload needs something to reload.
@@ -110,6 +159,8 @@ impl Request {
             | Self::Delete { app }
             | Self::Reload { app, .. }
             | Self::Restart { app, .. }
+            | Self::Upgrade { app, .. }
+            | Self::Steer { app, .. }
             | Self::Scale { app, .. } => app,
         }
     }
@@ -129,6 +180,8 @@ impl Fleet {
                 | Request::Delete { .. }
                 | Request::Reload { .. }
                 | Request::Restart { .. }
+                | Request::Upgrade { .. }
+                | Request::Steer { .. }
                 | Request::Scale { .. } => Err(Denied::NoSuchApp(name.clone())),
             };
         };
@@ -147,7 +200,8 @@ impl Fleet {
             Request::Stop { .. } => Ok(()),
             Request::Start { policy, .. } => worker_count(policy.workers),
             Request::Restart { policy, .. } => worker_count(policy.workers).and_then(|()| free()),
-            Request::Reload { policy, .. } => {
+            Request::Steer { steer, .. } => app.may_steer(*steer),
+            Request::Reload { policy, .. } | Request::Upgrade { policy, .. } => {
                 worker_count(policy.workers).and_then(|()| running()).and_then(|()| free())
             }
             Request::Scale { workers, .. } => worker_count(*workers).and_then(|()| free()),
@@ -167,11 +221,15 @@ impl App {
             Request::Stop { .. } => self.begin_stop(cx, id, OperationKind::Stop, Desired::Stopped),
             Request::Delete { .. } => self.begin_stop(cx, id, OperationKind::Delete, Desired::Deleted),
             Request::Reload { revision, policy, .. } => {
-                self.begin_rollout(cx, id, OperationKind::Reload, revision, policy)
+                self.begin_rollout(cx, id, OperationKind::Reload, revision, policy, Plan::rolling())
             }
             Request::Restart { revision, policy, .. } if self.head.desired == Desired::Running => {
-                self.begin_rollout(cx, id, OperationKind::Restart, revision, policy)
+                self.begin_rollout(cx, id, OperationKind::Restart, revision, policy, Plan::recreate())
             }
+            Request::Upgrade { revision, policy, plan, kind, .. } => {
+                self.begin_rollout(cx, id, kind, revision, policy, plan)
+            }
+            Request::Steer { steer, .. } => self.steer(cx, steer),
             Request::Restart { revision, policy, .. } => self.begin_start(cx, id, revision, policy),
             Request::Scale { workers, .. } => self.begin_scale(cx, id, workers),
         };
@@ -232,12 +290,13 @@ impl App {
         kind: OperationKind,
         revision: Revision,
         policy: AppPolicy,
+        plan: Plan,
     ) -> Admitted {
         let why = "a deployment took its place";
         self.abort_pending(cx, &[OperationKind::Start, OperationKind::Scale], why);
         // A number that was scaled by hand stays, unless the configuration's own number changed.
         let count = if policy.workers == self.policy_now().workers { self.head.count } else { policy.workers };
-        self.roll_to(cx, id, kind, revision, policy, count)
+        self.roll_to(cx, id, kind, (revision, policy), plan, count)
     }
 
     fn begin_scale(&mut self, cx: &mut Context<'_>, id: Operation, workers: u32) -> Admitted {
@@ -249,7 +308,7 @@ impl App {
             // Workers that share a queue cannot be drained one by one: the whole generation is replaced.
             self.abort_pending(cx, &[OperationKind::Scale], "it was scaled again");
             let (revision, policy) = (self.head.revision, self.policy_now().clone());
-            return self.roll_to(cx, id, OperationKind::Scale, revision, policy, workers);
+            return self.roll_to(cx, id, OperationKind::Scale, (revision, policy), Plan::rolling(), workers);
         }
         self.abort_pending(cx, &[OperationKind::Scale], "it was scaled again");
         self.head.count = workers;
@@ -267,14 +326,14 @@ impl App {
         cx: &mut Context<'_>,
         id: Operation,
         kind: OperationKind,
-        revision: Revision,
-        policy: AppPolicy,
+        (revision, policy): (Revision, AppPolicy),
+        plan: Plan,
         count: u32,
     ) -> Admitted {
         let from = Side { generation: self.head.generation, revision: self.head.revision, count: self.head.count };
         let to = Side { generation: self.next_generation(), revision, count };
-        let mut rollout = Rollout::begin(id, kind, from, to, &policy, cx.tick.now);
-        if self.policy_now().lanes == Lanes::PerGeneration && kind != OperationKind::Restart {
+        let mut rollout = Rollout::begin(id, kind, Sides { from, to }, plan, &policy, cx.tick.now);
+        if self.policy_now().lanes == Lanes::PerGeneration && !rollout.is_exclusive() {
             // Whatever comes after them: those that share a queue go together, so all that is new comes first.
             (rollout.surge, rollout.unavailable) = (from.count.max(to.count), 0);
         }

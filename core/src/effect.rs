@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Exit, InFlight, Proof};
 use crate::id::{AppName, Generation, Lane, Launch, Operation, Pid, Revision, Slot, WorkerId};
 use crate::policy::DrainBy;
+use crate::rollout::{StepName, StepReached};
 use crate::time::Moment;
 
 /// All that came of one step. The shell commits what is dirty, then does `act` in order, then shows `publish`.
@@ -95,6 +96,23 @@ pub enum Effect {
         app: AppName,
         /// A share per lane, index by lane; never all zero.
         weights: Vec<u32>,
+    },
+    /// Look whether the new generation of a deployment may take its next step; answered by `Verified` or `Refused`.
+    Verify {
+        /// Whose.
+        app: AppName,
+        /// Which deployment.
+        id: Operation,
+        /// Which step.
+        step: usize,
+    },
+    /// Begin to judge the new generation by what it does, and go on until the next word about this deployment;
+    /// answered by `Judged` at each change, or by `Condemned`.
+    Judge {
+        /// Whose.
+        app: AppName,
+        /// Which deployment.
+        id: Operation,
     },
     /// Nothing of the app is left; give its sockets and names back.
     Forget {
@@ -215,6 +233,32 @@ pub enum News {
         /// The worker that failed.
         culprit: Option<Launch>,
     },
+    /// A deployment reached its next stage.
+    StageReached {
+        /// Its id.
+        id: Operation,
+        /// Which.
+        name: StepName,
+        /// Percent of new connections for the new generation.
+        percent: Option<u8>,
+    },
+    /// The gates let a deployment stand where it is.
+    RolloutHeld {
+        /// Its id.
+        id: Operation,
+        /// Why, with figures.
+        why: String,
+    },
+    /// Somebody lets a deployment stand where it is.
+    RolloutPaused {
+        /// Its id.
+        id: Operation,
+    },
+    /// It goes on.
+    RolloutResumed {
+        /// Its id.
+        id: Operation,
+    },
     /// An operation is over; a deployment's id is its operation's.
     Finished(Finished),
 }
@@ -238,6 +282,8 @@ pub struct Finished {
     pub finished_at: Moment,
     /// For a deployment: the generations and what became of the work in flight.
     pub deployment: Option<DeploymentReport>,
+    /// For a deployment: when it reached each of its stages.
+    pub steps: Vec<StepReached>,
 }
 
 /// What a deployment did to the work in flight.
@@ -273,6 +319,10 @@ pub enum OperationKind {
     Reload,
     /// A new generation after the old.
     Restart,
+    /// A new generation of another release.
+    Upgrade,
+    /// A new generation of a release that served before.
+    Rollback,
 }
 
 /// How an operation ended.

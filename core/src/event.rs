@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Launch, Pid};
+use crate::id::{AppName, Launch, Operation, Pid};
+use crate::rollout::Judgement;
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,39 @@ pub enum Event {
         launch: Launch,
         /// What happened to it.
         event: WorkerEvent,
+    },
+    /// Something about a deployment.
+    Rollout {
+        /// Whose.
+        app: AppName,
+        /// Which; about another than the one that runs it says nothing.
+        id: Operation,
+        /// What.
+        event: RolloutEvent,
+    },
+}
+
+/// Something was found out about the new generation of a deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RolloutEvent {
+    /// It may take this step.
+    Verified {
+        /// Which.
+        step: usize,
+    },
+    /// It must not take this step.
+    Refused {
+        /// Which.
+        step: usize,
+        /// Why, in one sentence.
+        why: String,
+    },
+    /// The gates changed their mind.
+    Judged(Judgement),
+    /// A gate is sure that it is worse.
+    Condemned {
+        /// Why, in one sentence with figures.
+        why: String,
     },
 }
 

@@ -118,6 +118,13 @@ impl Fleet {
                 };
                 self.with_app(&name, tick, &mut out, |app, cx| app.on_worker(cx, slot, event));
             }
+            Event::Rollout { app: name, id, event } => {
+                // One that is over, or another's, is no news to its app.
+                let present = self.app(&name).and_then(|app| app.head.rollout.as_ref()).is_some_and(|now| now.id == id);
+                if present {
+                    self.with_app(&name, tick, &mut out, |app, cx| app.on_rollout(cx, id, event));
+                }
+            }
         }
         out
     }

@@ -17,6 +17,7 @@
 mod operation;
 mod reconcile;
 mod relief;
+mod stages;
 #[cfg(test)]
 mod table;
 mod weights;
@@ -34,6 +35,7 @@ use crate::time::{Moment, Tick};
 use crate::worker::{After, Phase, State, Worker};
 
 pub use operation::Pending;
+pub use stages::Steer;
 
 /// An app with its workers.
 #[derive(Clone, Debug, PartialEq)]
@@ -200,7 +202,13 @@ impl App {
     /// When something changes by itself next.
     #[must_use]
     pub fn wake(&self) -> Option<Moment> {
-        self.workers.values().filter_map(|worker| worker.state.wake()).min()
+        let deployment = self.head.rollout.as_ref().and_then(Rollout::due).filter(|_| self.deploys());
+        self.workers.values().filter_map(|worker| worker.state.wake()).chain(deployment).min()
+    }
+
+    /// Whether a deployment moves on; one of an app that is being stopped does not.
+    fn deploys(&self) -> bool {
+        self.head.desired == Desired::Running
     }
 
     pub(crate) fn has_any_process(&self) -> bool {
@@ -237,6 +245,7 @@ impl App {
             let after = worker.resume(cx.tick, policy, cx.out);
             self.follow(cx, slot, after);
         }
+        self.ask_about_stage(cx);
         self.reconcile(cx);
     }
 
@@ -248,7 +257,8 @@ impl App {
             .filter(|(_, worker)| worker.state.wake().is_some_and(|at| at <= cx.tick.now))
             .map(|(&slot, _)| slot)
             .collect();
-        let (mut moved, mut afters) = (false, Vec::new());
+        let mut moved = self.head.rollout.as_ref().and_then(Rollout::due).is_some_and(|at| at <= cx.tick.now);
+        let mut afters = Vec::new();
         for slot in due {
             let Some(worker) = self.workers.get_mut(&slot) else { continue };
             let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");

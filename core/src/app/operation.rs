@@ -63,7 +63,9 @@ impl App {
                 }
                 OperationKind::Stop | OperationKind::Delete => None,
                 // These are rollouts and end there.
-                OperationKind::Reload | OperationKind::Restart => None,
+                OperationKind::Reload | OperationKind::Restart | OperationKind::Upgrade | OperationKind::Rollback => {
+                    None
+                }
             };
             match verdict {
                 None => index += 1,
@@ -113,6 +115,7 @@ impl App {
             started_at: rollout.started_at,
             finished_at: cx.tick.now,
             deployment: Some(rollout.report),
+            steps: rollout.steps.clone(),
         };
         cx.out.save_app(&self.head.name);
         cx.out.tell_app(&self.head.name, News::Finished(finished));
@@ -129,6 +132,7 @@ impl App {
             started_at: pending.started_at,
             finished_at: cx.tick.now,
             deployment: None,
+            steps: Vec::new(),
         };
         cx.out.save_app(&self.head.name);
         cx.out.tell_app(&self.head.name, News::Finished(finished));

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use crate::effect::{News, OperationKind, OperationResult, StopReason};
-use crate::id::{Generation, Lane, Slot};
+use crate::id::{Generation, Lane, Launch, Slot};
 use crate::policy::{Lanes, RestartWhen};
-use crate::rollout::{Direction, Rollout, Side};
+use crate::rollout::{BackBy, Direction, Pace, Rollout, Side, Stage};
 use crate::worker::state::Worker;
 use crate::worker::{Phase, State};
 
@@ -43,7 +43,13 @@ impl App {
         self.drain_where(cx, StopReason::Replaced, Duration::ZERO, |worker| worker.id.generation != side.generation);
         let surge = self.policy_now().reload.max_surge;
         self.start_missing(cx, side, surge);
-        // Too many: first whoever does not serve, then the highest slots. Where connections wait is left to the last.
+        self.drain_beyond(cx, side);
+        self.start_relief(cx);
+    }
+
+    /// Too many of a side: first whoever does not serve, then the highest slots. Where connections wait is left to the
+    /// last.
+    pub(super) fn drain_beyond(&mut self, cx: &mut Context<'_>, side: Side) {
         let parked = self.head.parked;
         let mut staying: Vec<Slot> = self
             .workers
@@ -56,19 +62,23 @@ impl App {
             let ready = worker.state.phase() == Phase::Ready;
             (!ready, !(parked.is_some() && worker.lane == parked), *slot)
         });
-        while staying.len() > self.wanted().count as usize {
-            let Some(slot) = staying.pop() else { break };
+        for slot in staying.split_off(staying.len().min(side.count as usize)).into_iter().rev() {
             if self.head.relief == Some(slot) {
                 self.forget_relief(cx);
             }
             self.drain_slot(cx, slot, StopReason::ScaleDown, Duration::ZERO);
         }
-        self.start_relief(cx);
     }
 
     /// One pass of the deployment that runs.
-    fn advance(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn advance(&mut self, cx: &mut Context<'_>) {
         let Some(rollout) = self.head.rollout.clone() else { return };
+        if rollout.is_undecided() {
+            return self.advance_stage(cx, &rollout);
+        }
+        if rollout.pace == Pace::Paused && rollout.direction == Direction::Forward {
+            return;
+        }
         let target = rollout.target_side();
         self.undrain(cx, target.generation);
         self.drop_dead(cx, target.generation);
@@ -79,8 +89,7 @@ impl App {
             .workers
             .values()
             .any(|worker| worker.id.generation != target.generation && worker.state.process().is_some());
-        // A restart is for what cannot run twice: first the end of all, then the beginning.
-        if !(rollout.kind == OperationKind::Restart && others_run) {
+        if !(rollout.is_exclusive() && others_run) {
             self.start_missing(cx, target, rollout.surge);
         }
         self.drain_surplus(cx, &rollout);
@@ -185,7 +194,7 @@ impl App {
 
     /// Workers of `generation` that are as ready as they will be: those that serve, and those that ended for good, or
     /// wait for a person, which nothing is gained by waiting for.
-    fn fulfilled(&self, generation: Generation) -> u32 {
+    pub(super) fn fulfilled(&self, generation: Generation) -> u32 {
         let of = |worker: &Worker| worker.id.generation == generation;
         [Phase::Ready, Phase::Exited, Phase::Failed].into_iter().map(|phase| self.in_phase(of, phase)).sum()
     }
@@ -206,10 +215,12 @@ impl App {
         if self.workers.values().any(|worker| worker.id.generation != target.generation) {
             return;
         }
-        let settled = |worker: &Worker| match rollout.direction {
-            Direction::Forward => matches!(worker.state.phase(), Phase::Ready | Phase::Exited),
-            // What served before is back where it was; whether it is well is its restart policy's matter.
-            Direction::Back { .. } => !matches!(worker.state.phase(), Phase::Starting),
+        // What served before is back where it was, or what is new has proven itself: whether each worker is well is its
+        // restart policy's matter then.
+        let decided = rollout.direction != Direction::Forward || rollout.stage == Stage::Retiring;
+        let settled = |worker: &Worker| {
+            let phase = worker.state.phase();
+            if decided { phase != Phase::Starting } else { matches!(phase, Phase::Ready | Phase::Exited) }
         };
         let enough = self.workers.values().filter(|worker| stays(worker) && settled(worker)).count();
         if enough < target.count as usize {
@@ -221,8 +232,12 @@ impl App {
         self.head.count = target.count;
         let (result, failure) = match &rollout.direction {
             Direction::Forward => (OperationResult::Done, None),
-            Direction::Back { why, culprit } => {
-                (OperationResult::RolledBack, Some(Failure { why: why.clone(), culprit: *culprit }))
+            Direction::Back { why, culprit, by } => {
+                let result = match by {
+                    BackBy::Failure => OperationResult::RolledBack,
+                    BackBy::Person => OperationResult::Aborted,
+                };
+                (result, Some(Failure { why: why.clone(), culprit: *culprit }))
             }
         };
         self.finish_rollout(cx, rollout, result, failure);
@@ -240,9 +255,9 @@ impl App {
         if let Some(rollout) = self.head.rollout.clone() {
             let new = id.generation == rollout.to.generation;
             if new && rollout.reversible() && !completed {
-                self.reverse(cx, &sentence, crash.launch);
+                self.reverse(cx, &sentence, Some(crash.launch), BackBy::Failure);
             }
-            let going = self.head.rollout.as_ref().is_some_and(|now| now.target() != id.generation);
+            let going = self.head.rollout.as_ref().is_some_and(|now| now.is_leaving(id.generation));
             if going {
                 self.remove(cx, slot);
                 return;
@@ -292,16 +307,17 @@ impl App {
             .as_ref()
             .is_some_and(|rollout| rollout.reversible() && rollout.to.generation == generation);
         if new {
-            self.reverse(cx, &sentence, launch);
+            self.reverse(cx, &sentence, Some(launch), BackBy::Failure);
         }
     }
 
-    fn reverse(&mut self, cx: &mut Context<'_>, why: &str, culprit: crate::id::Launch) {
+    pub(super) fn reverse(&mut self, cx: &mut Context<'_>, why: &str, culprit: Option<Launch>, by: BackBy) {
         let Some(rollout) = &mut self.head.rollout else { return };
-        rollout.direction = Direction::Back { why: why.to_owned(), culprit: Some(culprit) };
+        rollout.direction = Direction::Back { why: why.to_owned(), culprit, by };
+        rollout.note_step(cx.tick.now);
         let id = rollout.id;
         cx.out.save_app(&self.head.name);
-        cx.out.tell_app(&self.head.name, News::RolloutReversed { id, why: why.to_owned(), culprit: Some(culprit) });
+        cx.out.tell_app(&self.head.name, News::RolloutReversed { id, why: why.to_owned(), culprit });
     }
 
     /// A restart whose new worker fell: there is nothing to go back to, so it goes on by its restart policy.
@@ -342,7 +358,7 @@ impl App {
         }
     }
 
-    fn drain_where(&mut self, cx: &mut Context<'_>, reason: StopReason, warm: Duration, of: impl Fn(&Worker) -> bool) {
+    pub(super) fn drain_where(&mut self, cx: &mut Context<'_>, reason: StopReason, warm: Duration, of: impl Fn(&Worker) -> bool) {
         let slots: Vec<Slot> = self.workers.iter().filter(|(_, worker)| of(worker)).map(|(&slot, _)| slot).collect();
         for slot in slots {
             self.drain_slot(cx, slot, reason, warm);

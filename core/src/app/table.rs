@@ -8,7 +8,7 @@ use crate::effect::{Effect, News, OperationKind};
 use crate::event::Proof;
 use crate::id::Operation;
 use crate::restart::RestartHistory;
-use crate::rollout::{Direction, Side};
+use crate::rollout::{BackBy, Direction, Plan, Side, Sides};
 use crate::worker::Process;
 
 const NOW: Tick = Tick { now: Moment::from_micros(100_000_000), entropy: 0 };
@@ -57,7 +57,9 @@ fn app(kind: OperationKind, direction: Direction, old: &str, new: &str) -> App {
     app.head.desired = Desired::Running;
     (app.head.generation, app.head.last_generation) = (Generation(1), Generation(2));
     app.head.policies.insert(Revision(2), policy.clone());
-    let mut rollout = Rollout::begin(Operation(1), kind, side(1), side(2), &policy, NOW.now);
+    let plan = if kind == OperationKind::Restart { Plan::recreate() } else { Plan::rolling() };
+    let sides = Sides { from: side(1), to: side(2) };
+    let mut rollout = Rollout::begin(Operation(1), kind, sides, plan, &policy, NOW.now);
     rollout.direction = direction;
     app.head.rollout = Some(rollout);
     for (slot, generation, name) in [(0, 1, old), (1, 2, new)] {
@@ -72,7 +74,7 @@ fn app(kind: OperationKind, direction: Direction, old: &str, new: &str) -> App {
 
 #[test]
 fn one_pass_of_a_deployment_does_what_the_table_says() {
-    let back = || Direction::Back { why: "it fell".to_owned(), culprit: None };
+    let back = || Direction::Back { why: "it fell".to_owned(), culprit: None, by: BackBy::Failure };
     let mut table = String::new();
     for (name, kind, direction) in [
         ("reload forward", OperationKind::Reload, Direction::Forward),
@@ -123,6 +125,8 @@ fn effect(effect: &Effect) -> String {
         | Effect::ProbeLive { .. }
         | Effect::SendAbort { .. }
         | Effect::Kill { .. }
+        | Effect::Verify { .. }
+        | Effect::Judge { .. }
         | Effect::Forget { .. } => format!("{effect:?}"),
     }
 }

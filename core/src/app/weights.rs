@@ -3,10 +3,12 @@
 //! Pure function of the workers' states. Whoever is ready shares equally. While nobody is, one lane takes all and
 //! they wait there unrefused: the lane of the worker most likely to accept them soon.
 
+use std::collections::BTreeSet;
+
 use crate::effect::{Effect, Outcome};
 use crate::id::Lane;
 use crate::policy::Lanes;
-use crate::rollout::{Direction, Rollout};
+use crate::rollout::Direction;
 use crate::worker::{Phase, Worker};
 
 use super::App;
@@ -42,6 +44,9 @@ impl App {
         let ready = |worker: &&Worker| worker.state.phase() == Phase::Ready;
         let serving: Vec<Lane> =
             self.workers.values().filter(ready).filter(|worker| self.serves(worker)).filter_map(|w| w.lane).collect();
+        if let Some(shared) = self.split_shares(lanes) {
+            return (shared, None);
+        }
         // Better whoever is there than nobody.
         let serving = if serving.is_empty() {
             self.workers.values().filter(ready).filter_map(|worker| worker.lane).collect()
@@ -58,6 +63,31 @@ impl App {
         (weights, Some(waiting))
     }
 
+    /// The shares of a deployment that gives the new generation a part of the new connections, as long as both have
+    /// somebody to serve their part.
+    fn split_shares(&self, lanes: usize) -> Option<Vec<u32>> {
+        let rollout = self.head.rollout.as_ref()?;
+        let percent = u32::from(rollout.percent()?);
+        let of = |new: bool| -> BTreeSet<Lane> {
+            let ready = self.workers.values().filter(|worker| worker.state.phase() == Phase::Ready);
+            let side = ready.filter(|worker| (worker.id.generation == rollout.to.generation) == new);
+            side.filter_map(|worker| worker.lane).collect()
+        };
+        let (new, old) = (of(true), of(false));
+        if new.is_empty() || old.is_empty() {
+            return None;
+        }
+        // A part of a percent is lost to no rounding: each side's lanes count the other side's number.
+        let count = |side: &BTreeSet<Lane>| u32::try_from(side.len()).unwrap_or(u32::MAX);
+        let mut weights = vec![0; lanes];
+        for (side, share) in [(&new, percent * count(&old)), (&old, (100 - percent) * count(&new))] {
+            for lane in side {
+                weights[lane.0 as usize] = share;
+            }
+        }
+        Some(weights)
+    }
+
     /// Under one lane a generation, the new one gets nothing before the switch; on the way back, what served before
     /// serves as soon as it can.
     fn serves(&self, worker: &Worker) -> bool {
@@ -72,13 +102,16 @@ impl App {
 
     /// Whether a worker that is not ready will accept from its lane without anybody's asking.
     pub(crate) fn comes_back(&self, worker: &Worker) -> bool {
-        let wanted = self.head.rollout.as_ref().map_or(self.head.generation, Rollout::target);
+        let leaves = match &self.head.rollout {
+            Some(rollout) => rollout.is_leaving(worker.id.generation),
+            None => worker.id.generation != self.head.generation,
+        };
         let comes = match worker.state.phase() {
             Phase::Starting | Phase::Backoff => true,
             Phase::Stopping => stays(worker),
             Phase::Ready | Phase::Draining | Phase::Exited | Phase::Failed => false,
         };
-        comes && worker.id.generation == wanted
+        comes && !leaves
     }
 
     /// Where connections wait while nobody is ready. It stays where it is while a worker may still come there, since

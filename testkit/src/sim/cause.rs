@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use agentd_core::admission::{Denied, Request};
 use agentd_core::effect::Effect;
-use agentd_core::event::{Exit, WorkerEvent};
-use agentd_core::id::Launch;
+use agentd_core::event::{Exit, RolloutEvent, WorkerEvent};
+use agentd_core::id::{AppName, Launch, Operation};
 use agentd_core::time::Moment;
 
 use super::process::Saying;
@@ -15,6 +15,8 @@ use super::process::Saying;
 pub enum Happening {
     /// A fact reaches the supervisor, maybe late, maybe again.
     Fact(Launch, WorkerEvent),
+    /// What was found out about a deployment reaches the supervisor.
+    Finding(AppName, Operation, RolloutEvent),
     /// A process does something of its own.
     Act(Launch, Act),
     /// Somebody asks for something.
@@ -67,6 +69,8 @@ pub enum Cause {
     Woke,
     /// A fact.
     Fact(Launch, WorkerEvent),
+    /// Something about a deployment.
+    Finding(AppName, Operation, RolloutEvent),
     /// A request that was admitted.
     Request(Box<Request>),
     /// A request that was denied.
@@ -97,6 +101,7 @@ impl std::fmt::Display for Record {
         match &self.cause {
             Cause::Woke => f.write_str("woke")?,
             Cause::Fact(launch, event) => write!(f, "launch {launch}: {event:?}")?,
+            Cause::Finding(app, id, event) => write!(f, "deployment {id} of {app}: {event:?}")?,
             Cause::Request(request) => brief(f, request)?,
             Cause::Denied(request, denied) => {
                 brief(f, request)?;
@@ -116,6 +121,11 @@ fn brief(f: &mut std::fmt::Formatter<'_>, request: &Request) -> std::fmt::Result
         Request::Start { app, revision, policy } => configured(f, "START", app, *revision, policy),
         Request::Reload { app, revision, policy } => configured(f, "RELOAD", app, *revision, policy),
         Request::Restart { app, revision, policy } => configured(f, "RESTART", app, *revision, policy),
+        Request::Upgrade { app, revision, policy, plan, .. } => {
+            configured(f, "UPGRADE", app, *revision, policy)?;
+            write!(f, ", {:?} {:?} dwell {:?} stable {:?}", plan.strategy, plan.steps, plan.dwell, plan.stability)
+        }
+        Request::Steer { app, steer } => write!(f, "{steer:?} {app}"),
         Request::Stop { app } => write!(f, "STOP {app}"),
         Request::Delete { app } => write!(f, "DELETE {app}"),
         Request::Scale { app, workers } => write!(f, "SCALE {app} to {workers}"),
@@ -125,7 +135,7 @@ fn brief(f: &mut std::fmt::Formatter<'_>, request: &Request) -> std::fmt::Result
 fn configured(
     f: &mut std::fmt::Formatter<'_>,
     verb: &str,
-    app: &agentd_core::id::AppName,
+    app: &AppName,
     revision: agentd_core::id::Revision,
     policy: &agentd_core::policy::AppPolicy,
 ) -> std::fmt::Result {

@@ -38,7 +38,7 @@ const LEAST_STOP: Duration = Duration::from_secs(5);
 
 type Check = fn(&Step<'_>) -> Result<(), String>;
 
-const OF_A_STEP: [(&str, Check); 12] = [
+const OF_A_STEP: [(&str, Check); 14] = [
     ("the fleet is sound", sound),
     ("what is late or denied changes nothing", late_changes_nothing),
     ("a wake leaves nothing that is due", wake_does_what_is_due),
@@ -51,6 +51,8 @@ const OF_A_STEP: [(&str, Check); 12] = [
     ("nothing is killed before its time", kills_are_due),
     ("a deployment keeps enough workers ready", floor_is_kept),
     ("a restart ends the old before it begins the new", restart_has_no_overlap),
+    ("an undecided deployment shares as its step says", shares_are_the_steps),
+    ("an undecided deployment takes nobody out of service", undecided_takes_nobody),
 ];
 
 impl Step<'_> {
@@ -78,6 +80,10 @@ fn late_changes_nothing(step: &Step<'_>) -> Result<(), String> {
     let idle = match step.cause {
         Cause::Fact(launch, _) => step.before.worker(*launch).is_none(),
         Cause::Denied(..) => true,
+        Cause::Finding(app, id, _) => {
+            let present = step.before.app(app).and_then(|app| app.head.rollout.as_ref());
+            present.is_none_or(|rollout| rollout.id != *id || !rollout.is_undecided())
+        }
         Cause::Woke | Cause::Request(_) | Cause::Restarted => false,
     };
     let same = || {
@@ -107,7 +113,7 @@ fn about(effect: &Effect) -> Option<Launch> {
         | Effect::SendStop { launch }
         | Effect::SendAbort { launch }
         | Effect::Kill { launch } => Some(*launch),
-        Effect::SetWeights { .. } | Effect::Forget { .. } => None,
+        Effect::SetWeights { .. } | Effect::Verify { .. } | Effect::Judge { .. } | Effect::Forget { .. } => None,
     }
 }
 
@@ -282,12 +288,51 @@ fn floor_is_kept(step: &Step<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// Percent by percent, as long as both generations have somebody who serves; everything to the old one on the way back.
+fn shares_are_the_steps(step: &Step<'_>) -> Result<(), String> {
+    for app in step.after.apps() {
+        let Some(rollout) = &app.head.rollout else { continue };
+        let Some(percent) = rollout.percent() else { continue };
+        let share_of = |new: bool| {
+            let ready = app.workers.values().filter(|worker| worker.state.phase() == Phase::Ready);
+            let side = ready.filter(|worker| (worker.id.generation == rollout.to.generation) == new);
+            let lanes: std::collections::BTreeSet<Lane> = side.filter_map(|worker| worker.lane).collect();
+            let sum = |lane: &Lane| u64::from(app.weights.get(lane.0 as usize).copied().unwrap_or(0));
+            (!lanes.is_empty()).then(|| lanes.iter().map(sum).sum::<u64>())
+        };
+        let (Some(new), Some(old)) = (share_of(true), share_of(false)) else { continue };
+        ensure(new * 100 == (new + old) * u64::from(percent), || {
+            format!("{}: new {new} and old {old} at {percent} %", app.head.name)
+        })?;
+    }
+    Ok(())
+}
+
+fn undecided_takes_nobody(step: &Step<'_>) -> Result<(), String> {
+    for app in step.after.apps() {
+        if !app.head.rollout.as_ref().is_some_and(agentd_core::rollout::Rollout::is_undecided) {
+            continue;
+        }
+        let Some(before) = step.before.app(&app.head.name) else { continue };
+        let taken = app.workers.values().find(|worker| {
+            let was = before.workers.get(&worker.id.slot).map(|worker| worker.state.phase());
+            let replaced = matches!(
+                worker.state,
+                State::Draining { reason: StopReason::Replaced | StopReason::RolledBack, .. }
+            );
+            replaced && was == Some(Phase::Ready)
+        });
+        ensure(taken.is_none(), || format!("{:?} drains", taken.map(|worker| &worker.id)))?;
+    }
+    Ok(())
+}
+
 fn restart_has_no_overlap(step: &Step<'_>) -> Result<(), String> {
     for effect in &step.outcome.act {
         let Effect::Spawn { worker, .. } = effect else { continue };
         let Some(app) = step.after.app(&worker.app) else { continue };
         let Some(rollout) = &app.head.rollout else { continue };
-        if rollout.kind != agentd_core::effect::OperationKind::Restart {
+        if !rollout.is_exclusive() {
             continue;
         }
         let old = app

@@ -23,9 +23,11 @@ use std::time::Duration;
 
 use agentd_core::admission::{Admitted, Request};
 use agentd_core::effect::{Finished, News, OperationResult, Outcome};
-use agentd_core::event::{Event, WorkerEvent};
+use agentd_core::app::Steer;
+use agentd_core::event::{Event, RolloutEvent, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{Lane, Launch, Operation, Pid};
+use agentd_core::rollout::Judgement;
 use agentd_core::time::{Moment, Tick};
 
 use cause::{Cause, Happening, Record};
@@ -73,6 +75,17 @@ pub fn run(seed: u64, trace: Trace) -> Result<Summary, Box<Failure>> {
     };
     let recent = simulation.recent.iter().map(ToString::to_string).collect();
     Err(Box::new(Failure { seed, invariant: broken.invariant, detail: broken.detail, recent }))
+}
+
+/// Once faults are over, nothing is found to be wrong.
+fn well_if(calm: bool, event: RolloutEvent) -> RolloutEvent {
+    if !calm {
+        return event;
+    }
+    match event {
+        RolloutEvent::Refused { step, .. } | RolloutEvent::Verified { step } => RolloutEvent::Verified { step },
+        RolloutEvent::Condemned { .. } | RolloutEvent::Judged(_) => RolloutEvent::Judged(Judgement::Promote),
+    }
 }
 
 struct Simulation {
@@ -178,6 +191,7 @@ impl Simulation {
         let calm = self.world.calm;
         match happening {
             Happening::Fact(launch, event) => self.step(Cause::Fact(launch, event)),
+            Happening::Finding(app, id, event) => self.step(Cause::Finding(app, id, well_if(calm, event))),
             Happening::Act(launch, act) => {
                 self.world.act(launch, act);
                 Ok(())
@@ -187,8 +201,11 @@ impl Simulation {
                 None => Ok(()),
             },
             Happening::Calm => {
-                self.world.calm = true;
+                self.world.calm_down();
                 self.die_before_acting = false;
+                for app in self.script.apps().to_vec() {
+                    self.ask(Request::Steer { app, steer: Steer::Resume })?;
+                }
                 Ok(())
             }
             Happening::Ask | Happening::Connect | Happening::Jump(_) | Happening::Die | Happening::DieBeforeActing
@@ -250,6 +267,7 @@ impl Simulation {
                 }
                 Event::Worker { launch: *launch, event: event.clone() }
             }
+            Cause::Finding(app, id, event) => Event::Rollout { app: app.clone(), id: *id, event: event.clone() },
             Cause::Woke | Cause::Request(_) | Cause::Denied(..) | Cause::Restarted => Event::Woke,
         };
         let outcome = self.fleet.step(tick, event);
@@ -317,6 +335,7 @@ impl Simulation {
                 self.finish(finished)?;
             }
             self.summary.kills += u64::from(matches!(notice.news, News::Killed));
+            self.summary.stages += u64::from(matches!(notice.news, News::StageReached { .. }));
             self.summary.undrained += u64::from(matches!(notice.news, News::Undrained));
         }
         if lost {

@@ -25,6 +25,8 @@ pub struct Summary {
     pub kills: u64,
     /// Workers that were taken back into service.
     pub undrained: u64,
+    /// Stages of blue-green and canary deployments that were reached.
+    pub stages: u64,
 }
 
 impl std::ops::AddAssign for Summary {
@@ -39,6 +41,7 @@ impl std::ops::AddAssign for Summary {
         self.restarts += other.restarts;
         self.kills += other.kills;
         self.undrained += other.undrained;
+        self.stages += other.stages;
     }
 }
 

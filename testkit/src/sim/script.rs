@@ -6,11 +6,14 @@
 use std::time::Duration;
 
 use agentd_core::admission::Request;
+use agentd_core::app::Steer;
+use agentd_core::effect::OperationKind;
 use agentd_core::id::{AppName, Revision};
 use agentd_core::policy::{
     AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, RestartWhen,
     StopPolicy,
 };
+use agentd_core::rollout::{JudgedBy, Plan, Strategy};
 
 use super::random::Random;
 
@@ -54,11 +57,20 @@ impl Script {
             }
             30..=39 => Request::Stop { app },
             40..=44 => Request::Delete { app },
-            45..=69 => {
+            45..=57 => {
                 let (revision, policy) = self.configuration(random, index);
                 Request::Reload { app, revision, policy }
             }
-            70..=81 => {
+            58..=75 => {
+                let (revision, policy) = self.configuration(random, index);
+                let kind = random.pick(&[OperationKind::Upgrade, OperationKind::Upgrade, OperationKind::Rollback]);
+                Request::Upgrade { app, revision, policy, plan: any_plan(random), kind }
+            }
+            76..=84 => {
+                let steer = random.pick(&[Steer::Promote, Steer::Promote, Steer::Pause, Steer::Resume, Steer::Abort]);
+                Request::Steer { app, steer }
+            }
+            85..=91 => {
                 let (revision, policy) = self.configuration(random, index);
                 Request::Restart { app, revision, policy }
             }
@@ -72,6 +84,21 @@ impl Script {
         }
         self.revision = self.revision.next();
         (self.revision, any_policy(random, self.lanes[app]))
+    }
+}
+
+fn any_plan(random: &mut Random) -> Plan {
+    let strategy = random.pick(&[Strategy::Rolling, Strategy::BlueGreen, Strategy::Canary, Strategy::Canary, Strategy::Recreate]);
+    let steps = match strategy {
+        Strategy::Canary => random.pick(&[&[10, 50, 100][..], &[1, 100], &[100], &[5, 25, 75, 100]]).to_vec(),
+        Strategy::Rolling | Strategy::BlueGreen | Strategy::Recreate => Vec::new(),
+    };
+    Plan {
+        strategy,
+        steps,
+        dwell: random.millis(0, 3_000),
+        stability: random.millis(0, 4_000),
+        judged_by: random.pick(&[JudgedBy::Gates, JudgedBy::Gates, JudgedBy::Time]),
     }
 }
 

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agentd_core::effect::Effect;
-use agentd_core::event::{Exit, InFlight, Proof, WorkerEvent};
-use agentd_core::id::{AppName, Lane, Launch, Pid};
+use agentd_core::event::{Exit, InFlight, Proof, RolloutEvent, WorkerEvent};
+use agentd_core::id::{AppName, Lane, Launch, Operation, Pid};
+use agentd_core::rollout::Judgement;
 use agentd_core::time::Moment;
 
 use super::cause::{Act, Happening};
@@ -32,6 +33,8 @@ pub struct World {
     pub listeners: BTreeMap<AppName, Listener>,
     /// Lanes that core gave up, because their relief would not run.
     pub given_up: BTreeSet<(AppName, Lane)>,
+    /// Deployments whose new generation is being judged.
+    pub judged: BTreeSet<(AppName, Operation)>,
     /// Faults and requests are over.
     pub calm: bool,
     due: BTreeMap<(Moment, u64), Happening>,
@@ -58,6 +61,7 @@ impl World {
             processes: BTreeMap::new(),
             listeners: BTreeMap::new(),
             given_up: BTreeSet::new(),
+            judged: BTreeSet::new(),
             calm: false,
             due: BTreeMap::new(),
             sequence: 0,
@@ -145,11 +149,58 @@ impl World {
                 listener.queues.resize(listener.queues.len().max(weights.len()), 0);
                 listener.weights.clone_from(weights);
             }
+            Effect::Verify { app, id, step } => self.verify(app, *id, *step),
+            Effect::Judge { app, id } => self.judge(app, *id),
             Effect::Forget { app } => {
                 self.listeners.remove(app);
             }
         }
         Ok(())
+    }
+
+    fn find(&mut self, after: Duration, app: &AppName, id: Operation, event: RolloutEvent) {
+        if !self.calm && self.random.chance(10) {
+            let again = after + self.random.millis(0, 20_000);
+            self.schedule(again, Happening::Finding(app.clone(), id, event.clone()));
+        }
+        self.schedule(after, Happening::Finding(app.clone(), id, event));
+    }
+
+    fn verify(&mut self, app: &AppName, id: Operation, step: usize) {
+        let refused = !self.calm && self.random.chance(15);
+        let event = if refused {
+            RolloutEvent::Refused { step, why: "eval ended with code 1".to_owned() }
+        } else {
+            RolloutEvent::Verified { step }
+        };
+        let after = self.random.millis(0, 2_000);
+        self.find(after, app, id, event);
+    }
+
+    fn judge(&mut self, app: &AppName, id: Operation) {
+        self.judged.insert((app.clone(), id));
+        let words = if self.calm { 0 } else { self.random.between(0, 4) };
+        for _ in 0..words {
+            let event = match self.random.between(0, 9) {
+                0 => RolloutEvent::Condemned { why: "errors 9 of 50 against 1.0 %".to_owned() },
+                1..=3 => RolloutEvent::Judged(Judgement::Hold { why: "latency may be worse".to_owned() }),
+                4 => RolloutEvent::Judged(Judgement::TooFew),
+                _ => RolloutEvent::Judged(Judgement::Promote),
+            };
+            let after = self.random.millis(0, 5_000);
+            self.find(after, app, id, event);
+        }
+        if self.calm {
+            self.find(Duration::from_millis(10), app, id, RolloutEvent::Judged(Judgement::Promote));
+        }
+    }
+
+    /// Faults are over: whatever is being judged is found to be well.
+    pub fn calm_down(&mut self) {
+        self.calm = true;
+        for (app, id) in std::mem::take(&mut self.judged) {
+            self.find(Duration::from_millis(10), &app, id, RolloutEvent::Judged(Judgement::Promote));
+        }
     }
 
     fn prove_ready(&mut self, launch: Launch) {
