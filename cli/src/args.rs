@@ -68,6 +68,16 @@ pub(crate) enum Command {
     /// Replace the workers of apps one by one, without refusing a connection or cutting a task
     #[command(visible_alias = "gracefulReload")]
     Reload(ChangeArgs),
+    /// Put a new release in an app's place: rolling, blue-green, as a canary, or after its end
+    Upgrade(UpgradeArgs),
+    /// Let the deployment of an app take its next step now
+    Promote(SteerArgs),
+    /// Let it stand where it is; a failure still takes it back
+    Pause(SteerArgs),
+    /// Let it go on
+    Resume(SteerArgs),
+    /// Take it back: what served before serves again
+    Abort(SteerArgs),
     /// List the apps
     #[command(visible_aliases = ["list", "l", "ps"])]
     Ls,
@@ -123,6 +133,52 @@ pub(crate) struct ChangeArgs {
     /// How to wait.
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
+}
+
+/// `upgrade NAME`.
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// The app
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// By which road; the configuration's `upgrade.strategy` without it
+    #[arg(long, value_name = "STRATEGY")]
+    pub(crate) strategy: Option<Strategy>,
+    /// How to wait.
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// By which road one release takes the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Strategy {
+    /// Worker by worker
+    Rolling,
+    /// All of the new beside all of the old, then a switch
+    BlueGreen,
+    /// A growing part of the new connections, judged at each step
+    Canary,
+    /// The end of the old, then the beginning of the new
+    Recreate,
+}
+
+impl From<Strategy> for agentd_protocol::status::Strategy {
+    fn from(strategy: Strategy) -> Self {
+        match strategy {
+            Strategy::Rolling => Self::Rolling,
+            Strategy::BlueGreen => Self::BlueGreen,
+            Strategy::Canary => Self::Canary,
+            Strategy::Recreate => Self::Recreate,
+        }
+    }
+}
+
+/// `promote NAME`, `pause NAME`, `resume NAME`, `abort NAME`.
+#[derive(Debug, Args)]
+pub(crate) struct SteerArgs {
+    /// The app whose deployment runs
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
 }
 
 /// `scale NAME N`.

@@ -172,6 +172,9 @@ pub struct DeploymentView {
     pub step: u32,
     /// Steps in all.
     pub steps: u32,
+    /// Percent of new connections that the new release gets; none where workers take their share one by one.
+    #[serde(default)]
+    pub percent: Option<u8>,
     /// When it began.
     pub started_at: Timestamp,
     /// What it waits for, or why it turned back.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::{
-    Accepted, Call, Changed, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams, Diagnostic, ErrorKind,
-    ErrorObject, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind, OperationResult, OperationState,
-    OperationView, Progress, ReloadParams, Request, RequestId, RestartParams, ScaleParams, ServerMessage, SignalParams,
-    StartParams, StartTarget, StatusParams, StopParams,
+    AbortParams, Accepted, Call, Changed, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams,
+    Diagnostic, ErrorKind, ErrorObject, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind,
+    OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, ReloadParams, Request,
+    RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams, ServerMessage, SignalParams, StartParams,
+    StartTarget, StatusParams, StopParams, UpgradeParams,
 };
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::exit;
@@ -54,6 +55,20 @@ fn requests() -> Vec<Request> {
         ScaleParams { name: "web".to_owned(), workers: 0, wait: true }.into(),
         SignalParams { names: names(), signal: "HUP".to_owned() }.into(),
         ReloadParams { names: names(), wait: true }.into(),
+        UpgradeParams {
+            name: "web".to_owned(),
+            from: Some("/srv/web.tar.gz".to_owned()),
+            sha256: None,
+            strategy: Some(agentd_protocol::status::Strategy::BlueGreen),
+            dry_run: true,
+            wait: false,
+        }
+        .into(),
+        RollbackParams { name: "web".to_owned(), to: None, wait: true }.into(),
+        PromoteParams { name: "web".to_owned() }.into(),
+        PauseParams { name: "web".to_owned() }.into(),
+        ResumeParams { name: "web".to_owned() }.into(),
+        AbortParams { name: "web".to_owned() }.into(),
         StatusParams::default().into(),
         DescribeParams { name: "web".to_owned() }.into(),
         LogsParams { stream: Some(LogStream::Stderr), since: Some(Timestamp::UNIX_EPOCH), ..Default::default() }.into(),

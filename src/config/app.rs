@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::placeholder;
 use super::signal::StopSignal;
+use super::upgrade::Upgrade;
 use crate::sockets::ListenAddr;
 
 /// One app.
@@ -53,6 +54,9 @@ pub struct AppConfig {
     pub grace: GracePolicy,
     /// Room for a rollout.
     pub reload: ReloadPolicy,
+    /// How a new release takes the place of the old one.
+    #[serde(default)]
+    pub upgrade: Upgrade,
     /// What one worker may use.
     pub limits: Limits,
     /// Where its output goes.
@@ -241,6 +245,7 @@ impl AppConfig {
             stop: Stop { signal: StopSignal::TERM, drain: policy.stop.drain, timeout: policy.stop.timeout },
             grace: policy.grace,
             reload: policy.reload,
+            upgrade: Upgrade::default(),
             limits: Limits::default(),
             log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
             umask: None,

@@ -42,6 +42,8 @@ pub(super) enum Form {
     Flag,
     /// A whole number within bounds, both included.
     Count(u32, u32),
+    /// A list of whole numbers within bounds, both included; described.
+    Counts(&'static str, u32, u32),
     /// A number between two others, neither included.
     Fraction(f64, f64),
     /// A text, described.
@@ -86,7 +88,7 @@ impl Form {
             Self::Flag => "true or false".to_owned(),
             Self::Count(min, max) => format!("a whole number from {min} to {max}"),
             Self::Fraction(above, below) => format!("a number above {above} and below {below}"),
-            Self::Text(like) | Self::Texts(like) | Self::Map(like, _) => (*like).to_owned(),
+            Self::Counts(like, ..) | Self::Text(like) | Self::Texts(like) | Self::Map(like, _) => (*like).to_owned(),
             Self::Word(words) => listed(words.iter().map(|word| format!("\"{}\"", word.name)).collect()),
             Self::Table(table) => format!("a table with {}", table.expected()),
             Self::Either(forms) => listed(forms.iter().map(Self::expected).collect()),
@@ -118,6 +120,7 @@ impl Form {
             Self::Either(forms) => forms,
             Self::Flag
             | Self::Count(..)
+            | Self::Counts(..)
             | Self::Fraction(..)
             | Self::Text(_)
             | Self::Texts(_)
@@ -129,9 +132,9 @@ impl Form {
 
     /// The bounds of the whole number that it may be.
     pub(super) fn bounds(&'static self) -> Option<(u32, u32)> {
-        self.alternatives()
-            .iter()
-            .find_map(|form| if let Self::Count(min, max) = form { Some((*min, *max)) } else { None })
+        self.alternatives().iter().find_map(|form| {
+            if let Self::Count(min, max) | Self::Counts(_, min, max) = form { Some((*min, *max)) } else { None }
+        })
     }
 
     /// The words that it may be.

@@ -91,8 +91,8 @@ static APP: [Key; 30] = [
         "who sends connections to workers",
     ),
     later("source", Form::Text("a folder"), "where releases are cut from", "the app runs in place, in `cwd`"),
-    later("upgrade", TABLE, "how a new release is rolled out", "`reload` replaces the workers"),
-    later("gates", TABLE, "what a new release must hold to", ""),
+    now("upgrade", Form::Table(&UPGRADE), "how a new release takes the place of the old one"),
+    now("gates", Form::Table(&GATES), "what a new release must hold to"),
     later("session", TABLE, "tasks that must see one version", ""),
     later("refresh", TABLE, "how knowledge is renewed without a reload", ""),
     later(
@@ -241,6 +241,46 @@ pub(super) static RELOAD: Table = Table {
         now("max_surge", Form::Count(0, 1024), "how many workers may run beyond `workers`"),
         now("max_unavailable", Form::Count(0, 1024), "how many of `workers` may be missing"),
         now("settle", DURATION, "how long a new worker is watched before the old one is told to end"),
+    ],
+};
+
+/// `upgrade`.
+pub(super) static UPGRADE: Table = Table {
+    name: "`upgrade`",
+    first: &[],
+    keys: &[
+        now(
+            "strategy",
+            Form::Word(&[word("rolling"), word("blue-green"), word("canary"), word("recreate")]),
+            "by which road; rolling without it",
+        ),
+        now(
+            "steps",
+            Form::Counts("a list of rising percents that ends with 100, such as [10, 25, 50, 100]", 1, 100),
+            "percent of new connections at each step of a canary",
+        ),
+        now("dwell", DURATION, "least time at each step; 10m without it"),
+        now("stability", DURATION, "how long the old generation stays at hand after the last step; 15m without it"),
+        now(
+            "min_uptime",
+            DURATION,
+            "rolling: how long a new worker is watched before the old one ends; 10s without it",
+        ),
+        now(
+            "judged_by",
+            Form::Word(&[word("gates"), word("time")]),
+            "what lets a canary take its next step: enough good tasks, or time alone",
+        ),
+    ],
+};
+
+/// `gates`.
+pub(super) static GATES: Table = Table {
+    name: "`gates`",
+    first: &[],
+    keys: &[
+        now("eval", COMMAND, "a command that looks at the new workers before each step; code 0 lets them pass"),
+        now("eval_timeout", DURATION, "longest run of it; 5m without it"),
     ],
 };
 

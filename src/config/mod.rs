@@ -29,6 +29,7 @@ mod runtime;
 mod schema;
 mod sections;
 mod signal;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;
@@ -47,3 +48,4 @@ pub use quantity::QuantityError;
 pub use runtime::{Advice, advise};
 pub use schema::schema;
 pub use signal::{StopSignal, StopSignalError};
+pub use upgrade::Upgrade;

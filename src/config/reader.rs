@@ -226,6 +226,19 @@ impl<'r> Field<'r> {
         within
     }
 
+    /// A list of whole numbers within the bounds that its list of keys gives.
+    pub(super) fn counts(&self) -> Option<Vec<u32>> {
+        let Some(array) = self.value.as_array() else { return self.mismatch() };
+        let item = |value: &'r toml::Spanned<DeValue<'r>>| Field {
+            span: value.span(),
+            value: value.get_ref(),
+            name: format!("an item of {}", self.name),
+            ..self.clone()
+        };
+        let counts: Vec<_> = array.iter().map(|value| item(value).count()).collect();
+        counts.into_iter().collect()
+    }
+
     /// A number strictly between the bounds that its list of keys gives, to six decimals: those survive JSON
     /// unchanged, and a configuration that was stored must equal the one it was read from.
     pub(super) fn fraction(&self) -> Option<f64> {

@@ -33,6 +33,10 @@ fn form(of: &Form) -> Value {
     match of {
         Form::Flag => json!({ "type": "boolean" }),
         Form::Count(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Form::Counts(like, min, max) => {
+            let item = json!({ "type": "integer", "minimum": min, "maximum": max });
+            json!({ "type": "array", "items": item, "title": like })
+        }
         Form::Fraction(above, below) => {
             json!({ "type": "number", "exclusiveMinimum": above, "exclusiveMaximum": below })
         }
@@ -62,7 +66,8 @@ mod tests {
         assert_eq!(agent["properties"]["balance"]["enum"], json!(["spread", "shared"]));
         assert_eq!(agent["properties"]["grace"]["properties"]["on_deadline"]["enum"], json!(["kill"]));
         assert_eq!(agent["properties"]["grace"]["additionalProperties"], false);
-        assert!(agent["properties"].get("upgrade").is_none());
+        assert_eq!(agent["properties"]["upgrade"]["properties"]["steps"]["items"]["maximum"], 100);
+        assert!(agent["properties"].get("session").is_none());
         assert!(agent["properties"].get("kind").is_none());
         let skill = &schema["properties"]["skill"]["additionalProperties"];
         assert_eq!(skill["properties"]["kind"]["enum"], json!(["service", "worker"]));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use agentd_core::policy::{DrainBy, GracePolicy, ReloadPolicy, RestartPolicy, RestartWhen};
 
 use super::app::{AppConfig, Limits, LogConfig, LogSink, Stop};
-use super::quantity;
 use super::reader::{Field, TableReader};
+use super::{quantity, upgrade};
 
 /// Reads them all; what the user left out keeps its default.
 pub(super) fn fill(app: &mut AppConfig, table: &TableReader<'_>) {
@@ -22,6 +22,12 @@ pub(super) fn fill(app: &mut AppConfig, table: &TableReader<'_>) {
     }
     if let Some((reload, field)) = section("reload") {
         fill_reload(&mut app.reload, &reload, &field);
+    }
+    if let Some((upgrade, _)) = section("upgrade") {
+        upgrade::fill(&mut app.upgrade, &upgrade);
+    }
+    if let Some((gates, _)) = section("gates") {
+        upgrade::fill_eval(&mut app.upgrade, &gates, &app.listen);
     }
     if let Some((limits, _)) = section("limits") {
         fill_limits(&mut app.limits, &limits);

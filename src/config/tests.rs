@@ -591,6 +591,7 @@ fn every_key_is_explained_in_the_documentation() {
                 Form::Table(table) | Form::Map(_, Form::Table(table)) => Some(*table),
                 Form::Flag
                 | Form::Count(..)
+                | Form::Counts(..)
                 | Form::Fraction(..)
                 | Form::Text(_)
                 | Form::Texts(_)

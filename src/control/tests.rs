@@ -116,6 +116,12 @@ async fn dispatch(mut calls: mpsc::Receiver<ControlCall>, tell: mpsc::UnboundedS
             | Request::Restart(_)
             | Request::Delete(_)
             | Request::Scale(_)
+            | Request::Upgrade(_)
+            | Request::Rollback(_)
+            | Request::Promote(_)
+            | Request::Pause(_)
+            | Request::Resume(_)
+            | Request::Abort(_)
             | Request::Signal(_)
             | Request::Status(_)
             | Request::DaemonStatus(_) => reply.finish(Ok(Reply::Signalled(Signalled::default()))),

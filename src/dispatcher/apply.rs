@@ -47,6 +47,8 @@ impl Dispatcher {
                 }
             }),
             Effect::SetWeights { app, weights } => self.set_weights(&app, &weights),
+            Effect::Verify { app, id, step } => self.verify(&app, id, step),
+            Effect::Judge { app, id } => self.judge(&app, id),
             Effect::Forget { app } => self.forget(&app),
         }
     }

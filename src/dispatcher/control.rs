@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use agentd_core::admission::{Admitted, Denied, Request as CoreRequest};
+use agentd_core::app::Steer;
 use agentd_core::effect::{OperationKind as CoreKind, Outcome};
 use agentd_core::id::{AppName, Operation, Revision};
 use agentd_protocol::control::{
@@ -63,6 +64,15 @@ impl Dispatcher {
                     self.to_reload(&params.names).and_then(|apps| self.prepare_anew(&apps, CoreKind::Reload));
                 self.begin(prepared, params.wait, reply);
             }
+            Request::Upgrade(params) => {
+                let prepared = self.prepare_upgrade(&params);
+                self.begin(prepared, params.wait, reply);
+            }
+            Request::Rollback(params) => reply.finish(Err(self.no_release_before(&params.name))),
+            Request::Promote(params) => reply.finish(self.steer(&params.name, Steer::Promote)),
+            Request::Pause(params) => reply.finish(self.steer(&params.name, Steer::Pause)),
+            Request::Resume(params) => reply.finish(self.steer(&params.name, Steer::Resume)),
+            Request::Abort(params) => reply.finish(self.steer(&params.name, Steer::Abort)),
             Request::Scale(ScaleParams { name, workers, wait }) => {
                 let prepared = self.plain(std::slice::from_ref(&name), |app| CoreRequest::Scale { app, workers });
                 self.begin(prepared, wait, reply);
@@ -107,7 +117,7 @@ impl Dispatcher {
                             open.insert(operation);
                             (operation, false)
                         }
-                        Admitted::AlreadySo => (Operation(0), true),
+                        Admitted::Steered(_) | Admitted::AlreadySo => (Operation(0), true),
                     };
                     apps.insert(name.clone());
                     let note = (!advice.is_empty()).then(|| advice.join("\n"));
@@ -294,10 +304,12 @@ fn kind_of(request: &CoreRequest) -> CoreKind {
         CoreRequest::Reload { .. } => CoreKind::Reload,
         CoreRequest::Restart { .. } => CoreKind::Restart,
         CoreRequest::Scale { .. } => CoreKind::Scale,
+        CoreRequest::Upgrade { kind, .. } => *kind,
+        CoreRequest::Steer { .. } => CoreKind::Upgrade,
     }
 }
 
-fn refusal(denied: &Denied) -> ErrorObject {
+pub(super) fn refusal(denied: &Denied) -> ErrorObject {
     let error = |kind| ErrorObject::new(kind, denied.to_string());
     match denied {
         Denied::NoSuchApp(_) => error(ErrorKind::NoSuchApp),
@@ -305,6 +317,16 @@ fn refusal(denied: &Denied) -> ErrorObject {
             error(ErrorKind::Refused).with_help(format!("`agentctl status {app} --watch` shows it"))
         }
         Denied::Stopped(app) => error(ErrorKind::Refused).with_help(format!("`agentctl start {app}` starts it")),
+        Denied::NothingDeploys(_) => {
+            error(ErrorKind::Refused).with_help("`agentctl upgrade` or `agentctl reload` begins one")
+        }
+        Denied::GoingBack { app, .. } => {
+            error(ErrorKind::Refused).with_help(format!("`agentctl status {app}` tells why"))
+        }
+        Denied::NoWayBack { app, .. } => error(ErrorKind::Refused).with_help(format!("`agentctl stop {app}` ends it")),
+        Denied::NothingToPromote { app, .. } => {
+            error(ErrorKind::Refused).with_help(format!("`agentctl status {app}` tells where it is"))
+        }
         Denied::BeingDeleted(_) => error(ErrorKind::Refused).with_help("wait until it is gone, then start it again"),
         Denied::WorkerCount(_) => error(ErrorKind::Usage),
     }

@@ -1,7 +1,7 @@
 //! What the loop hears, from whichever source.
 
-use agentd_core::event::{Exit as WorkerExit, WorkerEvent};
-use agentd_core::id::{AppName, Launch, Pid};
+use agentd_core::event::{Exit as WorkerExit, RolloutEvent, WorkerEvent};
+use agentd_core::id::{AppName, Launch, Operation, Pid};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::ControlCall;
@@ -22,6 +22,15 @@ pub enum Input {
     Signal(DaemonSignal),
     /// A fact about a process that needs no work here.
     Worker(Launch, WorkerEvent),
+    /// Something was found out about the new generation of a deployment.
+    Rollout {
+        /// Whose.
+        app: AppName,
+        /// Which deployment.
+        id: Operation,
+        /// What.
+        event: RolloutEvent,
+    },
     /// A datagram came in on a worker's notify socket.
     Notified(Launch, Datagram),
     /// The exec shim of a launch became its program, or failed at a stage.
@@ -91,6 +100,8 @@ pub struct RunCommand {
     pub launch: Launch,
     /// What to run; the rest is taken from the launch's own plan.
     pub command: Vec<String>,
+    /// What it is told beside the worker's environment.
+    pub env: Vec<(String, String)>,
     /// How it ended; an error is a sentence for the reader.
     pub reply: oneshot::Sender<Result<Exit, String>>,
 }

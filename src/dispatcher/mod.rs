@@ -31,6 +31,8 @@ mod restore;
 mod shell;
 mod sources;
 mod tell;
+mod upgrade;
+mod verify;
 mod view;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -220,6 +222,7 @@ impl Dispatcher {
             }
             Input::Signal(DaemonSignal::Hangup) => self.hang_up(),
             Input::Worker(launch, event) => self.fact(launch, event),
+            Input::Rollout { app, id, event } => self.events.push_back(Event::Rollout { app, id, event }),
             Input::Notified(launch, datagram) => self.notified(launch, datagram),
             Input::Executed(launch, result) => self.executed(launch, result),
             Input::LogsDrained(launch) => self.logs_drained(launch),

@@ -99,11 +99,13 @@ impl Dispatcher {
         if kind == CoreKind::Start && changed {
             advice.push(format!("its configuration has changed: `agentctl reload {name}` applies it"));
         }
+        let plan = record.config.upgrade.plan(record.config.upgrade.strategy);
         // A running app is not changed by a start.
         let record = (kind != CoreKind::Start || runs.is_none()).then(|| (revision, Arc::new(record)));
         let request = match kind {
             CoreKind::Reload => CoreRequest::Reload { app, revision, policy },
             CoreKind::Restart => CoreRequest::Restart { app, revision, policy },
+            CoreKind::Upgrade | CoreKind::Rollback => CoreRequest::Upgrade { app, revision, policy, plan, kind },
             CoreKind::Start | CoreKind::Stop | CoreKind::Delete | CoreKind::Scale => {
                 CoreRequest::Start { app, revision, policy }
             }

@@ -135,7 +135,7 @@ impl Dispatcher {
 
     /// A task needs a command run as the worker itself runs: its folder, its environment, its cgroup.
     pub(super) fn run_command(&mut self, request: RunCommand) {
-        let RunCommand { launch, command, reply } = request;
+        let RunCommand { launch, command, env: more, reply } = request;
         let child = (|| {
             let own = self.plan_of(launch)?;
             let null = std::fs::File::options()
@@ -144,7 +144,8 @@ impl Dispatcher {
                 .map_err(|error| format!("opening /dev/null: {error}"))?;
             // It does not speak for the worker.
             let its = ["NOTIFY_SOCKET", crate::process::LAUNCH_VARIABLE];
-            let env = own.env.iter().filter(|(name, _)| !its.contains(&name.as_str())).cloned().collect();
+            let inherited = own.env.iter().filter(|(name, _)| !its.contains(&name.as_str())).cloned();
+            let env = inherited.chain(more).collect();
             let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), ..own };
             let fds = SpawnFds {
                 stdout: std::os::fd::AsFd::as_fd(&null),
@@ -383,7 +384,7 @@ async fn run(
 ) -> Result<(), String> {
     let (reply, answer) = oneshot::channel();
     let name = command.first().cloned().unwrap_or_default();
-    let request = RunCommand { launch, command: command.to_vec(), reply };
+    let request = RunCommand { launch, command: command.to_vec(), env: Vec::new(), reply };
     inputs.send(Input::RunCommand(request)).map_err(|_| "the daemon is ending".to_owned())?;
     match tokio::time::timeout(within, answer).await {
         Ok(Ok(Ok(Exit::Code(0)))) => Ok(()),

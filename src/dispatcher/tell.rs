@@ -6,6 +6,7 @@ use std::time::Duration;
 use agentd_core::effect::{self, ExitCause, Finished, News, Notice, StopReason};
 use agentd_core::event::{Exit, Proof};
 use agentd_core::id::{AppName, Launch, Operation};
+use agentd_core::rollout;
 use agentd_core::time::Moment;
 use agentd_protocol::control::{
     Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState, OperationView, Progress,
@@ -165,23 +166,36 @@ impl Dispatcher {
             }
             News::RolloutStarted { id, from, to } => EventKind::DeploymentStarted {
                 id: id.0,
-                strategy: Strategy::Rolling,
+                strategy: self.running_strategy(&app),
                 from: release_name(from.0),
                 to: release_name(to.0),
                 steps: self.fleet.app(&app).map_or(0, |app| app.head.count),
             },
             News::RolloutReversed { id, why, .. } => {
-                let view = self.fleet.app(&app).and_then(super::view::deployment);
-                let (step, steps) = view.map_or((0, 0), |view| (view.step, view.steps));
-                let state = DeploymentState::RollingBack;
-                EventKind::DeploymentStep { id: id.0, state, step, steps, why: Some(why) }
+                self.deployment_step(&app, id, DeploymentState::RollingBack, Some(why))
             }
+            News::StageReached { id, .. } | News::RolloutResumed { id } => {
+                self.deployment_step(&app, id, DeploymentState::Running, None)
+            }
+            News::RolloutHeld { id, why } => self.deployment_step(&app, id, DeploymentState::Running, Some(why)),
+            News::RolloutPaused { id } => self.deployment_step(&app, id, DeploymentState::Paused, None),
             News::Finished(finished) => {
                 self.finished(&app, finished);
                 return;
             }
         };
         self.record(Some(&app), worker_text, event);
+    }
+
+    fn running_strategy(&self, app: &AppName) -> Strategy {
+        let rollout = self.fleet.app(app).and_then(|app| app.head.rollout.as_ref());
+        rollout.map_or(Strategy::Rolling, |rollout| strategy(rollout.plan.strategy))
+    }
+
+    fn deployment_step(&self, app: &AppName, id: Operation, state: DeploymentState, why: Option<String>) -> EventKind {
+        let view = self.fleet.app(app).and_then(super::view::deployment);
+        let (step, steps) = view.map_or((0, 0), |view| (view.step, view.steps));
+        EventKind::DeploymentStep { id: id.0, state, step, steps, why }
     }
 
     /// An operation is over: its event, and whoever waits for it.
@@ -339,6 +353,10 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         | News::Undrained
         | News::Stopping { .. }
         | News::Backoff { .. }
+        | News::StageReached { .. }
+        | News::RolloutHeld { .. }
+        | News::RolloutPaused { .. }
+        | News::RolloutResumed { .. }
         | News::RolloutStarted { .. } => tracing::debug!(worker = who, ?news),
     }
 }
@@ -385,17 +403,17 @@ pub(super) fn operation_kind(kind: effect::OperationKind) -> OperationKind {
         effect::OperationKind::Scale => OperationKind::Scale,
         effect::OperationKind::Reload => OperationKind::Reload,
         effect::OperationKind::Restart => OperationKind::Restart,
+        effect::OperationKind::Upgrade => OperationKind::Upgrade,
+        effect::OperationKind::Rollback => OperationKind::Rollback,
     }
 }
 
-pub(super) fn strategy(kind: effect::OperationKind) -> Strategy {
-    match kind {
-        effect::OperationKind::Restart => Strategy::Recreate,
-        effect::OperationKind::Reload
-        | effect::OperationKind::Scale
-        | effect::OperationKind::Start
-        | effect::OperationKind::Stop
-        | effect::OperationKind::Delete => Strategy::Rolling,
+pub(super) fn strategy(strategy: rollout::Strategy) -> Strategy {
+    match strategy {
+        rollout::Strategy::Rolling => Strategy::Rolling,
+        rollout::Strategy::BlueGreen => Strategy::BlueGreen,
+        rollout::Strategy::Canary => Strategy::Canary,
+        rollout::Strategy::Recreate => Strategy::Recreate,
     }
 }
 

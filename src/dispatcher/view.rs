@@ -8,7 +8,7 @@ use agentd_core::event::Exit;
 use agentd_core::event::SignalName;
 use agentd_core::grace;
 use agentd_core::id::Launch;
-use agentd_core::rollout::Direction;
+use agentd_core::rollout::{Direction, Pace};
 use agentd_core::time::Moment;
 use agentd_core::worker::{Phase, State, Worker};
 use agentd_protocol::status as wire;
@@ -221,23 +221,33 @@ fn in_flight(worker: &Worker) -> u32 {
 pub(super) fn deployment(app: &App) -> Option<wire::DeploymentView> {
     let rollout = app.head.rollout.as_ref()?;
     let target = rollout.target();
+    let wanted = if rollout.is_undecided() { rollout.raised().generation } else { target };
     let moved = app
         .workers
         .values()
-        .filter(|worker| worker.id.generation == target && matches!(worker.state, State::Ready { .. }))
+        .filter(|worker| worker.id.generation == wanted && matches!(worker.state, State::Ready { .. }))
         .count();
     let (state, why) = match &rollout.direction {
-        Direction::Forward => (wire::DeploymentState::Running, None),
+        Direction::Forward if rollout.pace == Pace::Paused => (wire::DeploymentState::Paused, rollout.waits_for()),
+        Direction::Forward => (wire::DeploymentState::Running, rollout.waits_for()),
         Direction::Back { why, .. } => (wire::DeploymentState::RollingBack, Some(why.clone())),
+    };
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let (step, steps) = if rollout.is_undecided() && !rollout.plan.steps.is_empty() {
+        let steps = rollout.plan.steps.len();
+        (count(rollout.stage.step().unwrap_or(steps)), count(steps))
+    } else {
+        (count(moved), rollout.target_side().count)
     };
     Some(wire::DeploymentView {
         id: rollout.id.0,
-        strategy: super::tell::strategy(rollout.kind),
+        strategy: super::tell::strategy(rollout.plan.strategy),
         from: release_name(rollout.from.generation.0),
         to: release_name(rollout.to.generation.0),
         state,
-        step: u32::try_from(moved).unwrap_or(u32::MAX),
-        steps: rollout.target_side().count,
+        step,
+        steps,
+        percent: rollout.percent(),
         started_at: wall(rollout.started_at),
         why,
     })

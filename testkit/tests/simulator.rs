@@ -21,8 +21,9 @@ fn every_invariant_holds_in_two_thousand_fleets_and_everything_there_is_happens_
     let half = std::thread::spawn(|| runs(0, SEEDS / 2));
     let mut total = runs(SEEDS / 2, SEEDS);
     total += half.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    let Summary { steps, operations, done, rolled_back, aborted, failed, denied, restarts, kills, undrained } = total;
-    let seen = [steps, operations, done, rolled_back, aborted, failed, denied, restarts, kills, undrained];
+    let Summary { steps, operations, done, rolled_back, aborted, failed, denied, restarts, kills, undrained, stages } =
+        total;
+    let seen = [steps, operations, done, rolled_back, aborted, failed, denied, restarts, kills, undrained, stages];
     assert!(seen.iter().all(|&count| count > 100), "some kind of event hardly happens: {total:?}");
     assert_eq!(operations, done + rolled_back + aborted + failed, "every operation ends once");
 }

@@ -9,6 +9,7 @@ pub(crate) mod ls;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod status;
+pub(crate) mod upgrade;
 pub(crate) mod wait;
 
 use agentd_protocol::control::ALL;
@@ -41,6 +42,11 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Scale(args) => change::scale(&context, args),
         Command::Signal(args) => signal::run(&context, args),
         Command::Reload(args) => change::reload(&context, args),
+        Command::Upgrade(args) => upgrade::run(&context, args),
+        Command::Promote(args) => upgrade::promote(&context, args),
+        Command::Pause(args) => upgrade::pause(&context, args),
+        Command::Resume(args) => upgrade::resume(&context, args),
+        Command::Abort(args) => upgrade::abort(&context, args),
         Command::Ls => ls::run(&context),
         Command::Status(args) => status::run(&context, &args),
         Command::Describe(args) => describe::run(&context, args),

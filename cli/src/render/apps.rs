@@ -1,7 +1,7 @@
 //! The table of `ls`: one row an app, and beneath it why it is not well.
 
 use agentd_protocol::Timestamp;
-use agentd_protocol::status::{AppState, AppView, StatusDocument};
+use agentd_protocol::status::{AppState, AppView, DeploymentView, StatusDocument};
 
 use super::bytes_time::{between, bytes, percent, span};
 use super::state;
@@ -52,23 +52,31 @@ fn row(app: &AppView, now: Timestamp) -> Vec<Cell> {
     ]
 }
 
+/// A deployment in one line: how far it is, and what it waits for.
+pub(crate) fn deployment(deployment: &DeploymentView) -> String {
+    let mut line = format!(
+        "deployment {}: {} {} of {}, ",
+        deployment.id,
+        state::strategy(deployment.strategy),
+        deployment.step,
+        deployment.steps,
+    );
+    if let Some(percent) = deployment.percent {
+        line.push_str(&format!("{percent} % of new connections, "));
+    }
+    line.push_str(state::deployment(deployment.state).word);
+    if let Some(why) = &deployment.why {
+        line.push_str(": ");
+        line.push_str(why);
+    }
+    line
+}
+
 /// What is to be said of an app that is not simply running.
 fn beneath(app: &AppView) -> Vec<Cell> {
     let mut lines = Vec::new();
-    if let Some(deployment) = &app.deployment {
-        let mut line = format!(
-            "deployment {}: {} {} of {}, {}",
-            deployment.id,
-            state::strategy(deployment.strategy),
-            deployment.step,
-            deployment.steps,
-            state::deployment(deployment.state).word,
-        );
-        if let Some(why) = &deployment.why {
-            line.push_str(": ");
-            line.push_str(why);
-        }
-        lines.push(Cell::styled(line, state::FAINT));
+    if let Some(view) = &app.deployment {
+        lines.push(Cell::styled(deployment(view), state::FAINT));
     }
     if let Some(why) = &app.why {
         lines.push(Cell::styled(why, state::app(app.state).style));

@@ -115,6 +115,8 @@ pub(crate) const fn operation(kind: OperationKind) -> &'static str {
         OperationKind::Delete => "delete",
         OperationKind::Scale => "scale",
         OperationKind::Reload => "reload",
+        OperationKind::Upgrade => "upgrade",
+        OperationKind::Rollback => "rollback",
         OperationKind::Unknown => "change",
     }
 }

@@ -358,7 +358,13 @@ impl App {
         }
     }
 
-    pub(super) fn drain_where(&mut self, cx: &mut Context<'_>, reason: StopReason, warm: Duration, of: impl Fn(&Worker) -> bool) {
+    pub(super) fn drain_where(
+        &mut self,
+        cx: &mut Context<'_>,
+        reason: StopReason,
+        warm: Duration,
+        of: impl Fn(&Worker) -> bool,
+    ) {
         let slots: Vec<Slot> = self.workers.iter().filter(|(_, worker)| of(worker)).map(|(&slot, _)| slot).collect();
         for slot in slots {
             self.drain_slot(cx, slot, reason, warm);

@@ -153,7 +153,14 @@ pub enum BackBy {
 impl Rollout {
     /// A deployment at its beginning.
     #[must_use]
-    pub fn begin(id: Operation, kind: OperationKind, sides: Sides, plan: Plan, policy: &AppPolicy, now: Moment) -> Self {
+    pub fn begin(
+        id: Operation,
+        kind: OperationKind,
+        sides: Sides,
+        plan: Plan,
+        policy: &AppPolicy,
+        now: Moment,
+    ) -> Self {
         let Sides { from, to } = sides;
         let whole = from.count.max(to.count);
         let (surge, unavailable) = match (plan.strategy, policy.lanes) {

@@ -142,9 +142,7 @@ impl Stage {
             Self::Replacing => Self::Replacing,
             Self::Raising { step } => Self::Verifying { step: *step },
             Self::Verifying { .. } if plan.strategy == Strategy::BlueGreen || plan.steps.is_empty() => warm,
-            Self::Verifying { step } => {
-                Self::Sharing { step: *step, since: now, judgement: Judgement::TooFew }
-            }
+            Self::Verifying { step } => Self::Sharing { step: *step, since: now, judgement: Judgement::TooFew },
             Self::Sharing { step, .. } if step + 1 < plan.steps.len() => Self::Raising { step: step + 1 },
             Self::Sharing { .. } => warm,
             Self::Warm { .. } | Self::Retiring => Self::Retiring,

@@ -35,12 +35,12 @@ pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMe
 pub use reply::{
     Accepted, AppDetails, Changed, ConnectionCounts, DaemonStop, DaemonView, HelloReply, ListenerView, LogFileView,
     LogLine, LogsEnd, OperationKind, OperationResult, OperationState, OperationView, Progress, Reply, Role, Signalled,
-    SignalledWorker, TaskCounts,
+    SignalledWorker, Steered, TaskCounts, UpgradePlan, Upgraded,
 };
 pub use request::{
-    Command, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams, HelloParams, LogStream, LogsParams,
-    ReloadParams, Request, RestartParams, ScaleParams, SignalParams, StartParams, StartTarget, StatusParams,
-    StopParams,
+    AbortParams, Command, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams, HelloParams, LogStream,
+    LogsParams, PauseParams, PromoteParams, ReloadParams, Request, RestartParams, ResumeParams, RollbackParams,
+    ScaleParams, SignalParams, StartParams, StartTarget, StatusParams, StopParams, UpgradeParams,
 };
 
 /// The number in `hello`. It rises only when a method or field goes or changes its meaning.

@@ -18,6 +18,10 @@ pub enum Reply {
     Hello(HelloReply),
     /// To `start`, `stop`, `restart`, `delete`, `scale`, `reload`.
     Changed(Changed),
+    /// To `upgrade` with `dry_run`.
+    UpgradePlan(Box<UpgradePlan>),
+    /// To `promote`, `pause`, `resume`, `abort`.
+    Steered(Box<Steered>),
     /// To `signal`.
     Signalled(Signalled),
     /// To `status`.
@@ -77,6 +81,10 @@ pub enum OperationKind {
     Scale,
     /// A new generation.
     Reload,
+    /// A new generation of another release.
+    Upgrade,
+    /// A new generation of a release that served before.
+    Rollback,
     /// A kind newer than this reader.
     #[serde(other)]
     #[schemars(skip)]
@@ -219,6 +227,48 @@ pub struct Accepted {
 pub struct Progress {
     /// How it is now.
     pub app: AppView,
+}
+
+/// Answer to `upgrade`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Upgraded {
+    /// It began, or ended.
+    Changed(Changed),
+    /// What it would do.
+    Plan(Box<UpgradePlan>),
+}
+
+/// What an upgrade would do, without doing it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UpgradePlan {
+    /// The app.
+    pub app: String,
+    /// The release that serves.
+    pub from: String,
+    /// Where the new one would be cut from; none when only the configuration is new.
+    pub source: Option<String>,
+    /// What differs, one entry a difference: `command`, `env.MODEL`, `code: 3 files`.
+    pub changes: Vec<String>,
+    /// By which road it would go.
+    pub strategy: Option<crate::status::Strategy>,
+    /// By which road such a change should go, where that is another.
+    pub advised: Option<crate::status::Strategy>,
+    /// Why.
+    pub because: Option<String>,
+    /// What would become of the sessions and tasks in flight, a sentence each.
+    pub in_flight: Vec<String>,
+}
+
+/// Answer to `promote`, `pause`, `resume`, `abort`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Steered {
+    /// The app.
+    pub app: String,
+    /// The deployment that was told; none when it was so already.
+    pub deployment: Option<u64>,
+    /// The app as it is now.
+    pub view: AppView,
 }
 
 /// Answer to `signal`.

@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::reply::{AppDetails, Changed, DaemonStop, DaemonView, HelloReply, LogsEnd, Signalled};
-use crate::status::StatusDocument;
+use super::reply::{AppDetails, Changed, DaemonStop, DaemonView, HelloReply, LogsEnd, Signalled, Steered, Upgraded};
+use crate::status::{StatusDocument, Strategy};
 
 /// A method and its parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +32,19 @@ pub enum Request {
     Signal(SignalParams),
     /// Replace workers by a new generation, without a gap. Answered with [`Changed`].
     Reload(ReloadParams),
+    /// Put another release in an app's place. Answered with [`Changed`], or with [`UpgradePlan`] when it is only asked
+    /// what would happen.
+    Upgrade(UpgradeParams),
+    /// Put a release that served before in an app's place. Answered with [`Changed`].
+    Rollback(RollbackParams),
+    /// Let a deployment take its next step. Answered with [`Steered`].
+    Promote(PromoteParams),
+    /// Let a deployment stand where it is. Answered with [`Steered`].
+    Pause(PauseParams),
+    /// Let it go on. Answered with [`Steered`].
+    Resume(ResumeParams),
+    /// Take it back. Answered with [`Steered`].
+    Abort(AbortParams),
     /// Answered with [`StatusDocument`].
     Status(StatusParams),
     /// Everything about one app. Answered with [`AppDetails`].
@@ -48,7 +61,7 @@ pub enum Request {
 
 impl Request {
     /// Every method of this version.
-    pub const METHODS: [&str; 13] = [
+    pub const METHODS: [&str; 19] = [
         "hello",
         "start",
         "stop",
@@ -57,6 +70,12 @@ impl Request {
         "scale",
         "signal",
         "reload",
+        "upgrade",
+        "rollback",
+        "promote",
+        "pause",
+        "resume",
+        "abort",
         "status",
         "describe",
         "logs",
@@ -76,6 +95,12 @@ impl Request {
             Self::Scale(_) => "scale",
             Self::Signal(_) => "signal",
             Self::Reload(_) => "reload",
+            Self::Upgrade(_) => "upgrade",
+            Self::Rollback(_) => "rollback",
+            Self::Promote(_) => "promote",
+            Self::Pause(_) => "pause",
+            Self::Resume(_) => "resume",
+            Self::Abort(_) => "abort",
             Self::Status(_) => "status",
             Self::Describe(_) => "describe",
             Self::Logs(_) => "logs",
@@ -96,6 +121,12 @@ impl Request {
             | Self::Scale(_)
             | Self::Signal(_)
             | Self::Reload(_)
+            | Self::Upgrade(_)
+            | Self::Rollback(_)
+            | Self::Promote(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Abort(_)
             | Self::DaemonStop(_) => true,
         }
     }
@@ -130,6 +161,12 @@ commands! {
     ScaleParams => Scale -> Changed;
     SignalParams => Signal -> Signalled;
     ReloadParams => Reload -> Changed;
+    UpgradeParams => Upgrade -> Upgraded;
+    RollbackParams => Rollback -> Changed;
+    PromoteParams => Promote -> Steered;
+    PauseParams => Pause -> Steered;
+    ResumeParams => Resume -> Steered;
+    AbortParams => Abort -> Steered;
     StatusParams => Status -> StatusDocument;
     DescribeParams => Describe -> AppDetails;
     LogsParams => Logs -> LogsEnd;
@@ -217,6 +254,64 @@ by_names! {
     DeleteParams;
     /// Parameters of `reload`.
     ReloadParams;
+}
+
+/// Parameters of `upgrade`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UpgradeParams {
+    /// The app.
+    pub name: String,
+    /// Where the new release is cut from: a folder, an archive, `git:REPOSITORY[#REFERENCE]`, absolute. The
+    /// configuration's `source` when none is given; without either, today's configuration is the new release.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// What an archive must hash to, in hexadecimal.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// By which road; the configuration's when none is given.
+    #[serde(default)]
+    pub strategy: Option<Strategy>,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Answer when it has ended, instead of when it is accepted.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+/// Parameters of `rollback`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RollbackParams {
+    /// The app.
+    pub name: String,
+    /// To which release; to the one before the present one when none is given.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// Answer when it has ended, instead of when it is accepted.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+macro_rules! steering {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        pub struct $name {
+            /// The app whose deployment runs.
+            pub name: String,
+        }
+    )*};
+}
+
+steering! {
+    /// Parameters of `promote`.
+    PromoteParams;
+    /// Parameters of `pause`.
+    PauseParams;
+    /// Parameters of `resume`.
+    ResumeParams;
+    /// Parameters of `abort`.
+    AbortParams;
 }
 
 /// Parameters of `scale`.

@@ -316,10 +316,8 @@ fn undecided_takes_nobody(step: &Step<'_>) -> Result<(), String> {
         let Some(before) = step.before.app(&app.head.name) else { continue };
         let taken = app.workers.values().find(|worker| {
             let was = before.workers.get(&worker.id.slot).map(|worker| worker.state.phase());
-            let replaced = matches!(
-                worker.state,
-                State::Draining { reason: StopReason::Replaced | StopReason::RolledBack, .. }
-            );
+            let replaced =
+                matches!(worker.state, State::Draining { reason: StopReason::Replaced | StopReason::RolledBack, .. });
             replaced && was == Some(Phase::Ready)
         });
         ensure(taken.is_none(), || format!("{:?} drains", taken.map(|worker| &worker.id)))?;

@@ -22,8 +22,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use agentd_core::admission::{Admitted, Request};
-use agentd_core::effect::{Finished, News, OperationResult, Outcome};
 use agentd_core::app::Steer;
+use agentd_core::effect::{Finished, News, OperationResult, Outcome};
 use agentd_core::event::{Event, RolloutEvent, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{Lane, Launch, Operation, Pid};

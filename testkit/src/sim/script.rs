@@ -88,7 +88,8 @@ impl Script {
 }
 
 fn any_plan(random: &mut Random) -> Plan {
-    let strategy = random.pick(&[Strategy::Rolling, Strategy::BlueGreen, Strategy::Canary, Strategy::Canary, Strategy::Recreate]);
+    let strategy =
+        random.pick(&[Strategy::Rolling, Strategy::BlueGreen, Strategy::Canary, Strategy::Canary, Strategy::Recreate]);
     let steps = match strategy {
         Strategy::Canary => random.pick(&[&[10, 50, 100][..], &[1, 100], &[100], &[5, 25, 75, 100]]).to_vec(),
         Strategy::Rolling | Strategy::BlueGreen | Strategy::Recreate => Vec::new(),
