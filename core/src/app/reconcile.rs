@@ -62,9 +62,12 @@ impl App {
             let ready = worker.state.phase() == Phase::Ready;
             (!ready, !(parked.is_some() && worker.lane == parked), *slot)
         });
-        for slot in staying.split_off(staying.len().min(side.count as usize)).into_iter().rev() {
+        let mut most = side.count as usize;
+        while staying.len() > most {
+            let Some(slot) = staying.pop() else { break };
             if self.head.relief == Some(slot) {
                 self.forget_relief(cx);
+                most = most.min(self.wanted().count as usize);
             }
             self.drain_slot(cx, slot, StopReason::ScaleDown, Duration::ZERO);
         }
