@@ -4,7 +4,7 @@
 //! added later needs `#[serde(default)]`; two values that are equal mean a reload with nothing changed. What an
 //! `env_file` holds is not part of it, because that is read at each start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agentd_core::id::AppName;
@@ -57,6 +57,9 @@ pub struct AppConfig {
     pub limits: Limits,
     /// Where its output goes.
     pub log: LogConfig,
+    /// Apps that must have been ready once before this one starts.
+    #[serde(default)]
+    pub needs: BTreeSet<AppName>,
     /// File mode mask, at most 0o777; none leaves the daemon's.
     pub umask: Option<u32>,
 }
@@ -243,6 +246,7 @@ impl AppConfig {
             reload: policy.reload,
             limits: Limits::default(),
             log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
+            needs: BTreeSet::new(),
             umask: None,
         }
     }
@@ -264,6 +268,7 @@ impl AppConfig {
             stop: StopPolicy { drain: self.stop.drain, timeout: self.stop.timeout },
             grace: self.grace,
             reload: self.reload,
+            needs: self.needs.clone(),
         }
     }
 

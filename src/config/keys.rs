@@ -102,7 +102,11 @@ static APP: [Key; 30] = [
         "run `agentctl reload` after a change",
     ),
     later("cron_reload", Form::Text("a schedule"), "reloads by the clock", "run `agentctl reload` from cron"),
-    later("needs", Form::Texts("a list of skills"), "skills that the app calls", ""),
+    now(
+        "needs",
+        Form::Texts("a list of the names of apps"),
+        "apps that must be ready once before this one starts, and that end after it",
+    ),
     later("secret", TABLE, "secrets by name", "put them into an `env_file` that only its owner can read"),
     later("ipc", Form::Flag, "Node's channel to its parent", ""),
     later("user", Form::Text("a user"), "who the workers run as", "they run as the daemon's user"),

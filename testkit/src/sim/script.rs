@@ -3,9 +3,11 @@
 //! Durations are short (seconds where users have minutes), so that a run of a few virtual minutes sees every
 //! deadline pass. Configurations change between requests as a user's file would: other counts, lanes, policies.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use agentd_core::admission::Request;
+use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Revision};
 use agentd_core::policy::{
     AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, RestartWhen,
@@ -58,7 +60,15 @@ impl Script {
                 let (revision, policy) = self.configuration(random, index);
                 Request::Reload { app, revision, policy }
             }
-            70..=81 => {
+            70..=74 => {
+                let (revision, policy) = self.configuration(random, index);
+                Request::Create { app, revision, policy }
+            }
+            75..=79 => {
+                let (revision, policy) = self.configuration(random, index);
+                Request::Adopt { app, revision, policy }
+            }
+            80..=87 => {
                 let (revision, policy) = self.configuration(random, index);
                 Request::Restart { app, revision, policy }
             }
@@ -71,8 +81,27 @@ impl Script {
             self.lanes[app] = any_lanes(random);
         }
         self.revision = self.revision.next();
-        (self.revision, any_policy(random, self.lanes[app]))
+        let mut policy = any_policy(random, self.lanes[app]);
+        // Only on those before it, so that no circle comes about.
+        policy.needs = self.apps[..app].iter().filter(|_| random.chance(25)).cloned().collect();
+        (self.revision, policy)
     }
+}
+
+/// The request with what a shell never asks for taken out of it: what differs only in place keeps what new workers
+/// would be needed for (see `core::diff`).
+pub fn fitting(request: Request, fleet: &Fleet) -> Request {
+    let Request::Adopt { app: name, revision, mut policy } = request else { return request };
+    if let Some(app) = fleet.app(&name) {
+        let now = app.policy_now();
+        (policy.lanes, policy.watchdog) = (now.lanes, now.watchdog);
+        // The invariants judge an end by today's policy, and one that has begun goes by yesterday's.
+        policy.stop = now.stop;
+        if now.lanes == Lanes::PerGeneration {
+            policy.workers = now.workers;
+        }
+    }
+    Request::Adopt { app: name, revision, policy }
 }
 
 fn any_lanes(random: &mut Random) -> Lanes {
@@ -116,5 +145,6 @@ fn any_policy(random: &mut Random, lanes: Lanes) -> AppPolicy {
             max_unavailable: random.count(0, 2),
             settle: if random.chance(70) { random.millis(0, 2_000) } else { Duration::ZERO },
         },
+        needs: BTreeSet::new(),
     }
 }

@@ -145,6 +145,8 @@ impl World {
                 listener.queues.resize(listener.queues.len().max(weights.len()), 0);
                 listener.weights.clone_from(weights);
             }
+            // What governs a process of the world is asked of the fleet each time.
+            Effect::Govern { .. } => {}
             Effect::Forget { app } => {
                 self.listeners.remove(app);
             }
