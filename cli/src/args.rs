@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Scale(ScaleArgs),
     /// Send a signal to every worker of an app
     Signal(SignalArgs),
+    /// Make the apps as a configuration says: shows what differs, then does the least that it takes
+    Apply(ApplyArgs),
     /// Replace the workers of apps one by one, without refusing a connection or cutting a task
     #[command(visible_alias = "gracefulReload")]
     Reload(ChangeArgs),
@@ -109,6 +111,25 @@ pub(crate) struct StartArgs {
     /// Arguments of the script or command
     #[arg(last = true, value_name = "ARGS")]
     pub(crate) args: Vec<String>,
+    /// How to wait.
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `apply FILE|DIR`.
+#[derive(Debug, Args)]
+#[command(after_help = "Each app comes to be as the file says, or goes back to what it was. What was applied before \
+                        stays applied, whatever becomes of the others; applying again tries the rest again.")]
+pub(crate) struct ApplyArgs {
+    /// Configuration file, or a folder of them
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) path: Utf8PathBuf,
+    /// Show what differs, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Delete apps that came from this file or folder and are not in it any more
+    #[arg(long)]
+    pub(crate) prune: bool,
     /// How to wait.
     #[command(flatten)]
     pub(crate) wait: WaitArgs,

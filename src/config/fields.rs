@@ -2,10 +2,9 @@
 //!
 //! Owns the way from [`AppConfig`] to that list. It goes over everything that the configuration is stored as, so that a
 //! field that somebody adds is compared without a word here; what is here only makes names and values more like the
-//! file's. Values that may be secret (`env`) are told by a fingerprint, which says that they differ and no more.
+//! file's. Values are whole, those that nobody may see (`env`) as well: whoever shows them leaves those out.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use agentd_core::diff::Description;
 use serde_json::Value;
@@ -72,8 +71,7 @@ fn flatten(name: &str, value: &Value, fields: &mut BTreeMap<String, String>) {
         Value::String(text) => text.clone(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
     };
-    let shown = if name.starts_with("env.") { fingerprint(&text) } else { text };
-    fields.insert(written(name), shown);
+    fields.insert(written(name), text);
 }
 
 /// A `Duration` as serde stores it.
@@ -88,11 +86,4 @@ fn written(name: &str) -> String {
         (rest.is_empty() || rest.starts_with('.')).then(|| format!("{file}{rest}"))
     });
     known.unwrap_or_else(|| name.to_owned())
-}
-
-/// Says whether two values differ, and nothing else of them.
-fn fingerprint(text: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    format!("(not shown, {} bytes, #{:04x})", text.len(), hasher.finish() & 0xffff)
 }

@@ -11,7 +11,7 @@ use agentd_core::admission::{Admitted, Denied, Request as CoreRequest};
 use agentd_core::effect::{OperationKind as CoreKind, Outcome};
 use agentd_core::id::{AppName, Operation, Revision};
 use agentd_protocol::control::{
-    Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationView, Reply, Request, ScaleParams, SignalParams,
+    Accepted, AppDifference, Changed, ErrorKind, ErrorObject, Notice, OperationView, Reply, Request, ScaleParams, SignalParams,
     Signalled, SignalledWorker,
 };
 use agentd_protocol::events::EventKind;
@@ -19,7 +19,7 @@ use camino::Utf8PathBuf;
 
 use super::commit::in_full;
 use super::prepare::Prepared;
-use super::tell::{Waiter, operation_kind};
+use super::tell::{Waiter, answer, operation_kind};
 use super::{Dispatcher, End};
 use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
@@ -44,28 +44,29 @@ impl Dispatcher {
             Request::Hello(_) => reply.finish(Err(ErrorObject::new(ErrorKind::Internal, "hello was not answered"))),
             Request::Start(params) => {
                 let prepared = self.prepare_start(&params);
-                self.begin(prepared, params.wait, reply);
+                self.begin(prepared, params.wait, reply, None);
             }
             Request::Stop(params) => {
                 let prepared = self.plain(&params.names, |app| CoreRequest::Stop { app });
-                self.begin(prepared, params.wait, reply);
+                self.begin(prepared, params.wait, reply, None);
             }
             Request::Delete(params) => {
                 let prepared = self.plain(&params.names, |app| CoreRequest::Delete { app });
-                self.begin(prepared, params.wait, reply);
+                self.begin(prepared, params.wait, reply, None);
             }
             Request::Restart(params) => {
                 let prepared = self.named(&params.names).and_then(|apps| self.prepare_anew(&apps, CoreKind::Restart));
-                self.begin(prepared, params.wait, reply);
+                self.begin(prepared, params.wait, reply, None);
             }
             Request::Reload(params) => {
                 let prepared =
                     self.to_reload(&params.names).and_then(|apps| self.prepare_anew(&apps, CoreKind::Reload));
-                self.begin(prepared, params.wait, reply);
+                self.begin(prepared, params.wait, reply, None);
             }
+            Request::Apply(params) => self.apply_configuration(&params, reply),
             Request::Scale(ScaleParams { name, workers, wait }) => {
                 let prepared = self.plain(std::slice::from_ref(&name), |app| CoreRequest::Scale { app, workers });
-                self.begin(prepared, wait, reply);
+                self.begin(prepared, wait, reply, None);
             }
             Request::Signal(params) => reply.finish(self.signal(&params).map(Reply::Signalled)),
             Request::Status(params) => {
@@ -86,7 +87,14 @@ impl Dispatcher {
     }
 
     /// Begins what was prepared, or says why not.
-    fn begin(&mut self, prepared: Answer<Vec<Prepared>>, wait: bool, reply: ReplySink) {
+    pub(super) fn begin(
+        &mut self,
+        prepared: Answer<Vec<Prepared>>,
+        wait: bool,
+        reply: ReplySink,
+        plan: Option<Vec<AppDifference>>,
+    ) {
+        let prepared = prepared.map(|prepared| self.in_order(prepared));
         let prepared = match prepared.and_then(|prepared| self.make_room(prepared)) {
             Ok(prepared) => prepared,
             Err(error) => return reply.finish(Err(error)),
@@ -133,11 +141,11 @@ impl Dispatcher {
         if wait && !open.is_empty() {
             let _ = reply.notify(Notice::Accepted(Accepted { operations: views.clone() }));
             let (results, stale) = (Vec::new(), BTreeSet::new());
-            self.waiters.push(Waiter { reply, views, open, apps, results, stale, show_at: sys::boottime() });
+            self.waiters.push(Waiter { reply, views, open, apps, results, plan, stale, show_at: sys::boottime() });
             self.carry_out(outcome);
         } else {
             self.carry_out(outcome);
-            reply.finish(Ok(Reply::Changed(Changed { operations: views, results: Vec::new() })));
+            reply.finish(Ok(answer(plan, Changed { operations: views, results: Vec::new() })));
         }
     }
 
@@ -259,7 +267,7 @@ impl Dispatcher {
             })
             .collect();
         for path in files {
-            if let Err(diagnostics) = config::load(&path) {
+            if let Err(diagnostics) = config::load_among(&path, &self.known()) {
                 let why = diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
                 tracing::warn!(%path, why, "the configuration is not valid; what runs goes on");
                 let file = path.to_string();
@@ -294,10 +302,12 @@ fn kind_of(request: &CoreRequest) -> CoreKind {
         CoreRequest::Reload { .. } => CoreKind::Reload,
         CoreRequest::Restart { .. } => CoreKind::Restart,
         CoreRequest::Scale { .. } => CoreKind::Scale,
+        CoreRequest::Create { .. } => CoreKind::Start,
+        CoreRequest::Adopt { .. } => CoreKind::Adopt,
     }
 }
 
-fn refusal(denied: &Denied) -> ErrorObject {
+pub(super) fn refusal(denied: &Denied) -> ErrorObject {
     let error = |kind| ErrorObject::new(kind, denied.to_string());
     match denied {
         Denied::NoSuchApp(_) => error(ErrorKind::NoSuchApp),

@@ -17,6 +17,7 @@
 mod addresses;
 mod adopt;
 mod apply;
+mod applying;
 mod commit;
 mod control;
 mod describe;

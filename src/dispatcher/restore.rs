@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use agentd_core::app::{Desired, Head};
+use agentd_core::app::{Desired, Head, Rise};
 use agentd_core::effect::Effect;
 use agentd_core::event::{Event, WorkerEvent};
 use agentd_core::fleet::Fleet;
@@ -249,6 +249,7 @@ impl Dispatcher {
 
 /// What a reboot leaves of an app: what is wanted of it.
 fn forget_the_running(head: &mut Head) {
+    head.rise = Rise::Waiting;
     head.rollout = None;
     head.pending.clear();
     head.parked = None;

@@ -8,7 +8,7 @@ use agentd_core::event::{Exit, Proof};
 use agentd_core::id::{AppName, Launch, Operation};
 use agentd_core::time::Moment;
 use agentd_protocol::control::{
-    Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState, OperationView, Progress,
+    AppDifference, Applied, Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState, OperationView, Progress,
     Reply, TaskCounts,
 };
 use agentd_protocol::events::{EventKind, TaskOutcome};
@@ -25,6 +25,9 @@ use crate::process::sys;
 
 /// Lines of a failed worker's log that are shown with its failure.
 const LAST_LINES: usize = 20;
+
+/// Slots whose logs are looked through for the last words of an app that is forgotten already.
+const SLOTS_OF_THE_GONE: usize = 16;
 
 /// Event numbers reserved by one write.
 const EVENTS_AT_ONCE: u64 = 10_000;
@@ -45,6 +48,8 @@ pub(super) struct Waiter {
     pub(super) open: BTreeSet<Operation>,
     pub(super) apps: BTreeSet<AppName>,
     pub(super) results: Vec<OperationResult>,
+    /// What an `apply` told that it would do.
+    pub(super) plan: Option<Vec<AppDifference>>,
     /// Apps whose look changed since it was last told.
     pub(super) stale: BTreeSet<AppName>,
     /// When it may be shown that.
@@ -104,7 +109,7 @@ impl Dispatcher {
         for waiter in waiters {
             if waiter.open.is_empty() {
                 let changed = Changed { operations: waiter.views, results: waiter.results };
-                waiter.reply.finish(Ok(Reply::Changed(changed)));
+                waiter.reply.finish(Ok(answer(waiter.plan, changed)));
             } else {
                 self.waiters.push(waiter);
             }
@@ -236,7 +241,7 @@ impl Dispatcher {
             app.workers.values().find(of).map(|worker| worker.id.slot)
         });
         // A worker that was removed from its slot left its words there all the same.
-        let slots = self.fleet.app(app).map_or(0, |app| app.weights.len().max(app.workers.len() + 1));
+        let slots = self.fleet.app(app).map_or(SLOTS_OF_THE_GONE, |app| app.weights.len().max(app.workers.len() + 1));
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
         let candidates =
             slot.map_or_else(|| (0..slots).map(agentd_core::id::Slot).collect::<Vec<_>>(), |slot| vec![slot]);
@@ -313,6 +318,15 @@ impl Dispatcher {
     }
 }
 
+/// What a request that changed apps is answered with: an `apply` tells its plan along.
+pub(super) fn answer(plan: Option<Vec<AppDifference>>, changed: Changed) -> Reply {
+    let Changed { operations, results } = changed;
+    match plan {
+        Some(apps) => Reply::Applied(Box::new(Applied { apps, operations, results })),
+        None => Reply::Changed(Changed { operations, results }),
+    }
+}
+
 /// One line in the daemon's own log for each piece of news.
 fn trace(app: &AppName, worker: Option<&str>, news: &News) {
     let who = worker.unwrap_or(app.as_str());
@@ -385,6 +399,7 @@ pub(super) fn operation_kind(kind: effect::OperationKind) -> OperationKind {
         effect::OperationKind::Scale => OperationKind::Scale,
         effect::OperationKind::Reload => OperationKind::Reload,
         effect::OperationKind::Restart => OperationKind::Restart,
+        effect::OperationKind::Adopt => OperationKind::Adopt,
     }
 }
 
@@ -395,6 +410,7 @@ pub(super) fn strategy(kind: effect::OperationKind) -> Strategy {
         | effect::OperationKind::Scale
         | effect::OperationKind::Start
         | effect::OperationKind::Stop
+        | effect::OperationKind::Adopt
         | effect::OperationKind::Delete => Strategy::Rolling,
     }
 }

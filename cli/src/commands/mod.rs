@@ -1,5 +1,6 @@
 //! One file a verb. Each returns its exit code, or what kept it from its end.
 
+pub(crate) mod apply;
 pub(crate) mod change;
 pub(crate) mod daemon;
 pub(crate) mod describe;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Delete(args) => change::delete(&context, args),
         Command::Scale(args) => change::scale(&context, args),
         Command::Signal(args) => signal::run(&context, args),
+        Command::Apply(args) => apply::run(&context, args),
         Command::Reload(args) => change::reload(&context, args),
         Command::Ls => ls::run(&context),
         Command::Status(args) => status::run(&context, &args),

@@ -115,6 +115,7 @@ pub(crate) const fn operation(kind: OperationKind) -> &'static str {
         OperationKind::Delete => "delete",
         OperationKind::Scale => "scale",
         OperationKind::Reload => "reload",
+        OperationKind::Adopt => "change in place",
         OperationKind::Unknown => "change",
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod apps;
 pub(crate) mod bytes_time;
 pub(crate) mod describe;
 pub(crate) mod diagnostic;
+pub(crate) mod difference;
 pub(crate) mod event;
 #[cfg(test)]
 mod fixture;

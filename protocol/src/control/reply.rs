@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::apply::Applied;
 use super::request::LogStream;
 use crate::exit;
 use crate::status::{AppView, StatusDocument};
@@ -18,6 +19,8 @@ pub enum Reply {
     Hello(HelloReply),
     /// To `start`, `stop`, `restart`, `delete`, `scale`, `reload`.
     Changed(Changed),
+    /// To `apply`.
+    Applied(Box<Applied>),
     /// To `signal`.
     Signalled(Signalled),
     /// To `status`.
@@ -77,6 +80,8 @@ pub enum OperationKind {
     Scale,
     /// A new generation.
     Reload,
+    /// Another configuration for the workers that run.
+    Adopt,
     /// A kind newer than this reader.
     #[serde(other)]
     #[schemars(skip)]

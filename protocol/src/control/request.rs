@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::apply::{Applied, ApplyParams};
 use super::reply::{AppDetails, Changed, DaemonStop, DaemonView, HelloReply, LogsEnd, Signalled};
 use crate::status::StatusDocument;
 
@@ -32,6 +33,8 @@ pub enum Request {
     Signal(SignalParams),
     /// Replace workers by a new generation, without a gap. Answered with [`Changed`].
     Reload(ReloadParams),
+    /// Make the apps as a configuration says, with the least that it takes. Answered with [`Applied`].
+    Apply(ApplyParams),
     /// Answered with [`StatusDocument`].
     Status(StatusParams),
     /// Everything about one app. Answered with [`AppDetails`].
@@ -48,7 +51,7 @@ pub enum Request {
 
 impl Request {
     /// Every method of this version.
-    pub const METHODS: [&str; 13] = [
+    pub const METHODS: [&str; 14] = [
         "hello",
         "start",
         "stop",
@@ -57,6 +60,7 @@ impl Request {
         "scale",
         "signal",
         "reload",
+        "apply",
         "status",
         "describe",
         "logs",
@@ -76,6 +80,7 @@ impl Request {
             Self::Scale(_) => "scale",
             Self::Signal(_) => "signal",
             Self::Reload(_) => "reload",
+            Self::Apply(_) => "apply",
             Self::Status(_) => "status",
             Self::Describe(_) => "describe",
             Self::Logs(_) => "logs",
@@ -96,6 +101,7 @@ impl Request {
             | Self::Scale(_)
             | Self::Signal(_)
             | Self::Reload(_)
+            | Self::Apply(_)
             | Self::DaemonStop(_) => true,
         }
     }
@@ -130,6 +136,7 @@ commands! {
     ScaleParams => Scale -> Changed;
     SignalParams => Signal -> Signalled;
     ReloadParams => Reload -> Changed;
+    ApplyParams => Apply -> Applied;
     StatusParams => Status -> StatusDocument;
     DescribeParams => Describe -> AppDetails;
     LogsParams => Logs -> LogsEnd;
