@@ -83,6 +83,16 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Show what happened
     Events(EventsArgs),
+    /// Write a commented configuration for what is found in a folder
+    Init(InitArgs),
+    /// Look for what on this machine keeps agentd from keeping its promises
+    Doctor,
+    /// Print the JSON schema of configuration files, for editors
+    Schema,
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man(ManArgs),
     /// Start, stop or look at the daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
@@ -228,6 +238,36 @@ pub(crate) enum Stream {
     Out,
     /// Standard error
     Err,
+}
+
+/// `init [DIR]`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The folder to look at, and to write agentd.toml into
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) folder: Utf8PathBuf,
+    /// Write over an agentd.toml that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print the configuration instead of writing it
+    #[arg(long, conflicts_with = "force")]
+    pub(crate) print: bool,
+}
+
+/// `completions SHELL`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write a page for each command into this folder instead
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<Utf8PathBuf>,
 }
 
 /// `events`.

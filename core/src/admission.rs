@@ -168,7 +168,9 @@ impl Fleet {
             _ if deleted => Err(Denied::BeingDeleted(name.clone())),
             Request::Stop { .. } => Ok(()),
             Request::Start { policy, .. } | Request::Create { policy, .. } => worker_count(policy.workers),
-            Request::Restart { policy, .. } | Request::Adopt { policy, .. } => worker_count(policy.workers).and_then(|()| free()),
+            Request::Restart { policy, .. } | Request::Adopt { policy, .. } => {
+                worker_count(policy.workers).and_then(|()| free())
+            }
             Request::Reload { policy, .. } => {
                 worker_count(policy.workers).and_then(|()| running()).and_then(|()| free())
             }
@@ -253,7 +255,8 @@ impl App {
             self.abort_pending(cx, &[OperationKind::Scale, OperationKind::Adopt], why);
             self.push(cx, id, OperationKind::Adopt, Some(Undo::Adopt { revision: before, count }));
         } else {
-            let pending = Pending { id, kind: OperationKind::Adopt, started_at: cx.tick.now, failure: None, undo: None };
+            let pending =
+                Pending { id, kind: OperationKind::Adopt, started_at: cx.tick.now, failure: None, undo: None };
             self.finish(cx, &pending, OperationResult::Done, None);
         }
         Admitted::Begun(id)

@@ -98,10 +98,8 @@ impl Difference {
             (None, None) => return Self { work: Work::Nothing, changes: Vec::new(), sides },
         };
         let fields: BTreeSet<&String> = old.fields.keys().chain(new.fields.keys()).collect();
-        let changes = fields
-            .into_iter()
-            .filter(|&field| old.fields.get(field) != new.fields.get(field))
-            .map(|field| Change {
+        let changes =
+            fields.into_iter().filter(|&field| old.fields.get(field) != new.fields.get(field)).map(|field| Change {
                 field: field.clone(),
                 old: old.fields.get(field).cloned(),
                 new: new.fields.get(field).cloned(),
@@ -214,7 +212,8 @@ mod tests {
     }
 
     fn any_side() -> impl Strategy<Value = Option<Description>> {
-        let names = proptest::sample::select(vec!["command", "workers", "grace.max", "live.http", "live.watchdog", "env.A"]);
+        let names =
+            proptest::sample::select(vec!["command", "workers", "grace.max", "live.http", "live.watchdog", "env.A"]);
         let fields = proptest::collection::btree_map(names.prop_map(str::to_owned), "[ab]", 0..6);
         let policy = (1..3u32, 0..2u32, 0..3u32, 0..2u8).prop_map(|(workers, surge, unavailable, shared)| {
             let mut policy = AppPolicy { workers, ..AppPolicy::default() };

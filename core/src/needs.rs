@@ -128,7 +128,10 @@ impl App {
     /// Why a worker that ended for good did not end well: a needed one-shot that failed meets no need.
     fn fell(&self) -> Option<String> {
         let ended = self.workers.values().filter(|worker| worker.state.phase() == Phase::Exited);
-        ended.filter_map(|worker| worker.last_exit.as_ref()).find(|last| !last.exit.is_success()).map(|last| last.reason.clone())
+        ended
+            .filter_map(|worker| worker.last_exit.as_ref())
+            .find(|last| !last.exit.is_success())
+            .map(|last| last.reason.clone())
     }
 
     /// It was ready as a whole.
@@ -165,7 +168,9 @@ impl Fleet {
             (Desired::Stopped | Desired::Deleted, _) => Some(Lack::Stopped),
             (Desired::Running, Rise::Served) => None,
             (Desired::Running, Rise::Waiting) => Some(Lack::Waiting),
-            (Desired::Running, Rise::Begun) => Some(app.parked_why().or_else(|| app.fell()).map_or(Lack::Starting, Lack::Failed)),
+            (Desired::Running, Rise::Begun) => {
+                Some(app.parked_why().or_else(|| app.fell()).map_or(Lack::Starting, Lack::Failed))
+            }
         }
     }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::{
-    Accepted, Call, Changed, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams, Diagnostic, ErrorKind,
-    ErrorObject, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind, OperationResult, OperationState,
-    OperationView, Progress, ReloadParams, Request, RequestId, RestartParams, ScaleParams, ServerMessage, SignalParams,
-    StartParams, StartTarget, StatusParams, StopParams,
+    Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams,
+    Diagnostic, ErrorKind, ErrorObject, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind,
+    OperationResult, OperationState, OperationView, Progress, ReloadParams, Request, RequestId, RestartParams,
+    ScaleParams, ServerMessage, SignalParams, StartParams, StartTarget, StatusParams, StopParams,
 };
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::exit;
@@ -54,6 +54,8 @@ fn requests() -> Vec<Request> {
         ScaleParams { name: "web".to_owned(), workers: 0, wait: true }.into(),
         SignalParams { names: names(), signal: "HUP".to_owned() }.into(),
         ReloadParams { names: names(), wait: true }.into(),
+        ApplyParams { path: "/srv/a.toml".to_owned(), env: env.clone(), dry_run: true, prune: true, wait: false }
+            .into(),
         StatusParams::default().into(),
         DescribeParams { name: "web".to_owned() }.into(),
         LogsParams { stream: Some(LogStream::Stderr), since: Some(Timestamp::UNIX_EPOCH), ..Default::default() }.into(),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::placeholder;
 use super::signal::StopSignal;
+use crate::schedule::Schedule;
 use crate::sockets::ListenAddr;
 
 /// One app.
@@ -57,6 +58,12 @@ pub struct AppConfig {
     pub limits: Limits,
     /// Where its output goes.
     pub log: LogConfig,
+    /// When the clock reloads it.
+    #[serde(default)]
+    pub cron_reload: Option<Schedule>,
+    /// Patterns of files below `cwd` whose change reloads it; with `!` of those whose change does not.
+    #[serde(default)]
+    pub watch: Vec<String>,
     /// Apps that must have been ready once before this one starts.
     #[serde(default)]
     pub needs: BTreeSet<AppName>,
@@ -246,6 +253,8 @@ impl AppConfig {
             reload: policy.reload,
             limits: Limits::default(),
             log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
+            cron_reload: None,
+            watch: Vec::new(),
             needs: BTreeSet::new(),
             umask: None,
         }

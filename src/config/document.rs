@@ -16,7 +16,7 @@ use super::env_file;
 use super::keys;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
-use super::{checks, needs, quantity, sections};
+use super::{checks, needs, occasions, quantity, sections};
 use crate::sockets::ListenAddr;
 
 /// Variables that the daemon sets itself: what the user put there would be lost without a word.
@@ -136,6 +136,8 @@ fn fill(
     if let Some(umask) = table.get("umask") {
         app.umask = umask.parsed(quantity::parse_mask);
     }
+    app.cron_reload = occasions::cron(table);
+    app.watch = occasions::watch(table, &app.cwd);
     sections::fill(app, table);
     listeners
 }

@@ -43,7 +43,9 @@ pub(super) fn wrong(documents: &[(Source, Vec<Draft>)], known: &Known, broken: b
             let diagnostic = Diagnostic::at(source.place(range), message);
             found.push(match nearest(need.as_str(), all.keys().map(AppName::as_str)) {
                 Some(near) => diagnostic.help(format!("did you mean \"{near}\"?")),
-                None => diagnostic.help("an app that another needs is in the same configuration, or was started before"),
+                None => {
+                    diagnostic.help("an app that another needs is in the same configuration, or was started before")
+                }
             });
         }
     }
@@ -57,12 +59,15 @@ fn circle(documents: &[(Source, Vec<Draft>)], all: &Known) -> Option<Diagnostic>
     // The first of them that this configuration can be blamed for.
     let (index, (source, draft)) = names.iter().enumerate().find_map(|(index, name)| Some((index, at(name)?)))?;
     let next = &names[(index + 1) % names.len()];
-    let path: Vec<&str> = names[index..].iter().chain(&names[..index]).chain([&names[index]]).map(AppName::as_str).collect();
+    let path: Vec<&str> =
+        names[index..].iter().chain(&names[..index]).chain([&names[index]]).map(AppName::as_str).collect();
     let message = if names.len() == 1 {
         format!("`{}` needs itself", names[0])
     } else {
         format!("apps need each other in a circle: {}", path.join(" → "))
     };
     let range = draft.needs.get(next).unwrap_or(&draft.header);
-    Some(Diagnostic::at(source.place(range), message).help("take one of these needs out: none of them could ever start"))
+    Some(
+        Diagnostic::at(source.place(range), message).help("take one of these needs out: none of them could ever start"),
+    )
 }

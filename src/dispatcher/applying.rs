@@ -48,7 +48,9 @@ impl Dispatcher {
         let configs = config::load_among(&path, &self.known()).map_err(invalid)?;
         if configs.is_empty() {
             let error = ErrorObject::new(ErrorKind::Usage, format!("{path} names no app"));
-            return Err(error.with_help("an empty configuration is taken for a mistake: `agentctl delete` removes apps"));
+            return Err(
+                error.with_help("an empty configuration is taken for a mistake: `agentctl delete` removes apps")
+            );
         }
         let (mut prepared, mut apps) = (Vec::new(), Vec::new());
         let left: Vec<AppName> = self
@@ -96,8 +98,7 @@ impl Dispatcher {
         let (name, origin) = (config.name.clone(), Origin::File { path: path.to_owned() });
         let app = self.fleet.app(&name);
         let current = app.and_then(|app| self.heading_for(app));
-        let environment =
-            current.as_ref().map_or_else(|| params.env.clone(), |(_, record)| record.environment.clone());
+        let environment = current.as_ref().map_or_else(|| params.env.clone(), |(_, record)| record.environment.clone());
         let record = RevisionRecord { config, origin, environment };
         let (Some(app), Some((_, current))) = (app, current) else {
             let difference = AppDifference {

@@ -11,8 +11,8 @@ use agentd_core::admission::{Admitted, Denied, Request as CoreRequest};
 use agentd_core::effect::{OperationKind as CoreKind, Outcome};
 use agentd_core::id::{AppName, Operation, Revision};
 use agentd_protocol::control::{
-    Accepted, AppDifference, Changed, ErrorKind, ErrorObject, Notice, OperationView, Reply, Request, ScaleParams, SignalParams,
-    Signalled, SignalledWorker,
+    Accepted, AppDifference, Changed, ErrorKind, ErrorObject, Notice, OperationView, Reply, Request, ScaleParams,
+    SignalParams, Signalled, SignalledWorker,
 };
 use agentd_protocol::events::EventKind;
 use camino::Utf8PathBuf;

@@ -87,6 +87,9 @@ impl Dispatcher {
         let mut outcome = self.fleet.resume(tick);
         outcome.act.retain(|effect| !self.was_told_already(effect));
         self.carry_out(outcome);
+        for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
+            self.tend(&name);
+        }
         Ok(())
     }
 

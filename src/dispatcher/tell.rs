@@ -8,8 +8,8 @@ use agentd_core::event::{Exit, Proof};
 use agentd_core::id::{AppName, Launch, Operation};
 use agentd_core::time::Moment;
 use agentd_protocol::control::{
-    AppDifference, Applied, Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState, OperationView, Progress,
-    Reply, TaskCounts,
+    AppDifference, Applied, Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState,
+    OperationView, Progress, Reply, TaskCounts,
 };
 use agentd_protocol::events::{EventKind, TaskOutcome};
 use agentd_protocol::status::{AppKind, DeploymentState, ExitReason, Strategy};
@@ -230,6 +230,7 @@ impl Dispatcher {
             }
         }
         self.retire_revisions(app);
+        self.tend(app);
     }
 
     /// The last lines that a launch printed.

@@ -4,7 +4,10 @@ pub(crate) mod apply;
 pub(crate) mod change;
 pub(crate) mod daemon;
 pub(crate) mod describe;
+pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod generate;
+pub(crate) mod init;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod signal;
@@ -48,6 +51,11 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Describe(args) => describe::run(&context, args),
         Command::Logs(args) => logs::run(&context, args),
         Command::Events(args) => events::run(&context, &args),
+        Command::Init(args) => init::run(&context, &args),
+        Command::Doctor => doctor::run(&context),
+        Command::Schema => generate::schema(),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
         Command::Daemon(command) => daemon::run(&context, command),
     }
 }

@@ -47,7 +47,8 @@ fn paragraph(text: &mut String, app: &AppDifference, width: Option<usize>) {
 /// On one line where it fits, else what it was and what it is to be on a line each.
 fn field(text: &mut String, change: &FieldChange, name_width: usize, whole: Work, width: Option<usize>) {
     let name = &change.field;
-    let shown = |value: &Option<String>| value.as_deref().map_or_else(|| "–".to_owned(), |value| harmless(value).to_string());
+    let shown =
+        |value: &Option<String>| value.as_deref().map_or_else(|| "–".to_owned(), |value| harmless(value).to_string());
     let (old, new) = (shown(&change.old), shown(&change.new));
     // Said where it tells why the whole takes so much.
     let why = match change.work {

@@ -9,6 +9,7 @@ pub(crate) mod describe;
 pub(crate) mod diagnostic;
 pub(crate) mod difference;
 pub(crate) mod event;
+pub(crate) mod examination;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod log;

@@ -76,9 +76,7 @@ impl App {
         while index < self.head.pending.len() {
             let pending = &self.head.pending[index];
             let verdict = match pending.kind {
-                OperationKind::Start
-                    if pending.undo == Some(Undo::Forget) && self.head.desired == Desired::Deleted =>
-                {
+                OperationKind::Start if pending.undo == Some(Undo::Forget) && self.head.desired == Desired::Deleted => {
                     let gone = !self.has_any_process();
                     gone.then(|| (OperationResult::RolledBack, pending.failure.clone()))
                 }
