@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
 
 use super::Context;
@@ -32,7 +32,7 @@ const HEAD: &str = "\
 /// # Errors
 /// [`Failure::Scan`], [`Failure::Exists`], [`Failure::Write`].
 pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<u8, Failure> {
-    let folder = super::start::working_directory()?.join(&args.folder);
+    let folder: Utf8PathBuf = super::start::working_directory()?.join(&args.folder).components().collect();
     let path = folder.join(NAME);
     if path.exists() && !args.force && !args.print {
         return Err(Failure::Exists { path });
