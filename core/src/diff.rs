@@ -143,7 +143,7 @@ fn work(field: &str, old: &AppPolicy, new: &AppPolicy) -> Work {
         let shared = [old, new].iter().any(|side| side.lanes == Lanes::PerGeneration);
         return if shared { replacement(new) } else { Work::InPlace };
     }
-    if IN_PLACE.iter().any(|name| is(&name)) && !TOLD.iter().any(|name| is(&name)) {
+    if IN_PLACE.iter().any(is) && !TOLD.iter().any(is) {
         return Work::InPlace;
     }
     replacement(new)

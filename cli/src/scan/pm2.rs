@@ -89,7 +89,7 @@ fn finding(folder: &Utf8Path, file: &str, app: &Value, index: usize) -> Option<F
         .iter()
         .filter_map(|key| app[*key].as_object())
         .flatten()
-        .filter(|(name, value)| !name.starts_with("AGENTD_") && !(value.is_object() || value.is_null()))
+        .filter(|(name, value)| !(name.starts_with("AGENTD_") || value.is_object() || value.is_null()))
         .map(|(name, value)| (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
         .collect::<std::collections::BTreeMap<_, _>>()
         .into_iter()

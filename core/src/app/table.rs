@@ -55,7 +55,7 @@ fn app(kind: OperationKind, direction: Direction, old: &str, new: &str) -> App {
     let mut app = App::new("a".parse().expect("a is an app name"), Revision(1), policy.clone());
     let side = |number| Side { generation: Generation(number), revision: Revision(number), count: 1 };
     app.head.desired = Desired::Running;
-    app.head.rise = crate::needs::Rise::Served;
+    app.head.rise = Rise::Served;
     (app.head.generation, app.head.last_generation) = (Generation(1), Generation(2));
     app.head.policies.insert(Revision(2), policy.clone());
     let mut rollout = Rollout::begin(Operation(1), kind, side(1), side(2), &policy, NOW.now);
