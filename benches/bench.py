@@ -41,6 +41,7 @@ def arguments():
     figure("up", processes.up, n=100, rounds=3)
     figure("idle", processes.idle, n=100, seconds=30.0)
     figure("ls", processes.listing, runs=200)
+    figure("apply", processes.applying, peers=False, n=100, runs=200)
     figure("logs", processes.logs, lines=100_000, rounds=5)
     figure("latency", traffic.latency, peers=False, workers=4, load=0.6, service=10.0, seconds=10.0, rounds=6)
     figure("throughput", traffic.throughput, peers=False, connections=32, seconds=5, rounds=6)

@@ -1,4 +1,4 @@
-"""Figures about processes: crash, up, idle, ls, logs."""
+"""Figures about processes: crash, up, idle, ls, apply, logs."""
 import contextlib
 import os
 import random
@@ -148,6 +148,21 @@ def listing(args):
                 time.sleep(1)
                 row = {"apps": count, "ms": timed(supervisor.list_argv(), args.runs, supervisor.env())}
             proc.emit(args, "ls", cls.name, row)
+
+
+def applying(args):
+    """`agentctl apply` of N apps of which nothing changed, from its start to its end."""
+    tag = new_tag()
+    with supervised(Agentd, tag) as supervisor:
+        supervisor.start(sleepers(tag, args.n))
+        tagged = proc.Tagged(tag)
+        proc.wait_for(lambda: len(tagged.look()) >= args.n, 120)
+        time.sleep(1)
+        argv = supervisor.ctl("apply", supervisor.at("apps.toml"))
+        said = supervisor.run(argv) or ""
+        row = {"apps": args.n, "ms": timed(argv, args.runs, supervisor.env())}
+        assert not said or "nothing to do" in said, said
+    proc.emit(args, "apply", "agentd", row)
 
 
 def timed(argv, runs, env):

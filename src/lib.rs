@@ -16,6 +16,7 @@
 //! | [`revision`] | one resolved configuration, kept as long as a worker runs it |
 //! | [`daemon`] | the daemon from its first breath to the loop |
 //! | [`dispatcher`] | the loop that ties all of it to core |
+//! | [`schedule`], [`watch`] | when the clock, or a changed file, asks for a reload |
 //! | [`store`] | what survives the supervisor |
 //! | [`control`], [`status`] | the two sockets that people and scripts talk to |
 #![deny(unsafe_code)]
@@ -31,6 +32,8 @@ pub mod notify;
 pub mod probe;
 pub mod process;
 pub mod revision;
+pub mod schedule;
 pub mod sockets;
 pub mod status;
 pub mod store;
+pub mod watch;

@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Scale(ScaleArgs),
     /// Send a signal to every worker of an app
     Signal(SignalArgs),
+    /// Make the apps as a configuration says: shows what differs, then does the least that it takes
+    Apply(ApplyArgs),
     /// Replace the workers of apps one by one, without refusing a connection or cutting a task
     #[command(visible_alias = "gracefulReload")]
     Reload(ChangeArgs),
@@ -91,6 +93,16 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Show what happened
     Events(EventsArgs),
+    /// Write a commented configuration for what is found in a folder
+    Init(InitArgs),
+    /// Look for what on this machine keeps agentd from keeping its promises
+    Doctor,
+    /// Print the JSON schema of configuration files, for editors
+    Schema,
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man(ManArgs),
     /// Start, stop or look at the daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
@@ -119,6 +131,25 @@ pub(crate) struct StartArgs {
     /// Arguments of the script or command
     #[arg(last = true, value_name = "ARGS")]
     pub(crate) args: Vec<String>,
+    /// How to wait.
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `apply FILE|DIR`.
+#[derive(Debug, Args)]
+#[command(after_help = "Each app comes to be as the file says, or goes back to what it was. What was applied before \
+                        stays applied, whatever becomes of the others; applying again tries the rest again.")]
+pub(crate) struct ApplyArgs {
+    /// Configuration file, or a folder of them
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) path: Utf8PathBuf,
+    /// Show what differs, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Delete apps that came from this file or folder and are not in it any more
+    #[arg(long)]
+    pub(crate) prune: bool,
     /// How to wait.
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
@@ -263,6 +294,36 @@ pub(crate) enum Stream {
     Out,
     /// Standard error
     Err,
+}
+
+/// `init [DIR]`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The folder to look at, and to write agentd.toml into
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) folder: Utf8PathBuf,
+    /// Write over an agentd.toml that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print the configuration instead of writing it
+    #[arg(long, conflicts_with = "force")]
+    pub(crate) print: bool,
+}
+
+/// `completions SHELL`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write a page for each command into this folder instead
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<Utf8PathBuf>,
 }
 
 /// `events`.

@@ -9,6 +9,7 @@ use std::io::{self, IsTerminal};
 use agentd_protocol::control::{ErrorKind, ErrorObject, OperationView};
 use agentd_protocol::exit;
 use agentd_protocol::status::StatusErrorKind;
+use camino::Utf8PathBuf;
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -17,6 +18,7 @@ use crate::commands::start::TargetError;
 use crate::home::HomeError;
 use crate::launch::LaunchError;
 use crate::render::{self, diagnostic};
+use crate::scan::ScanError;
 use crate::status::StatusError;
 
 /// Ctrl-C while waiting: the command ended, what it had begun goes on. 128 and the number of SIGINT, as shells have it.
@@ -63,6 +65,23 @@ pub(crate) enum Failure {
     /// Ctrl-C could not be held back.
     #[error("holding back SIGINT: {0}")]
     Interrupt(nix::Error),
+    /// Nothing was found that a configuration could be written for.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// A file that is not to be written over.
+    #[error("{path} is there already")]
+    Exists {
+        /// Which.
+        path: Utf8PathBuf,
+    },
+    /// A file could not be written.
+    #[error("writing {path}: {source}")]
+    Write {
+        /// Which.
+        path: Utf8PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Standard output took nothing.
     #[error("writing to standard output: {0}")]
     Output(io::Error),
@@ -85,7 +104,8 @@ impl Failure {
                 StatusErrorKind::Overloaded => exit::REFUSED,
                 StatusErrorKind::Malformed | StatusErrorKind::TooSlow | StatusErrorKind::Unknown => exit::FAILED,
             },
-            Self::Target(_) => exit::USAGE,
+            Self::Target(_) | Self::Scan(ScanError::Nothing { .. } | ScanError::Pm2 { .. }) => exit::USAGE,
+            Self::Exists { .. } => exit::REFUSED,
             Self::NoSuchApp { .. } => exit::NO_SUCH_APP,
             Self::TimedOut { .. } => exit::TIMED_OUT,
             Self::Detached { .. } => DETACHED,
@@ -94,6 +114,8 @@ impl Failure {
             Self::Client(ClientError::Line(_) | ClientError::Message(_) | ClientError::Answer { .. })
             | Self::Status(StatusError::Line(_) | StatusError::Document { .. } | StatusError::Order)
             | Self::Interrupt(_)
+            | Self::Write { .. }
+            | Self::Scan(ScanError::Folder { .. })
             | Self::Output(_) => exit::FAILED,
         }
     }
@@ -125,6 +147,12 @@ impl Failure {
                 Some("agentctl and agentd may be of different versions; install both from one release".to_owned())
             }
             Self::Target(error) => error.help(),
+            Self::Exists { .. } => {
+                Some("write over it with --force, or look at what would be written with --print".to_owned())
+            }
+            Self::Scan(ScanError::Nothing { .. }) => {
+                Some("it looks for FastAPI and Flask apps, package.json, a PM2 file or a script".to_owned())
+            }
             Self::NoSuchApp { known, .. } if known.is_empty() => {
                 Some("no app is known yet; start one with: agentctl start FILE".to_owned())
             }
@@ -133,6 +161,8 @@ impl Failure {
             Self::Status(StatusError::Line(_) | StatusError::Refused(_) | StatusError::OutputClosed)
             | Self::Client(ClientError::Line(_) | ClientError::OutputClosed)
             | Self::Interrupt(_)
+            | Self::Write { .. }
+            | Self::Scan(ScanError::Folder { .. } | ScanError::Pm2 { .. })
             | Self::Output(_) => None,
         }
     }
@@ -150,6 +180,9 @@ impl Failure {
             | Self::NoSuchApp { .. }
             | Self::TimedOut { .. }
             | Self::Detached { .. }
+            | Self::Write { .. }
+            | Self::Scan(_)
+            | Self::Exists { .. }
             | Self::Interrupt(_) => false,
         }
     }
@@ -175,6 +208,9 @@ impl Failure {
             | Self::NoSuchApp { .. }
             | Self::TimedOut { .. }
             | Self::Interrupt(_)
+            | Self::Write { .. }
+            | Self::Scan(_)
+            | Self::Exists { .. }
             | Self::Output(_) => {
                 render::error(&self.to_string());
                 self.help().iter().for_each(|help| render::help(help));
@@ -206,6 +242,9 @@ impl Failure {
             | Self::Target(_)
             | Self::NoSuchApp { .. }
             | Self::Interrupt(_)
+            | Self::Write { .. }
+            | Self::Scan(_)
+            | Self::Exists { .. }
             | Self::Output(_) => json!({ "error": error }),
         }
     }

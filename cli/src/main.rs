@@ -7,11 +7,13 @@
 mod args;
 mod client;
 mod commands;
+mod examine;
 mod exit;
 mod home;
 mod launch;
 mod line;
 mod render;
+mod scan;
 mod status;
 
 use std::process::ExitCode;

@@ -6,10 +6,10 @@
 
 use thiserror::Error;
 
-use crate::app::{App, Context, Desired, Pending, Steer};
-use crate::effect::{News, OperationKind};
+use crate::app::{App, Context, Desired, Pending, Rise, Steer, Undo};
+use crate::effect::{Effect, News, OperationKind, OperationResult};
 use crate::fleet::Fleet;
-use crate::id::{AppName, Operation, Revision};
+use crate::id::{AppName, Generation, Operation, Revision};
 use crate::policy::{AppPolicy, Lanes};
 use crate::rollout::{Plan, Rollout, Side, Sides};
 use crate::worker::{Phase, State};
@@ -76,6 +76,25 @@ pub enum Request {
         app: AppName,
         /// What.
         steer: Steer,
+    },
+    /// Make an app run that is not known; it is forgotten again when it does not come up.
+    Create {
+        /// Which.
+        app: AppName,
+        /// Its configuration.
+        revision: Revision,
+        /// Its policy.
+        policy: AppPolicy,
+    },
+    /// Take another configuration without a new process: one that differs only in what governs the workers that run
+    /// (see `diff`), or any for an app of which nothing runs.
+    Adopt {
+        /// Which.
+        app: AppName,
+        /// Its configuration as of now.
+        revision: Revision,
+        /// Its policy as of now.
+        policy: AppPolicy,
     },
     /// Change how many workers serve.
     Scale {
@@ -161,6 +180,8 @@ impl Request {
             | Self::Restart { app, .. }
             | Self::Upgrade { app, .. }
             | Self::Steer { app, .. }
+            | Self::Create { app, .. }
+            | Self::Adopt { app, .. }
             | Self::Scale { app, .. } => app,
         }
     }
@@ -175,13 +196,14 @@ impl Fleet {
         let name = request.app();
         let Some(app) = self.app(name) else {
             return match request {
-                Request::Start { policy, .. } => worker_count(policy.workers),
+                Request::Start { policy, .. } | Request::Create { policy, .. } => worker_count(policy.workers),
                 Request::Stop { .. }
                 | Request::Delete { .. }
                 | Request::Reload { .. }
                 | Request::Restart { .. }
                 | Request::Upgrade { .. }
                 | Request::Steer { .. }
+                | Request::Adopt { .. }
                 | Request::Scale { .. } => Err(Denied::NoSuchApp(name.clone())),
             };
         };
@@ -198,9 +220,11 @@ impl Fleet {
             Request::Delete { .. } => Ok(()),
             _ if deleted => Err(Denied::BeingDeleted(name.clone())),
             Request::Stop { .. } => Ok(()),
-            Request::Start { policy, .. } => worker_count(policy.workers),
-            Request::Restart { policy, .. } => worker_count(policy.workers).and_then(|()| free()),
             Request::Steer { steer, .. } => app.may_steer(*steer),
+            Request::Start { policy, .. } | Request::Create { policy, .. } => worker_count(policy.workers),
+            Request::Restart { policy, .. } | Request::Adopt { policy, .. } => {
+                worker_count(policy.workers).and_then(|()| free())
+            }
             Request::Reload { policy, .. } | Request::Upgrade { policy, .. } => {
                 worker_count(policy.workers).and_then(|()| running()).and_then(|()| free())
             }
@@ -217,7 +241,24 @@ impl App {
     /// Begins what was admitted.
     pub(crate) fn begin(&mut self, cx: &mut Context<'_>, id: Operation, request: Request) -> Admitted {
         let admitted = match request {
-            Request::Start { revision, policy, .. } => self.begin_start(cx, id, revision, policy),
+            Request::Start { revision, policy, .. } => self.begin_start(cx, id, revision, policy, None),
+            Request::Create { revision, policy, .. } => {
+                let undo = (self.head.last_generation == Generation(0)).then_some(Undo::Forget);
+                self.begin_start(cx, id, revision, policy, undo)
+            }
+            Request::Adopt { revision, policy, .. } => self.begin_adopt(cx, id, revision, policy),
+            Request::Reload { revision, policy, .. }
+            | Request::Restart { revision, policy, .. }
+            | Request::Upgrade { revision, policy, .. }
+                if self.head.desired == Desired::Running && self.head.rise == Rise::Waiting =>
+            {
+                // Nothing of it runs: it starts with today's configuration when it does.
+                self.abort_pending(cx, &[OperationKind::Start], "it starts with another configuration");
+                self.adopt_policy(revision, policy);
+                self.head.revision = revision;
+                self.push(cx, id, OperationKind::Start, None);
+                Admitted::Begun(id)
+            }
             Request::Stop { .. } => self.begin_stop(cx, id, OperationKind::Stop, Desired::Stopped),
             Request::Delete { .. } => self.begin_stop(cx, id, OperationKind::Delete, Desired::Deleted),
             Request::Reload { revision, policy, .. } => {
@@ -230,7 +271,7 @@ impl App {
                 self.begin_rollout(cx, id, kind, revision, policy, plan)
             }
             Request::Steer { steer, .. } => self.steer(cx, steer),
-            Request::Restart { revision, policy, .. } => self.begin_start(cx, id, revision, policy),
+            Request::Restart { revision, policy, .. } => self.begin_start(cx, id, revision, policy, None),
             Request::Scale { workers, .. } => self.begin_scale(cx, id, workers),
         };
         cx.out.save_app(&self.head.name);
@@ -238,17 +279,61 @@ impl App {
         admitted
     }
 
-    fn begin_start(&mut self, cx: &mut Context<'_>, id: Operation, revision: Revision, policy: AppPolicy) -> Admitted {
+    fn begin_start(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: Operation,
+        revision: Revision,
+        policy: AppPolicy,
+        undo: Option<Undo>,
+    ) -> Admitted {
         if self.head.desired == Desired::Running {
             return self.revive(cx, id);
         }
         self.abort_pending(cx, &[OperationKind::Stop], "the app was started again");
         self.head.desired = Desired::Running;
+        self.head.rise = if policy.needs.is_empty() { Rise::Begun } else { Rise::Waiting };
         self.adopt_policy(revision, policy);
         self.head.revision = revision;
         self.head.generation = self.next_generation();
-        self.push(cx, id, OperationKind::Start);
+        self.push(cx, id, OperationKind::Start, undo);
         Admitted::Begun(id)
+    }
+
+    /// Goes on with another configuration and the workers that are there.
+    fn begin_adopt(&mut self, cx: &mut Context<'_>, id: Operation, revision: Revision, policy: AppPolicy) -> Admitted {
+        let (before, count) = (self.head.revision, self.head.count);
+        let runs = self.head.desired == Desired::Running && self.head.rise != Rise::Waiting;
+        self.adopt_policy(revision, policy);
+        if runs {
+            self.govern(cx, revision);
+        } else {
+            self.head.revision = revision;
+        }
+        if runs && self.head.count != count {
+            let why = "another configuration took its place";
+            self.abort_pending(cx, &[OperationKind::Scale, OperationKind::Adopt], why);
+            self.push(cx, id, OperationKind::Adopt, Some(Undo::Adopt { revision: before, count }));
+        } else {
+            let pending =
+                Pending { id, kind: OperationKind::Adopt, started_at: cx.tick.now, failure: None, undo: None };
+            self.finish(cx, &pending, OperationResult::Done, None);
+        }
+        Admitted::Begun(id)
+    }
+
+    /// From now on `revision`, whose policy is known, governs the app and those of its workers that ran what it had.
+    pub(crate) fn govern(&mut self, cx: &mut Context<'_>, revision: Revision) {
+        let before = std::mem::replace(&mut self.head.revision, revision);
+        let policy = self.policy_now().clone();
+        for worker in self.workers.values_mut().filter(|worker| worker.revision == before && before != revision) {
+            worker.revision = revision;
+            worker.regard(cx.tick, &policy);
+            cx.out.save_worker(&worker.id);
+            if let Some(launch) = worker.launch() {
+                cx.out.act.push(Effect::Govern { launch, revision });
+            }
+        }
     }
 
     /// Starts what waits for a person or for its backoff.
@@ -266,7 +351,7 @@ impl App {
         if !any {
             return Admitted::AlreadySo;
         }
-        self.push(cx, id, OperationKind::Start);
+        self.push(cx, id, OperationKind::Start, None);
         self.on_wake(cx);
         Admitted::Begun(id)
     }
@@ -277,9 +362,9 @@ impl App {
         }
         let why = if kind == OperationKind::Stop { "the app was stopped" } else { "the app was deleted" };
         self.abort_rollout(cx, why);
-        self.abort_pending(cx, &[OperationKind::Start, OperationKind::Scale], why);
+        self.abort_pending(cx, &[OperationKind::Start, OperationKind::Scale, OperationKind::Adopt], why);
         self.head.desired = desired;
-        self.push(cx, id, kind);
+        self.push(cx, id, kind, None);
         Admitted::Begun(id)
     }
 
@@ -293,7 +378,7 @@ impl App {
         plan: Plan,
     ) -> Admitted {
         let why = "a deployment took its place";
-        self.abort_pending(cx, &[OperationKind::Start, OperationKind::Scale], why);
+        self.abort_pending(cx, &[OperationKind::Start, OperationKind::Scale, OperationKind::Adopt], why);
         // A number that was scaled by hand stays, unless the configuration's own number changed.
         let count = if policy.workers == self.policy_now().workers { self.head.count } else { policy.workers };
         self.roll_to(cx, id, kind, (revision, policy), plan, count)
@@ -304,16 +389,17 @@ impl App {
             return Admitted::AlreadySo;
         }
         let shared = self.policy_now().lanes == Lanes::PerGeneration;
-        if shared && workers < self.head.count && self.head.desired == Desired::Running {
+        let runs = self.head.desired == Desired::Running && self.head.rise != Rise::Waiting;
+        if shared && workers < self.head.count && runs {
             // Workers that share a queue cannot be drained one by one: the whole generation is replaced.
-            self.abort_pending(cx, &[OperationKind::Scale], "it was scaled again");
+            self.abort_pending(cx, &[OperationKind::Scale, OperationKind::Adopt], "it was scaled again");
             let (revision, policy) = (self.head.revision, self.policy_now().clone());
             return self.roll_to(cx, id, OperationKind::Scale, (revision, policy), Plan::rolling(), workers);
         }
-        self.abort_pending(cx, &[OperationKind::Scale], "it was scaled again");
+        self.abort_pending(cx, &[OperationKind::Scale, OperationKind::Adopt], "it was scaled again");
         self.head.count = workers;
-        self.push(cx, id, OperationKind::Scale);
-        if self.head.desired != Desired::Running {
+        self.push(cx, id, OperationKind::Scale, None);
+        if !runs {
             // Only noted, for the next start.
             self.head.pending.retain(|pending| pending.id != id);
             return Admitted::AlreadySo;
@@ -351,12 +437,12 @@ impl App {
         self.head.policies.insert(revision, policy);
     }
 
-    fn next_generation(&mut self) -> crate::id::Generation {
+    fn next_generation(&mut self) -> Generation {
         self.head.last_generation = self.head.last_generation.next();
         self.head.last_generation
     }
 
-    fn push(&mut self, cx: &mut Context<'_>, id: Operation, kind: OperationKind) {
-        self.head.pending.push(Pending { id, kind, started_at: cx.tick.now, failure: None });
+    fn push(&mut self, cx: &mut Context<'_>, id: Operation, kind: OperationKind, undo: Option<Undo>) {
+        self.head.pending.push(Pending { id, kind, started_at: cx.tick.now, failure: None, undo });
     }
 }

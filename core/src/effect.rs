@@ -90,6 +90,14 @@ pub enum Effect {
         /// Which process.
         launch: Launch,
     },
+    /// From now on this configuration governs a process that was started with another: how it is asked to end, how it
+    /// is probed, how its output is kept.
+    Govern {
+        /// Which process.
+        launch: Launch,
+        /// By which configuration.
+        revision: Revision,
+    },
     /// Share new connections out like this from now on, atomically.
     SetWeights {
         /// Whose.
@@ -323,6 +331,8 @@ pub enum OperationKind {
     Upgrade,
     /// A new generation of a release that served before.
     Rollback,
+    /// Another configuration for the workers that run.
+    Adopt,
 }
 
 /// How an operation ended.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::admission::{Admitted, Denied, Request};
-use crate::app::{App, Context, Desired, Head};
+use crate::app::{App, Context, Desired, Head, Rise};
 use crate::effect::{Effect, News, Outcome};
 use crate::event::Event;
 use crate::id::{AppName, Launch, Operation, Slot, WorkerId};
@@ -36,7 +36,7 @@ pub struct Fleet {
     /// Which app and slot a process start belongs to, while it is the present one.
     launches: HashMap<Launch, (AppName, Slot)>,
     /// The supervisor ends: every worker does, whatever is wanted of its app.
-    winding_down: bool,
+    pub(crate) winding_down: bool,
 }
 
 impl Fleet {
@@ -126,6 +126,7 @@ impl Fleet {
                 }
             }
         }
+        self.follow_needs(tick, &mut out);
         out
     }
 
@@ -137,7 +138,9 @@ impl Fleet {
         self.check(&request)?;
         let mut out = Outcome::default();
         let name = request.app().clone();
-        if let (Request::Start { revision, policy, .. }, None) = (&request, self.apps.get(&name)) {
+        if let (Request::Start { revision, policy, .. } | Request::Create { revision, policy, .. }, None) =
+            (&request, self.apps.get(&name))
+        {
             self.apps.insert(name.clone(), App::new(name.clone(), *revision, policy.clone()));
             out.tell_app(&name, News::AppAdded);
             out.save_app(&name);
@@ -148,6 +151,7 @@ impl Fleet {
         if admitted == Admitted::Begun(id) {
             self.counters.operation = id.next();
         }
+        self.follow_needs(tick, &mut out);
         Ok((admitted, out))
     }
 
@@ -157,7 +161,10 @@ impl Fleet {
         self.winding_down = true;
         let names: Vec<AppName> = self.apps.keys().cloned().collect();
         for name in names {
-            self.with_app(&name, tick, &mut out, App::reconcile);
+            self.with_app(&name, tick, &mut out, |app, cx| {
+                app.wait_again(cx);
+                app.reconcile(cx);
+            });
         }
         out
     }
@@ -171,23 +178,25 @@ impl Fleet {
         for name in names {
             self.with_app(&name, tick, &mut out, App::resume);
         }
+        self.follow_needs(tick, &mut out);
         out
     }
 
-    fn with_app(
+    pub(crate) fn with_app(
         &mut self,
         name: &AppName,
         tick: Tick,
         out: &mut Outcome,
         act: impl FnOnce(&mut App, &mut Context<'_>),
     ) {
+        let held = self.is_held(name);
         let Some(app) = self.apps.get_mut(name) else { return };
         for launch in app.workers.values().filter_map(Worker::launch) {
             self.launches.remove(&launch);
         }
         let mut own = Outcome::default();
         let winding_down = self.winding_down;
-        let mut cx = Context { tick, next_launch: &mut self.counters.launch, out: &mut own, winding_down };
+        let mut cx = Context { tick, next_launch: &mut self.counters.launch, out: &mut own, winding_down, held };
         act(app, &mut cx);
         if app.head.desired == Desired::Deleted && !app.has_any_process() {
             for worker in app.workers.values() {
@@ -199,6 +208,13 @@ impl Fleet {
             self.apps.remove(name);
         } else {
             self.index(name);
+        }
+        // An app that takes several turns in a step has its shares set once, as it said last.
+        let shares = |effect: &Effect| matches!(effect, Effect::SetWeights { app, .. } if app == name);
+        if let Some(before) = out.act.iter_mut().find(|effect| shares(effect))
+            && let Some(now) = own.act.iter().position(shares)
+        {
+            *before = own.act.remove(now);
         }
         out.merge(own);
     }
@@ -273,6 +289,9 @@ pub enum Violation {
         /// How many may.
         room: usize,
     },
+    /// An app starts workers before what it needs was ready.
+    #[error("{0} starts although its app waits for others")]
+    StartedBeforeNeeds(WorkerId),
     /// An app that nobody wants to run starts workers.
     #[error("{0} has a starting worker although its app is not wanted")]
     UnwantedStart(WorkerId),
@@ -315,6 +334,9 @@ fn check_app(app: &App) -> Result<(), Violation> {
 }
 
 fn check_worker(app: &App, worker: &Worker) -> Result<(), Violation> {
+    if app.head.rise == Rise::Waiting && worker.state.phase() == Phase::Starting {
+        return Err(Violation::StartedBeforeNeeds(worker.id.clone()));
+    }
     let Some(lane) = worker.lane else { return Ok(()) };
     let per_worker = app.policy_of(worker).lanes == Lanes::PerWorker;
     let leaving = matches!(worker.state.phase(), Phase::Draining | Phase::Stopping) && !app.comes_back(worker);

@@ -11,12 +11,14 @@
 
 pub mod admission;
 pub mod app;
+pub mod diff;
 pub mod drain;
 pub mod effect;
 pub mod event;
 pub mod fleet;
 pub mod grace;
 pub mod id;
+pub mod needs;
 pub mod policy;
 pub mod restart;
 pub mod rollout;

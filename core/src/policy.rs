@@ -5,9 +5,12 @@
 //!
 //! [`Revision`]: crate::id::Revision
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::id::AppName;
 
 /// Everything core must know of one app's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +33,9 @@ pub struct AppPolicy {
     pub grace: GracePolicy,
     /// How many workers may be above and under `workers` while a rollout runs.
     pub reload: ReloadPolicy,
+    /// Apps that must have been ready once before this one starts, and that end after it (see `needs`).
+    #[serde(default)]
+    pub needs: BTreeSet<AppName>,
 }
 
 /// How an app's listening sockets are shared among its workers.
@@ -155,6 +161,7 @@ impl Default for AppPolicy {
                 max: Duration::from_secs(1800),
             },
             reload: ReloadPolicy { max_surge: 1, max_unavailable: 0, settle: Duration::from_millis(250) },
+            needs: BTreeSet::new(),
         }
     }
 }

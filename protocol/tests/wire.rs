@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::{
-    AbortParams, Accepted, Call, Changed, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams,
-    Diagnostic, ErrorKind, ErrorObject, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind,
-    OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, ReloadParams, Request,
-    RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams, ServerMessage, SignalParams, StartParams,
-    StartTarget, StatusParams, StopParams, UpgradeParams,
+    AbortParams, Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DeleteParams,
+    DescribeParams, Diagnostic, ErrorKind, ErrorObject, HelloParams, LogLine, LogStream, LogsParams, Notice,
+    OperationKind, OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, ReloadParams,
+    Request, RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams, ServerMessage, SignalParams,
+    StartParams, StartTarget, StatusParams, StopParams, UpgradeParams,
 };
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::exit;
@@ -69,6 +69,8 @@ fn requests() -> Vec<Request> {
         PauseParams { name: "web".to_owned() }.into(),
         ResumeParams { name: "web".to_owned() }.into(),
         AbortParams { name: "web".to_owned() }.into(),
+        ApplyParams { path: "/srv/a.toml".to_owned(), env: env.clone(), dry_run: true, prune: true, wait: false }
+            .into(),
         StatusParams::default().into(),
         DescribeParams { name: "web".to_owned() }.into(),
         LogsParams { stream: Some(LogStream::Stderr), since: Some(Timestamp::UNIX_EPOCH), ..Default::default() }.into(),

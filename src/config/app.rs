@@ -4,7 +4,7 @@
 //! added later needs `#[serde(default)]`; two values that are equal mean a reload with nothing changed. What an
 //! `env_file` holds is not part of it, because that is read at each start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agentd_core::id::AppName;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::placeholder;
 use super::signal::StopSignal;
 use super::upgrade::Upgrade;
+use crate::schedule::Schedule;
 use crate::sockets::ListenAddr;
 
 /// One app.
@@ -61,6 +62,15 @@ pub struct AppConfig {
     pub limits: Limits,
     /// Where its output goes.
     pub log: LogConfig,
+    /// When the clock reloads it.
+    #[serde(default)]
+    pub cron_reload: Option<Schedule>,
+    /// Patterns of files below `cwd` whose change reloads it; with `!` of those whose change does not.
+    #[serde(default)]
+    pub watch: Vec<String>,
+    /// Apps that must have been ready once before this one starts.
+    #[serde(default)]
+    pub needs: BTreeSet<AppName>,
     /// File mode mask, at most 0o777; none leaves the daemon's.
     pub umask: Option<u32>,
 }
@@ -248,6 +258,9 @@ impl AppConfig {
             upgrade: Upgrade::default(),
             limits: Limits::default(),
             log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
+            cron_reload: None,
+            watch: Vec::new(),
+            needs: BTreeSet::new(),
             umask: None,
         }
     }
@@ -269,6 +282,7 @@ impl AppConfig {
             stop: StopPolicy { drain: self.stop.drain, timeout: self.stop.timeout },
             grace: self.grace,
             reload: self.reload,
+            needs: self.needs.clone(),
         }
     }
 

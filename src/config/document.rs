@@ -16,7 +16,7 @@ use super::env_file;
 use super::keys;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
-use super::{checks, quantity, sections};
+use super::{checks, needs, occasions, quantity, sections};
 use crate::sockets::ListenAddr;
 
 /// Variables that the daemon sets itself: what the user put there would be lost without a word.
@@ -34,6 +34,8 @@ pub(super) struct Draft {
     pub(super) header: Range<usize>,
     /// Where each listener's address stands in the text.
     pub(super) listeners: BTreeMap<String, Range<usize>>,
+    /// Where each name of what it needs stands in the text.
+    pub(super) needs: BTreeMap<AppName, Range<usize>>,
 }
 
 /// Reads a whole document. `folder` is what relative paths are taken from.
@@ -101,7 +103,9 @@ fn app(section: &str, name: &str, field: &Field<'_>, folder: &Utf8Path) -> Optio
     let mut app = AppConfig::new(name.clone().unwrap_or_else(stand_in), Vec::new(), folder.to_owned());
     let listeners = fill(&mut app, &table, &field.key_span, folder);
     app.kind = kind(section, &table, &app);
-    name.is_some().then(|| Draft { app, header: field.key_span.clone(), listeners })
+    let needs = needs::read(&table);
+    app.needs = needs.keys().cloned().collect();
+    name.is_some().then(|| Draft { app, header: field.key_span.clone(), listeners, needs })
 }
 
 fn fill(
@@ -132,6 +136,8 @@ fn fill(
     if let Some(umask) = table.get("umask") {
         app.umask = umask.parsed(quantity::parse_mask);
     }
+    app.cron_reload = occasions::cron(table);
+    app.watch = occasions::watch(table, &app.cwd);
     sections::fill(app, table);
     listeners
 }

@@ -95,14 +95,21 @@ static APP: [Key; 30] = [
     now("gates", Form::Table(&GATES), "what a new release must hold to"),
     later("session", TABLE, "tasks that must see one version", ""),
     later("refresh", TABLE, "how knowledge is renewed without a reload", ""),
-    later(
+    now(
         "watch",
-        Form::Texts("a list of patterns"),
-        "files whose change reloads the app",
-        "run `agentctl reload` after a change",
+        Form::Texts("a list of patterns, such as [\"app/**/*.py\", \"!app/generated/**\"]"),
+        "files below `cwd` whose change reloads the app, for development; `!` leaves out, as .gitignore does",
     ),
-    later("cron_reload", Form::Text("a schedule"), "reloads by the clock", "run `agentctl reload` from cron"),
-    later("needs", Form::Texts("a list of skills"), "skills that the app calls", ""),
+    now(
+        "cron_reload",
+        Form::Either(&[Form::Text("a schedule such as \"0 4 * * *\""), Form::Table(&CRON)]),
+        "a reload by the clock; none while a deployment runs",
+    ),
+    now(
+        "needs",
+        Form::Texts("a list of the names of apps"),
+        "apps that must be ready once before this one starts, and that end after it",
+    ),
     later("secret", TABLE, "secrets by name", "put them into an `env_file` that only its owner can read"),
     later("ipc", Form::Flag, "Node's channel to its parent", ""),
     later("user", Form::Text("a user"), "who the workers run as", "they run as the daemon's user"),
@@ -293,6 +300,16 @@ pub(super) static LIMITS: Table = Table {
         now("pids", Form::Count(1, 4_194_304), "its processes and threads"),
         now("cpu", Form::Text("a percentage such as \"150%\""), "its processor time; 100% is one processor"),
         now("files", Form::Count(1, 1_073_741_816), "open files of each process"),
+    ],
+};
+
+/// `cron_reload`.
+pub(super) static CRON: Table = Table {
+    name: "`cron_reload`",
+    first: &[],
+    keys: &[
+        now("at", Form::Text("a schedule such as \"0 4 * * *\""), "minute, hour, day of month, month, day of week"),
+        now("tz", Form::Text("a time zone such as \"Europe/Berlin\""), "whose clock counts; the machine's without it"),
     ],
 };
 

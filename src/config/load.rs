@@ -3,7 +3,7 @@
 //! Owns reading the files and what concerns several apps: a name twice, an address twice. Nothing that a file holds
 //! can do more than become a diagnostic: sizes are bounded, and what is no regular file is never opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::ops::Range;
 
@@ -13,8 +13,12 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::app::AppConfig;
 use super::diagnostic::{Diagnostic, Place, Source};
 use super::document::{self, Draft};
+use super::needs;
 use super::reader::REPORTED;
 use crate::sockets::ListenAddr;
+
+/// Apps that are known beside a configuration, with what each needs.
+pub type Known = BTreeMap<AppName, BTreeSet<AppName>>;
 
 /// Bytes of a configuration file at most.
 const SIZE_MAX: u64 = 1 << 20;
@@ -25,6 +29,14 @@ const SIZE_MAX: u64 = 1 << 20;
 /// # Errors
 /// Everything that is wrong, in the order of files and lines; then nothing is to be started.
 pub fn load(path: &Utf8Path) -> Result<Vec<AppConfig>, Vec<Diagnostic>> {
+    load_among(path, &Known::new())
+}
+
+/// As [`load`], among apps that are known already, by name and with what they need: what the file says may need those.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_among(path: &Utf8Path, known: &Known) -> Result<Vec<AppConfig>, Vec<Diagnostic>> {
     let files = files(path).map_err(|diagnostic| vec![*diagnostic])?;
     let (mut documents, mut found) = (Vec::new(), Vec::new());
     for file in files {
@@ -39,6 +51,7 @@ pub fn load(path: &Utf8Path) -> Result<Vec<AppConfig>, Vec<Diagnostic>> {
     }
     found.extend(names_twice(&documents));
     found.extend(addresses_twice(&documents));
+    found.extend(needs::wrong(&documents, known, !found.is_empty()));
     if found.is_empty() {
         return Ok(documents.into_iter().flat_map(|(_, drafts)| drafts).map(|draft| draft.app).collect());
     }
@@ -95,7 +108,7 @@ fn read(file: &Utf8Path) -> Result<(Source, Utf8PathBuf), Box<Diagnostic>> {
 }
 
 /// Each app with the text that it stands in.
-fn drafts(documents: &[(Source, Vec<Draft>)]) -> impl Iterator<Item = (&Source, &Draft)> {
+pub(super) fn drafts(documents: &[(Source, Vec<Draft>)]) -> impl Iterator<Item = (&Source, &Draft)> {
     documents.iter().flat_map(|(source, drafts)| drafts.iter().map(move |draft| (source, draft)))
 }
 

@@ -396,7 +396,7 @@ fn what_this_version_does_not_do_is_refused_in_plain_words() {
             "3:21-33 `on_deadline` = \"checkpoint\" is not supported by this version of agentd (\"kill\" is what this version does)",
         ),
     ]);
-    for key in ["session", "refresh", "watch", "cron_reload", "needs", "ipc", "user", "group"] {
+    for key in ["session", "refresh", "ipc", "user", "group"] {
         let found = wrong(&format!("{key} = {{}}"));
         assert_eq!(found.len(), 1);
         assert!(found[0].contains(&format!("`{key}` is not supported by this version of agentd")), "{found:?}");
@@ -612,4 +612,62 @@ fn a_command_names_every_listener_or_looks_for_them() {
     assert!(!named("[\"g\", \"-b\", \"fd://{fd:http}\"]", two));
     assert!(!named("[\"g\", \"{port:http}\"]", "listen = \"127.0.0.1:80\""));
     assert!(!named("[\"g\"]", ""), "there is nothing to name");
+}
+
+#[test]
+fn what_an_app_needs_is_configured_beside_it_or_known_already_and_forms_no_circle() {
+    let app = |name: &str, needs: &str| format!("[agent.{name}]\ncommand = [\"a\"]\nneeds = {needs}\n");
+    assert_eq!(
+        wrong_file(&(app("web", "[\"serch\"]") + &app("search", "[]"))),
+        ["3:10-17 `web` needs `serch`, which nobody has configured (did you mean \"search\"?)"]
+    );
+    assert_eq!(
+        wrong_file(&(app("a", "[\"b\"]") + &app("b", "[\"c\"]") + &app("c", "[\"a\"]"))),
+        [
+            "3:10-13 apps need each other in a circle: a → b → c → a (take one of these needs out: none of them could ever start)"
+        ]
+    );
+    assert_eq!(
+        wrong_file(&app("a", "[\"a\"]")),
+        ["3:10-13 `a` needs itself (take one of these needs out: none of them could ever start)"]
+    );
+    let (_dir, path) = folder(&[("a.toml", &app("web", "[\"search\"]"))]);
+    let known = super::Known::from([("search".parse().expect("a name"), std::collections::BTreeSet::new())]);
+    assert!(super::load_among(&path, &known).is_ok());
+    let back = super::Known::from([(
+        "search".parse().expect("a name"),
+        std::collections::BTreeSet::from(["web".parse().expect("a name")]),
+    )]);
+    let found = super::load_among(&path, &back).expect_err("it needs what needs it");
+    assert!(found[0].message.contains("circle"), "{found:?}");
+}
+
+#[test]
+fn schedules_and_patterns_that_make_no_sense_are_refused_with_their_line() {
+    assert_each(&[
+        ("cron_reload = { tz = \"UTC\" }", "3:15-29 `cron_reload` has no `at`"),
+        (
+            "cron_reload = { at = \"@daily\", tz = \"Nowhere\" }",
+            "3:15-48 `cron_reload`: there is no time zone \"Nowhere\"",
+        ),
+        ("cron_reload = \"0 0 30 2 *\"", "3:15-27 `cron_reload`: \"0 0 30 2 *\" is never due"),
+        ("watch = [\"!a\"]", "3:9-15 `watch` only says what is not watched"),
+    ]);
+}
+
+#[test]
+fn a_configuration_is_told_in_the_words_of_its_file() {
+    let app = only(
+        "[agent.a]\ncommand = [\"a\", \"b\"]\nlisten.http = \"127.0.0.1:8080\"\nready = { http = \"/h\" }\n\
+         live = { watchdog = \"3s\" }\nstop = { signal = \"SIGINT\" }\nenv = { A = \"b\" }\nlimits = { cpu = \"150%\" }\n\
+         cron_reload = { at = \"0 4 * * *\", tz = \"UTC\" }\nlog = { max_size = \"1M\" }",
+    );
+    let fields = super::describe(&app, Some("/a.toml")).fields;
+    insta::assert_snapshot!(
+        fields
+            .iter()
+            .filter(|(name, _)| *name != "cwd")
+            .map(|(name, value)| format!("{name} = {value}\n"))
+            .collect::<String>()
+    );
 }

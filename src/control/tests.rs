@@ -124,6 +124,7 @@ async fn dispatch(mut calls: mpsc::Receiver<ControlCall>, tell: mpsc::UnboundedS
             | Request::Abort(_)
             | Request::Signal(_)
             | Request::Status(_)
+            | Request::Apply(_)
             | Request::DaemonStatus(_) => reply.finish(Ok(Reply::Signalled(Signalled::default()))),
         }
     }

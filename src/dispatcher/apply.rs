@@ -1,7 +1,9 @@
 //! Doing what core asks for. What comes of it returns as an event.
 
+use std::sync::Arc;
+
 use agentd_core::effect::Effect;
-use agentd_core::id::{AppName, Launch};
+use agentd_core::id::{AppName, Launch, Revision};
 use nix::sys::signal::Signal;
 
 use super::commit::in_full;
@@ -46,10 +48,21 @@ impl Dispatcher {
                     tracing::warn!(leader = %tree.leader(), error = in_full(&error), "not all of a worker was killed");
                 }
             }),
+            Effect::Govern { launch, revision } => self.govern(launch, revision),
             Effect::SetWeights { app, weights } => self.set_weights(&app, &weights),
             Effect::Verify { app, id, step } => self.verify(&app, id, step),
             Effect::Judge { app, id } => self.judge(&app, id),
             Effect::Forget { app } => self.forget(&app),
+        }
+    }
+
+    /// Another configuration stands for a process from now on.
+    fn govern(&mut self, launch: Launch, revision: Revision) {
+        let Some(process) = self.processes.get_mut(&launch) else { return };
+        let record = self.apps.get(&process.worker.app).and_then(|app| app.revisions.get(&revision));
+        match record {
+            Some(record) => process.record = Arc::clone(record),
+            None => tracing::error!(%launch, %revision, "the configuration that is to govern it is not known"),
         }
     }
 

@@ -12,15 +12,15 @@ use agentd_core::app::Steer;
 use agentd_core::effect::{OperationKind as CoreKind, Outcome};
 use agentd_core::id::{AppName, Operation, Revision};
 use agentd_protocol::control::{
-    Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationView, Reply, Request, ScaleParams, SignalParams,
-    Signalled, SignalledWorker,
+    Accepted, AppDifference, Changed, ErrorKind, ErrorObject, Notice, OperationView, Reply, Request, ScaleParams,
+    SignalParams, Signalled, SignalledWorker,
 };
 use agentd_protocol::events::EventKind;
 use camino::Utf8PathBuf;
 
 use super::commit::in_full;
 use super::prepare::Prepared;
-use super::tell::{Waiter, operation_kind};
+use super::tell::{Waiter, answer, operation_kind};
 use super::{Dispatcher, End};
 use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
@@ -45,37 +45,38 @@ impl Dispatcher {
             Request::Hello(_) => reply.finish(Err(ErrorObject::new(ErrorKind::Internal, "hello was not answered"))),
             Request::Start(params) => {
                 let prepared = self.prepare_start(&params);
-                self.begin(prepared, params.wait, reply);
+                self.begin(prepared, params.wait, reply, None);
             }
             Request::Stop(params) => {
                 let prepared = self.plain(&params.names, |app| CoreRequest::Stop { app });
-                self.begin(prepared, params.wait, reply);
+                self.begin(prepared, params.wait, reply, None);
             }
             Request::Delete(params) => {
                 let prepared = self.plain(&params.names, |app| CoreRequest::Delete { app });
-                self.begin(prepared, params.wait, reply);
+                self.begin(prepared, params.wait, reply, None);
             }
             Request::Restart(params) => {
                 let prepared = self.named(&params.names).and_then(|apps| self.prepare_anew(&apps, CoreKind::Restart));
-                self.begin(prepared, params.wait, reply);
+                self.begin(prepared, params.wait, reply, None);
             }
             Request::Reload(params) => {
                 let prepared =
                     self.to_reload(&params.names).and_then(|apps| self.prepare_anew(&apps, CoreKind::Reload));
-                self.begin(prepared, params.wait, reply);
+                self.begin(prepared, params.wait, reply, None);
             }
             Request::Upgrade(params) => {
                 let prepared = self.prepare_upgrade(&params);
-                self.begin(prepared, params.wait, reply);
+                self.begin(prepared, params.wait, reply, None);
             }
             Request::Rollback(params) => reply.finish(Err(self.no_release_before(&params.name))),
             Request::Promote(params) => reply.finish(self.steer(&params.name, Steer::Promote)),
             Request::Pause(params) => reply.finish(self.steer(&params.name, Steer::Pause)),
             Request::Resume(params) => reply.finish(self.steer(&params.name, Steer::Resume)),
             Request::Abort(params) => reply.finish(self.steer(&params.name, Steer::Abort)),
+            Request::Apply(params) => self.apply_configuration(&params, reply),
             Request::Scale(ScaleParams { name, workers, wait }) => {
                 let prepared = self.plain(std::slice::from_ref(&name), |app| CoreRequest::Scale { app, workers });
-                self.begin(prepared, wait, reply);
+                self.begin(prepared, wait, reply, None);
             }
             Request::Signal(params) => reply.finish(self.signal(&params).map(Reply::Signalled)),
             Request::Status(params) => {
@@ -96,7 +97,14 @@ impl Dispatcher {
     }
 
     /// Begins what was prepared, or says why not.
-    fn begin(&mut self, prepared: Answer<Vec<Prepared>>, wait: bool, reply: ReplySink) {
+    pub(super) fn begin(
+        &mut self,
+        prepared: Answer<Vec<Prepared>>,
+        wait: bool,
+        reply: ReplySink,
+        plan: Option<Vec<AppDifference>>,
+    ) {
+        let prepared = prepared.map(|prepared| self.in_order(prepared));
         let prepared = match prepared.and_then(|prepared| self.make_room(prepared)) {
             Ok(prepared) => prepared,
             Err(error) => return reply.finish(Err(error)),
@@ -143,11 +151,11 @@ impl Dispatcher {
         if wait && !open.is_empty() {
             let _ = reply.notify(Notice::Accepted(Accepted { operations: views.clone() }));
             let (results, stale) = (Vec::new(), BTreeSet::new());
-            self.waiters.push(Waiter { reply, views, open, apps, results, stale, show_at: sys::boottime() });
+            self.waiters.push(Waiter { reply, views, open, apps, results, plan, stale, show_at: sys::boottime() });
             self.carry_out(outcome);
         } else {
             self.carry_out(outcome);
-            reply.finish(Ok(Reply::Changed(Changed { operations: views, results: Vec::new() })));
+            reply.finish(Ok(answer(plan, Changed { operations: views, results: Vec::new() })));
         }
     }
 
@@ -269,7 +277,7 @@ impl Dispatcher {
             })
             .collect();
         for path in files {
-            if let Err(diagnostics) = config::load(&path) {
+            if let Err(diagnostics) = config::load_among(&path, &self.known()) {
                 let why = diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
                 tracing::warn!(%path, why, "the configuration is not valid; what runs goes on");
                 let file = path.to_string();
@@ -306,6 +314,8 @@ fn kind_of(request: &CoreRequest) -> CoreKind {
         CoreRequest::Scale { .. } => CoreKind::Scale,
         CoreRequest::Upgrade { kind, .. } => *kind,
         CoreRequest::Steer { .. } => CoreKind::Upgrade,
+        CoreRequest::Create { .. } => CoreKind::Start,
+        CoreRequest::Adopt { .. } => CoreKind::Adopt,
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agentd_core::id::Launch;
+use agentd_core::id::{AppName, Launch};
 use agentd_core::policy::{AppPolicy, RestartWhen};
 use agentd_protocol::control::{AppDetails, DaemonView, ListenerView, LogFileView, LogStream, PROTOCOL};
 
 use super::Dispatcher;
 use super::control::Answer;
 use super::lines::wire_line;
+use crate::config::AppConfig;
 use crate::config::quantity::format_duration as duration;
 use crate::logs::layout::{StreamKind, sources};
 use crate::logs::read::tail;
@@ -45,6 +46,8 @@ impl Dispatcher {
             app.workers.values().filter_map(|worker| Some((worker.launch()?, worker.id.clone()))).collect();
         let last = tail(&printed, DESCRIBED_LINES).unwrap_or_default();
         let env: BTreeSet<String> = record.environment.keys().chain(config.env.keys()).cloned().collect();
+        let mut policy = policy_words(app.policy_now());
+        policy.extend(self.occasions(&name, config));
         Ok(AppDetails {
             command: config.command.clone(),
             cwd: config.cwd.to_string(),
@@ -55,11 +58,29 @@ impl Dispatcher {
                 Origin::CommandLine => None,
             },
             revision: app.head.revision.0,
-            policy: policy_words(app.policy_now()),
+            policy,
             log_files: log_files.collect(),
             last_lines: last.into_iter().map(|line| wire_line(line, &workers)).collect(),
             app: view,
         })
+    }
+
+    /// When it is reloaded without anybody's asking, and what it needs.
+    fn occasions(&self, name: &AppName, config: &AppConfig) -> BTreeMap<String, String> {
+        let mut words = BTreeMap::new();
+        if let Some(schedule) = &config.cron_reload {
+            let zone = schedule.tz.as_deref().unwrap_or("the machine's time");
+            let next = self.next_cron(name).map_or_else(|| "never".to_owned(), |at| at.to_string());
+            words.insert("cron_reload".to_owned(), format!("{} in {zone}, next at {next}", schedule.at));
+        }
+        if !config.watch.is_empty() {
+            words.insert("watch".to_owned(), config.watch.join(", "));
+        }
+        if !config.needs.is_empty() {
+            let names: Vec<&str> = config.needs.iter().map(AppName::as_str).collect();
+            words.insert("needs".to_owned(), names.join(", "));
+        }
+        words
     }
 
     pub(super) fn daemon_view(&self) -> DaemonView {

@@ -1,5 +1,7 @@
 //! What the loop hears, from whichever source.
 
+use std::path::PathBuf;
+
 use agentd_core::event::{Exit as WorkerExit, RolloutEvent, WorkerEvent};
 use agentd_core::id::{AppName, Launch, Operation, Pid};
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +44,8 @@ pub enum Input {
     Reaped(Launch, Pid, WorkerExit),
     /// A worker that is not our child has ended.
     Gone(Launch),
+    /// A file that an app watches was changed.
+    FileChanged(AppName, PathBuf),
     /// The keeper is gone.
     KeeperGone,
     /// Time to look at what a draining worker still has.

@@ -17,6 +17,7 @@
 mod addresses;
 mod adopt;
 mod apply;
+mod applying;
 mod commit;
 mod control;
 mod describe;
@@ -31,6 +32,7 @@ mod restore;
 mod shell;
 mod sources;
 mod tell;
+mod tend;
 mod upgrade;
 mod verify;
 mod view;
@@ -88,6 +90,8 @@ pub struct Dispatcher {
     logs: LogThread,
     journal: EventJournal,
     waiters: Vec<Waiter>,
+    /// Apps that are reloaded by the clock or by a change of their files.
+    tended: BTreeMap<AppName, tend::Tended>,
     inputs: mpsc::UnboundedSender<Input>,
     events: VecDeque<Event>,
     todo: VecDeque<Effect>,
@@ -172,6 +176,7 @@ impl Dispatcher {
             logs,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
+            tended: BTreeMap::new(),
             inputs,
             events: VecDeque::new(),
             todo: VecDeque::new(),
@@ -197,6 +202,7 @@ impl Dispatcher {
                     self.take(input);
                 }
             }
+            self.tend_due();
             if self.fleet.next_wake().is_some_and(|at| at <= sys::boottime()) {
                 self.events.push_back(Event::Woke);
             }
@@ -207,7 +213,7 @@ impl Dispatcher {
 
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
-        self.fleet.next_wake().into_iter().chain(self.next_show()).min()
+        self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.next_tending()).min()
     }
 
     /// Takes in one input. Facts are queued; everything else is done or answered.
@@ -228,6 +234,7 @@ impl Dispatcher {
             Input::LogsDrained(launch) => self.logs_drained(launch),
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
+            Input::FileChanged(app, path) => self.file_changed(&app, &path),
             Input::KeeperGone => self.keeper_gone(),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
             Input::OpenProbe(request) => self.open_probe(request),

@@ -7,6 +7,7 @@ use agentd_core::admission::Request as CoreRequest;
 use agentd_core::app::Desired;
 use agentd_core::effect::OperationKind as CoreKind;
 use agentd_core::id::{AppName, Revision};
+use agentd_core::needs::order;
 use agentd_core::policy::AppPolicy;
 use agentd_protocol::control::{ALL, ErrorKind, ErrorObject, StartParams, StartTarget};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -30,7 +31,7 @@ impl Dispatcher {
         let (configs, origin) = match &params.target {
             StartTarget::File { path } => {
                 let path = Utf8PathBuf::from(path);
-                (config::load(&path).map_err(invalid)?, Origin::File { path })
+                (config::load_among(&path, &self.known()).map_err(invalid)?, Origin::File { path })
             }
             StartTarget::Script { script, name, workers, listen, args } => {
                 if listen.len() > 1 {
@@ -77,7 +78,7 @@ impl Dispatcher {
                 Origin::CommandLine => current.config.clone(),
                 Origin::File { path } => {
                     if !files.contains_key(path) {
-                        files.insert(path.clone(), config::load(path).map_err(invalid)?);
+                        files.insert(path.clone(), config::load_among(path, &self.known()).map_err(invalid)?);
                     }
                     let found = files.get(path).into_iter().flatten().find(|config| config.name == *name);
                     found.cloned().ok_or_else(|| gone_from(name, path))?
@@ -106,11 +107,45 @@ impl Dispatcher {
             CoreKind::Reload => CoreRequest::Reload { app, revision, policy },
             CoreKind::Restart => CoreRequest::Restart { app, revision, policy },
             CoreKind::Upgrade | CoreKind::Rollback => CoreRequest::Upgrade { app, revision, policy, plan, kind },
-            CoreKind::Start | CoreKind::Stop | CoreKind::Delete | CoreKind::Scale => {
+            CoreKind::Start | CoreKind::Stop | CoreKind::Delete | CoreKind::Scale | CoreKind::Adopt => {
                 CoreRequest::Start { app, revision, policy }
             }
         };
         Prepared { request, record, advice }
+    }
+
+    /// Every app that is known, with what it needs.
+    pub(super) fn known(&self) -> config::Known {
+        self.fleet.apps().map(|app| (app.head.name.clone(), app.policy_now().needs.clone())).collect()
+    }
+
+    /// Each after all that it needs, so that nobody is asked to wait for what is about to be asked for; those that are to
+    /// end come last, each before what it needs.
+    pub(super) fn in_order(&self, mut prepared: Vec<Prepared>) -> Vec<Prepared> {
+        let mut needs = self.known();
+        for part in &prepared {
+            if let Some((_, record)) = &part.record {
+                needs.insert(record.config.name.clone(), record.config.needs.clone());
+            }
+        }
+        // A circle is refused where configurations are read; whatever became of one since, the order is only a kindness.
+        let Ok(order) = order(needs.keys(), &needs) else { return prepared };
+        let places: BTreeMap<AppName, usize> = (0..).zip(order).map(|(place, name)| (name, place)).collect();
+        prepared.sort_by_key(|part| {
+            let place = places.get(part.request.app()).copied().unwrap_or(0);
+            match part.request {
+                CoreRequest::Stop { .. } | CoreRequest::Delete { .. } => (1, places.len() - place),
+                CoreRequest::Start { .. }
+                | CoreRequest::Reload { .. }
+                | CoreRequest::Restart { .. }
+                | CoreRequest::Create { .. }
+                | CoreRequest::Adopt { .. }
+                | CoreRequest::Upgrade { .. }
+                | CoreRequest::Steer { .. }
+                | CoreRequest::Scale { .. } => (0, place),
+            }
+        });
+        prepared
     }
 
     pub(super) fn plain(&self, names: &[String], make: impl Fn(AppName) -> CoreRequest) -> Answer<Vec<Prepared>> {
@@ -165,7 +200,7 @@ impl Dispatcher {
     }
 }
 
-fn invalid(diagnostics: Vec<Diagnostic>) -> ErrorObject {
+pub(super) fn invalid(diagnostics: Vec<Diagnostic>) -> ErrorObject {
     let count = diagnostics.len();
     let text = if count == 1 { "the configuration has an error" } else { "the configuration has errors" };
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);

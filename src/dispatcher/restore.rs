@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use agentd_core::app::{Desired, Head};
+use agentd_core::app::{Desired, Head, Rise};
 use agentd_core::effect::Effect;
 use agentd_core::event::{Event, WorkerEvent};
 use agentd_core::fleet::Fleet;
@@ -87,6 +87,9 @@ impl Dispatcher {
         let mut outcome = self.fleet.resume(tick);
         outcome.act.retain(|effect| !self.was_told_already(effect));
         self.carry_out(outcome);
+        for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
+            self.tend(&name);
+        }
         Ok(())
     }
 
@@ -249,6 +252,7 @@ impl Dispatcher {
 
 /// What a reboot leaves of an app: what is wanted of it.
 fn forget_the_running(head: &mut Head) {
+    head.rise = Rise::Waiting;
     head.rollout = None;
     head.pending.clear();
     head.parked = None;

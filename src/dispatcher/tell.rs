@@ -9,8 +9,8 @@ use agentd_core::id::{AppName, Launch, Operation};
 use agentd_core::rollout;
 use agentd_core::time::Moment;
 use agentd_protocol::control::{
-    Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState, OperationView, Progress,
-    Reply, TaskCounts,
+    AppDifference, Applied, Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState,
+    OperationView, Progress, Reply, TaskCounts,
 };
 use agentd_protocol::events::{EventKind, TaskOutcome};
 use agentd_protocol::status::{AppKind, DeploymentState, ExitReason, Strategy};
@@ -26,6 +26,9 @@ use crate::process::sys;
 
 /// Lines of a failed worker's log that are shown with its failure.
 const LAST_LINES: usize = 20;
+
+/// Slots whose logs are looked through for the last words of an app that is forgotten already.
+const SLOTS_OF_THE_GONE: usize = 16;
 
 /// Event numbers reserved by one write.
 const EVENTS_AT_ONCE: u64 = 10_000;
@@ -46,6 +49,8 @@ pub(super) struct Waiter {
     pub(super) open: BTreeSet<Operation>,
     pub(super) apps: BTreeSet<AppName>,
     pub(super) results: Vec<OperationResult>,
+    /// What an `apply` told that it would do.
+    pub(super) plan: Option<Vec<AppDifference>>,
     /// Apps whose look changed since it was last told.
     pub(super) stale: BTreeSet<AppName>,
     /// When it may be shown that.
@@ -105,7 +110,7 @@ impl Dispatcher {
         for waiter in waiters {
             if waiter.open.is_empty() {
                 let changed = Changed { operations: waiter.views, results: waiter.results };
-                waiter.reply.finish(Ok(Reply::Changed(changed)));
+                waiter.reply.finish(Ok(answer(waiter.plan, changed)));
             } else {
                 self.waiters.push(waiter);
             }
@@ -239,6 +244,7 @@ impl Dispatcher {
             }
         }
         self.retire_revisions(app);
+        self.tend(app);
     }
 
     /// The last lines that a launch printed.
@@ -250,7 +256,7 @@ impl Dispatcher {
             app.workers.values().find(of).map(|worker| worker.id.slot)
         });
         // A worker that was removed from its slot left its words there all the same.
-        let slots = self.fleet.app(app).map_or(0, |app| app.weights.len().max(app.workers.len() + 1));
+        let slots = self.fleet.app(app).map_or(SLOTS_OF_THE_GONE, |app| app.weights.len().max(app.workers.len() + 1));
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
         let candidates =
             slot.map_or_else(|| (0..slots).map(agentd_core::id::Slot).collect::<Vec<_>>(), |slot| vec![slot]);
@@ -324,6 +330,15 @@ impl Dispatcher {
     fn name_of(&self, launch: Launch) -> Option<(AppName, String)> {
         let worker = &self.processes.get(&launch)?.worker;
         Some((worker.app.clone(), worker.to_string()))
+    }
+}
+
+/// What a request that changed apps is answered with: an `apply` tells its plan along.
+pub(super) fn answer(plan: Option<Vec<AppDifference>>, changed: Changed) -> Reply {
+    let Changed { operations, results } = changed;
+    match plan {
+        Some(apps) => Reply::Applied(Box::new(Applied { apps, operations, results })),
+        None => Reply::Changed(Changed { operations, results }),
     }
 }
 
@@ -405,6 +420,7 @@ pub(super) fn operation_kind(kind: effect::OperationKind) -> OperationKind {
         effect::OperationKind::Restart => OperationKind::Restart,
         effect::OperationKind::Upgrade => OperationKind::Upgrade,
         effect::OperationKind::Rollback => OperationKind::Rollback,
+        effect::OperationKind::Adopt => OperationKind::Adopt,
     }
 }
 

@@ -8,6 +8,7 @@ use agentd_core::event::Exit;
 use agentd_core::event::SignalName;
 use agentd_core::grace;
 use agentd_core::id::Launch;
+use agentd_core::needs;
 use agentd_core::rollout::{Direction, Pace};
 use agentd_core::time::Moment;
 use agentd_core::worker::{Phase, State, Worker};
@@ -102,10 +103,17 @@ impl Dispatcher {
                 .workers
                 .values()
                 .find_map(|worker| Some(format!("{} {}", worker.id, worker.state.why_failed()?)))
-                .or_else(|| app.workers.values().find_map(falling)),
+                .or_else(|| app.workers.values().find_map(falling))
+                .or_else(|| self.waits_for(app)),
             workers,
             listen: listen.collect(),
         }
+    }
+
+    /// What it waits for before it starts.
+    fn waits_for(&self, app: &App) -> Option<String> {
+        let lacks = self.fleet.lacks(app);
+        (!lacks.is_empty()).then(|| needs::sentence(&lacks))
     }
 
     fn worker_view(&self, app: &App, worker: &Worker) -> wire::WorkerView {

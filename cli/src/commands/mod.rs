@@ -1,9 +1,13 @@
 //! One file a verb. Each returns its exit code, or what kept it from its end.
 
+pub(crate) mod apply;
 pub(crate) mod change;
 pub(crate) mod daemon;
 pub(crate) mod describe;
+pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod generate;
+pub(crate) mod init;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod signal;
@@ -41,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Delete(args) => change::delete(&context, args),
         Command::Scale(args) => change::scale(&context, args),
         Command::Signal(args) => signal::run(&context, args),
+        Command::Apply(args) => apply::run(&context, args),
         Command::Reload(args) => change::reload(&context, args),
         Command::Upgrade(args) => upgrade::run(&context, args),
         Command::Promote(args) => upgrade::promote(&context, args),
@@ -52,6 +57,11 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Describe(args) => describe::run(&context, args),
         Command::Logs(args) => logs::run(&context, args),
         Command::Events(args) => events::run(&context, &args),
+        Command::Init(args) => init::run(&context, &args),
+        Command::Doctor => doctor::run(&context),
+        Command::Schema => generate::schema(),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
         Command::Daemon(command) => daemon::run(&context, command),
     }
 }

@@ -118,13 +118,13 @@ pub(crate) fn run(context: &Context, args: StartArgs) -> Result<u8, Failure> {
     wait::change(context, requests.collect(), wait_args)
 }
 
-fn working_directory() -> Result<Utf8PathBuf, TargetError> {
+pub(super) fn working_directory() -> Result<Utf8PathBuf, TargetError> {
     let cwd = env::current_dir().map_err(TargetError::Directory)?;
     Utf8PathBuf::try_from(cwd).map_err(|error| TargetError::Directory(error.into_io_error()))
 }
 
 /// The environment to hand over: what is inherited, and what `--env` names.
-fn environment(named: &[String]) -> Result<BTreeMap<String, String>, TargetError> {
+pub(super) fn environment(named: &[String]) -> Result<BTreeMap<String, String>, TargetError> {
     let inherited = |name: &str| INHERITED.contains(&name) || name.starts_with(INHERITED_PREFIX);
     let mut environment: BTreeMap<String, String> = env::vars_os()
         // Values that are no UTF-8 cannot be sent, and none of the inherited ones is worth an error.

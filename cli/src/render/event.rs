@@ -117,6 +117,7 @@ pub(crate) const fn operation(kind: OperationKind) -> &'static str {
         OperationKind::Reload => "reload",
         OperationKind::Upgrade => "upgrade",
         OperationKind::Rollback => "rollback",
+        OperationKind::Adopt => "change in place",
         OperationKind::Unknown => "change",
     }
 }

@@ -7,7 +7,9 @@ pub(crate) mod apps;
 pub(crate) mod bytes_time;
 pub(crate) mod describe;
 pub(crate) mod diagnostic;
+pub(crate) mod difference;
 pub(crate) mod event;
+pub(crate) mod examination;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod log;

@@ -34,8 +34,10 @@ use crate::rollout::Rollout;
 use crate::time::{Moment, Tick};
 use crate::worker::{After, Phase, State, Worker};
 
-pub use operation::Pending;
+pub use operation::{Pending, Undo};
 pub use stages::Steer;
+
+pub use crate::needs::Rise;
 
 /// An app with its workers.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +59,9 @@ pub struct Head {
     pub desired: Desired,
     /// How many workers serve; the configuration's number unless it was scaled.
     pub count: u32,
+    /// How far it has come since it was asked to run.
+    #[serde(default)]
+    pub rise: Rise,
     /// The configuration that new workers of `generation` get.
     pub revision: Revision,
     /// The generation that serves (while a deployment runs: served before it).
@@ -119,6 +124,8 @@ pub(crate) struct Context<'a> {
     pub(crate) out: &'a mut Outcome,
     /// The supervisor ends: workers are stopped, though their app is wanted.
     pub(crate) winding_down: bool,
+    /// Somebody who needs the app is on its way out and not gone: until then it goes on serving.
+    pub(crate) held: bool,
 }
 
 impl Context<'_> {
@@ -134,6 +141,7 @@ impl App {
         let head = Head {
             name,
             desired: Desired::Stopped,
+            rise: Rise::Waiting,
             count: policy.workers,
             revision,
             generation: Generation(0),
@@ -164,6 +172,8 @@ impl App {
             AppState::Deploying
         } else if self.head.desired != Desired::Running {
             AppState::Stopped
+        } else if self.head.rise == Rise::Waiting && !self.has_any_process() {
+            AppState::Starting
         } else if ready >= self.head.count {
             AppState::Running
         } else if ready > 0 {

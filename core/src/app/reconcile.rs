@@ -13,7 +13,7 @@ use crate::worker::state::Worker;
 use crate::worker::{Phase, State};
 
 use super::operation::Failure;
-use super::{App, Context, Desired};
+use super::{App, Context, Desired, Rise};
 use crate::worker::After;
 
 impl App {
@@ -21,9 +21,9 @@ impl App {
         match self.head.desired {
             _ if cx.winding_down => {
                 self.abort_rollout(cx, "the daemon is ending");
-                self.drain_where(cx, StopReason::Stop, Duration::ZERO, |_| true);
+                self.drain_all(cx);
             }
-            Desired::Stopped | Desired::Deleted => self.drain_where(cx, StopReason::Stop, Duration::ZERO, |_| true),
+            Desired::Stopped | Desired::Deleted => self.drain_all(cx),
             Desired::Running => self.advance(cx),
         }
         if self.head.desired == Desired::Running && self.head.rollout.is_none() && !cx.winding_down {
@@ -31,9 +31,20 @@ impl App {
         } else {
             self.forget_relief(cx);
         }
-        self.conclude(cx);
+        if self.conclude(cx) {
+            return self.reconcile(cx);
+        }
+        self.note_risen(cx);
         self.share_out(cx.out);
         self.forget_policies(cx);
+    }
+
+    /// The end of all workers. While somebody who needs them is still on its way out, those that serve go on.
+    fn drain_all(&mut self, cx: &mut Context<'_>) {
+        let held = cx.held;
+        self.drain_where(cx, StopReason::Stop, Duration::ZERO, |worker| {
+            !(held && worker.state.phase() == Phase::Ready)
+        });
     }
 
     /// Outside of a deployment: `count` workers of the serving generation.
@@ -41,6 +52,9 @@ impl App {
         self.judge_relief(cx);
         let side = self.wanted();
         self.drain_where(cx, StopReason::Replaced, Duration::ZERO, |worker| worker.id.generation != side.generation);
+        if self.head.rise == Rise::Waiting {
+            return;
+        }
         let surge = self.policy_now().reload.max_surge;
         self.start_missing(cx, side, surge);
         self.drain_beyond(cx, side);
@@ -400,9 +414,11 @@ impl App {
     fn forget_policies(&mut self, cx: &mut Context<'_>) {
         let before = self.head.policies.len();
         let (now, rollout, workers) = (self.head.revision, &self.head.rollout, &self.workers);
+        let pending = &self.head.pending;
         self.head.policies.retain(|&revision, _| {
             revision == now
                 || rollout.as_ref().is_some_and(|r| r.from.revision == revision || r.to.revision == revision)
+                || pending.iter().any(|pending| pending.undo.is_some_and(|undo| undo.needs(revision)))
                 || workers.values().any(|worker| worker.revision == revision)
         });
         if self.head.policies.len() != before {

@@ -55,6 +55,7 @@ fn app(kind: OperationKind, direction: Direction, old: &str, new: &str) -> App {
     let mut app = App::new("a".parse().expect("a is an app name"), Revision(1), policy.clone());
     let side = |number| Side { generation: Generation(number), revision: Revision(number), count: 1 };
     app.head.desired = Desired::Running;
+    app.head.rise = Rise::Served;
     (app.head.generation, app.head.last_generation) = (Generation(1), Generation(2));
     app.head.policies.insert(Revision(2), policy.clone());
     let plan = if kind == OperationKind::Restart { Plan::recreate() } else { Plan::rolling() };
@@ -90,6 +91,7 @@ fn one_pass_of_a_deployment_does_what_the_table_says() {
                     next_launch: &mut next_launch,
                     out: &mut out,
                     winding_down: false,
+                    held: false,
                 });
                 let mut does: Vec<String> = out.act.iter().map(effect).collect();
                 does.extend(out.publish.iter().filter_map(|notice| {
@@ -127,6 +129,7 @@ fn effect(effect: &Effect) -> String {
         | Effect::Kill { .. }
         | Effect::Verify { .. }
         | Effect::Judge { .. }
+        | Effect::Govern { .. }
         | Effect::Forget { .. } => format!("{effect:?}"),
     }
 }

@@ -336,6 +336,17 @@ impl Worker {
         After::Moved
     }
 
+    /// Another policy governs it from now on: it is probed as that one wants it.
+    pub(crate) fn regard(&mut self, tick: Tick, policy: &AppPolicy) {
+        if let State::Ready { probe, .. } = &mut self.state {
+            *probe = match (probe.take(), policy.live) {
+                (Some(probe), Some(_)) => Some(probe),
+                (None, Some(_)) => first_probe(tick.now, policy),
+                (_, None) => None,
+            };
+        }
+    }
+
     fn probe_answered(
         &mut self,
         tick: Tick,

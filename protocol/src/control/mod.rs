@@ -25,11 +25,13 @@
 //!
 //! [`frame::REQUEST_MAX`]: crate::frame::REQUEST_MAX
 
+pub mod apply;
 pub mod error;
 pub mod message;
 pub mod reply;
 pub mod request;
 
+pub use apply::{AppDifference, Applied, ApplyParams, FieldChange, Work};
 pub use error::{Diagnostic, ErrorData, ErrorKind, ErrorObject};
 pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMessageError};
 pub use reply::{

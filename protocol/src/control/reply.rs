@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::apply::Applied;
 use super::request::LogStream;
 use crate::exit;
 use crate::status::{AppView, StatusDocument};
@@ -22,6 +23,8 @@ pub enum Reply {
     UpgradePlan(Box<UpgradePlan>),
     /// To `promote`, `pause`, `resume`, `abort`.
     Steered(Box<Steered>),
+    /// To `apply`.
+    Applied(Box<Applied>),
     /// To `signal`.
     Signalled(Signalled),
     /// To `status`.
@@ -85,6 +88,8 @@ pub enum OperationKind {
     Upgrade,
     /// A new generation of a release that served before.
     Rollback,
+    /// Another configuration for the workers that run.
+    Adopt,
     /// A kind newer than this reader.
     #[serde(other)]
     #[schemars(skip)]

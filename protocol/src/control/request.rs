@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::apply::{Applied, ApplyParams};
 use super::reply::{AppDetails, Changed, DaemonStop, DaemonView, HelloReply, LogsEnd, Signalled, Steered, Upgraded};
 use crate::status::{StatusDocument, Strategy};
 
@@ -45,6 +46,8 @@ pub enum Request {
     Resume(ResumeParams),
     /// Take it back. Answered with [`Steered`].
     Abort(AbortParams),
+    /// Make the apps as a configuration says, with the least that it takes. Answered with [`Applied`].
+    Apply(ApplyParams),
     /// Answered with [`StatusDocument`].
     Status(StatusParams),
     /// Everything about one app. Answered with [`AppDetails`].
@@ -61,7 +64,7 @@ pub enum Request {
 
 impl Request {
     /// Every method of this version.
-    pub const METHODS: [&str; 19] = [
+    pub const METHODS: [&str; 20] = [
         "hello",
         "start",
         "stop",
@@ -76,6 +79,7 @@ impl Request {
         "pause",
         "resume",
         "abort",
+        "apply",
         "status",
         "describe",
         "logs",
@@ -101,6 +105,7 @@ impl Request {
             Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
             Self::Abort(_) => "abort",
+            Self::Apply(_) => "apply",
             Self::Status(_) => "status",
             Self::Describe(_) => "describe",
             Self::Logs(_) => "logs",
@@ -127,6 +132,7 @@ impl Request {
             | Self::Pause(_)
             | Self::Resume(_)
             | Self::Abort(_)
+            | Self::Apply(_)
             | Self::DaemonStop(_) => true,
         }
     }
@@ -167,6 +173,7 @@ commands! {
     PauseParams => Pause -> Steered;
     ResumeParams => Resume -> Steered;
     AbortParams => Abort -> Steered;
+    ApplyParams => Apply -> Applied;
     StatusParams => Status -> StatusDocument;
     DescribeParams => Describe -> AppDetails;
     LogsParams => Logs -> LogsEnd;

@@ -126,6 +126,8 @@ fn brief(f: &mut std::fmt::Formatter<'_>, request: &Request) -> std::fmt::Result
             write!(f, ", {:?} {:?} dwell {:?} stable {:?}", plan.strategy, plan.steps, plan.dwell, plan.stability)
         }
         Request::Steer { app, steer } => write!(f, "{steer:?} {app}"),
+        Request::Create { app, revision, policy } => configured(f, "CREATE", app, *revision, policy),
+        Request::Adopt { app, revision, policy } => configured(f, "ADOPT", app, *revision, policy),
         Request::Stop { app } => write!(f, "STOP {app}"),
         Request::Delete { app } => write!(f, "DELETE {app}"),
         Request::Scale { app, workers } => write!(f, "SCALE {app} to {workers}"),
@@ -141,12 +143,13 @@ fn configured(
 ) -> std::fmt::Result {
     write!(
         f,
-        "{verb} {app} revision {revision}: {} workers, {:?}, surge {}, unavailable {}, restart {:?} max {}",
+        "{verb} {app} revision {revision}: {} workers, {:?}, surge {}, unavailable {}, restart {:?} max {}, needs {:?}",
         policy.workers,
         policy.lanes,
         policy.reload.max_surge,
         policy.reload.max_unavailable,
         policy.restart.when,
-        policy.restart.max
+        policy.restart.max,
+        policy.needs
     )
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use agentd_core::app::{App, Desired, Rise};
 use agentd_core::drain::{self, Drain};
 use agentd_core::effect::{Effect, Outcome, StopReason, drain_by};
 use agentd_core::event::{InFlight, WorkerEvent};
@@ -38,7 +39,7 @@ const LEAST_STOP: Duration = Duration::from_secs(5);
 
 type Check = fn(&Step<'_>) -> Result<(), String>;
 
-const OF_A_STEP: [(&str, Check); 14] = [
+const OF_A_STEP: [(&str, Check); 16] = [
     ("the fleet is sound", sound),
     ("what is late or denied changes nothing", late_changes_nothing),
     ("a wake leaves nothing that is due", wake_does_what_is_due),
@@ -53,6 +54,8 @@ const OF_A_STEP: [(&str, Check); 14] = [
     ("a restart ends the old before it begins the new", restart_has_no_overlap),
     ("an undecided deployment shares as its step says", shares_are_the_steps),
     ("an undecided deployment takes nobody out of service", undecided_takes_nobody),
+    ("no app starts before what it needs was ready once", needs_come_first),
+    ("what is needed serves until whoever needs it is gone", needs_go_last),
 ];
 
 impl Step<'_> {
@@ -106,6 +109,7 @@ fn wake_does_what_is_due(step: &Step<'_>) -> Result<(), String> {
 fn about(effect: &Effect) -> Option<Launch> {
     match effect {
         Effect::Spawn { launch, .. }
+        | Effect::Govern { launch, .. }
         | Effect::ProveReady { launch }
         | Effect::ProbeLive { launch }
         | Effect::WatchDrain { launch }
@@ -132,6 +136,52 @@ fn spawns_are_written(step: &Step<'_>) -> Result<(), String> {
             // A supervisor that took over asks for what its predecessor wrote.
             let written = matches!(step.cause, Cause::Restarted) && step.before.worker(*launch).is_some();
             ensure(written || step.outcome.persist.workers.contains(&key), || format!("{effect:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whoever waited and starts now finds all that it needs risen. Looked at from the workers, not from what core noted of
+/// them: at least one of each needed app is ready or has completed.
+fn needs_come_first(step: &Step<'_>) -> Result<(), String> {
+    for effect in &step.outcome.act {
+        let Effect::Spawn { worker, .. } = effect else { continue };
+        let waited = step.before.app(&worker.app).is_none_or(|app| app.head.rise == Rise::Waiting);
+        let Some(app) = step.after.app(&worker.app).filter(|_| waited) else { continue };
+        for need in &app.policy_now().needs {
+            let risen = step.after.app(need).is_some_and(|needed| needed.head.rise == Rise::Served);
+            ensure(risen, || format!("{worker} starts before {need} was ready"))?;
+        }
+    }
+    for app in step.after.apps().filter(|app| app.head.rise == Rise::Served) {
+        let rose = step.before.app(&app.head.name).is_some_and(|before| before.head.rise != Rise::Served);
+        let whole = app.ready() + completed(app) >= app.head.count;
+        ensure(!rose || whole, || format!("{} counts as served, and {} are ready", app.head.name, app.ready()))?;
+    }
+    Ok(())
+}
+
+fn completed(app: &App) -> u32 {
+    let exited = app.workers.values().filter(|worker| worker.state.phase() == Phase::Exited).count();
+    u32::try_from(exited).unwrap_or(u32::MAX)
+}
+
+/// Nobody who serves is drained by a stop while a dependant that is stopped too has a process.
+fn needs_go_last(step: &Step<'_>) -> Result<(), String> {
+    for app in step.after.apps().filter(|app| app.head.desired != Desired::Running) {
+        let name = &app.head.name;
+        let dependant = step.after.apps().find(|other| {
+            other.head.name != *name
+                && other.head.desired != Desired::Running
+                && other.policy_now().needs.contains(name)
+                && other.workers.values().any(|worker| worker.state.process().is_some())
+        });
+        let Some(dependant) = dependant else { continue };
+        for (slot, worker) in &app.workers {
+            let before = step.before.app(name).and_then(|before| before.workers.get(slot));
+            let served = before.is_some_and(|before| before.id == worker.id && before.state.phase() == Phase::Ready);
+            let drained = matches!(&worker.state, State::Draining { reason: StopReason::Stop, .. });
+            ensure(!(served && drained), || format!("{} is drained before {}", worker.id, dependant.head.name))?;
         }
     }
     Ok(())

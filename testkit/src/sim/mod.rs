@@ -215,6 +215,7 @@ impl Simulation {
             }
             Happening::Ask => {
                 let request = self.script.request(&mut self.world.random);
+                let request = script::fitting(request, &self.fleet);
                 self.ask(request)
             }
             Happening::Connect => match self.world.connect() {

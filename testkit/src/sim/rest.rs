@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agentd_core::app::{App, Desired};
+use agentd_core::app::{App, Desired, Rise};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{Lane, Operation};
 use agentd_core::policy::Lanes;
@@ -19,7 +19,7 @@ use super::world::World;
 pub fn at_rest(fleet: &Fleet, world: &World, operations: &BTreeMap<Operation, bool>) -> Result<(), Broken> {
     const NAME: &str = "without faults the fleet comes to rest";
     for app in fleet.apps() {
-        at_rest_in(app).map_err(|detail| Broken::new(NAME, format!("{}: {detail}", app.head.name)))?;
+        at_rest_in(fleet, app).map_err(|detail| Broken::new(NAME, format!("{}: {detail}", app.head.name)))?;
         no_connection_is_lost(app, world)
             .map_err(|detail| Broken::new("no connection waits where nobody comes", detail))?;
     }
@@ -29,7 +29,7 @@ pub fn at_rest(fleet: &Fleet, world: &World, operations: &BTreeMap<Operation, bo
     }
 }
 
-fn at_rest_in(app: &App) -> Result<(), String> {
+fn at_rest_in(fleet: &Fleet, app: &App) -> Result<(), String> {
     let head = &app.head;
     ensure(head.rollout.is_none(), || format!("deployment {:?} is not over", head.rollout))?;
     ensure(head.pending.is_empty(), || format!("{:?} are not over", head.pending))?;
@@ -37,6 +37,10 @@ fn at_rest_in(app: &App) -> Result<(), String> {
         Desired::Stopped => {
             let left = app.workers.values().find(|worker| worker.state.process().is_some());
             ensure(left.is_none(), || format!("{:?} is left", left.map(|worker| &worker.id)))
+        }
+        Desired::Running if head.rise == Rise::Waiting => {
+            let idle = app.workers.values().all(|worker| worker.state.process().is_none());
+            ensure(idle && fleet.is_stuck(app), || format!("it waits for {:?}", fleet.lacks(app)))
         }
         Desired::Deleted => Err("it is not gone".to_owned()),
         Desired::Running => {

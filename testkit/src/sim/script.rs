@@ -3,11 +3,13 @@
 //! Durations are short (seconds where users have minutes), so that a run of a few virtual minutes sees every
 //! deadline pass. Configurations change between requests as a user's file would: other counts, lanes, policies.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use agentd_core::admission::Request;
 use agentd_core::app::Steer;
 use agentd_core::effect::OperationKind;
+use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Revision};
 use agentd_core::policy::{
     AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, RestartWhen,
@@ -70,7 +72,15 @@ impl Script {
                 let steer = random.pick(&[Steer::Promote, Steer::Promote, Steer::Pause, Steer::Resume, Steer::Abort]);
                 Request::Steer { app, steer }
             }
-            85..=91 => {
+            85..=87 => {
+                let (revision, policy) = self.configuration(random, index);
+                Request::Create { app, revision, policy }
+            }
+            88..=90 => {
+                let (revision, policy) = self.configuration(random, index);
+                Request::Adopt { app, revision, policy }
+            }
+            91..=94 => {
                 let (revision, policy) = self.configuration(random, index);
                 Request::Restart { app, revision, policy }
             }
@@ -83,7 +93,10 @@ impl Script {
             self.lanes[app] = any_lanes(random);
         }
         self.revision = self.revision.next();
-        (self.revision, any_policy(random, self.lanes[app]))
+        let mut policy = any_policy(random, self.lanes[app]);
+        // Only on those before it, so that no circle comes about.
+        policy.needs = self.apps[..app].iter().filter(|_| random.chance(25)).cloned().collect();
+        (self.revision, policy)
     }
 }
 
@@ -101,6 +114,22 @@ fn any_plan(random: &mut Random) -> Plan {
         stability: random.millis(0, 4_000),
         judged_by: random.pick(&[JudgedBy::Gates, JudgedBy::Gates, JudgedBy::Time]),
     }
+}
+
+/// The request with what a shell never asks for taken out of it: what differs only in place keeps what new workers
+/// would be needed for (see `core::diff`).
+pub fn fitting(request: Request, fleet: &Fleet) -> Request {
+    let Request::Adopt { app: name, revision, mut policy } = request else { return request };
+    if let Some(app) = fleet.app(&name) {
+        let now = app.policy_now();
+        (policy.lanes, policy.watchdog) = (now.lanes, now.watchdog);
+        // The invariants judge an end by today's policy, and one that has begun goes by yesterday's.
+        policy.stop = now.stop;
+        if now.lanes == Lanes::PerGeneration {
+            policy.workers = now.workers;
+        }
+    }
+    Request::Adopt { app: name, revision, policy }
 }
 
 fn any_lanes(random: &mut Random) -> Lanes {
@@ -144,5 +173,6 @@ fn any_policy(random: &mut Random, lanes: Lanes) -> AppPolicy {
             max_unavailable: random.count(0, 2),
             settle: if random.chance(70) { random.millis(0, 2_000) } else { Duration::ZERO },
         },
+        needs: BTreeSet::new(),
     }
 }

@@ -151,6 +151,8 @@ impl World {
             }
             Effect::Verify { app, id, step } => self.verify(app, *id, *step),
             Effect::Judge { app, id } => self.judge(app, *id),
+            // What governs a process of the world is asked of the fleet each time.
+            Effect::Govern { .. } => {}
             Effect::Forget { app } => {
                 self.listeners.remove(app);
             }
