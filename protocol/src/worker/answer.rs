@@ -106,6 +106,8 @@ pub struct Begun<'a> {
     pub task: Text<'a>,
     /// Its fence: named by everything that is said of it. 0 with `dup`: it is not the worker's.
     pub fence: u64,
+    /// Which run of it this is, from 1: more than 1 when a task that waited was taken up by its key.
+    pub attempt: u32,
     /// There is such a task already; nothing was begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dup: Option<Dup>,
@@ -116,7 +118,7 @@ pub struct Begun<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Value>")]
     pub result: Option<&'a RawValue>,
-    /// Where to go on, when the task is the worker's own and has a checkpoint.
+    /// Where to go on, when it was begun before and has a checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ckpt: Option<Snapshot<'a>>,
 }

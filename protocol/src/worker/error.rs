@@ -12,8 +12,8 @@
 //! | `fenced` | the task is another's by now: end, with exit code 75 | stays open |
 //! | `finished` | the task has ended already | stays open |
 //! | `unknown_effect` | an effect is ended that was never begun | stays open |
-//! | `conflict` | an id or key is used for something else | stays open |
-//! | `flood` | more open tasks, connections or unanswered requests than one worker may have | stays open, or closed for a connection |
+//! | `conflict` | an id or key is another task's, a step goes back, a yield that nobody could go on from | stays open |
+//! | `flood` | more open tasks than an app may have, or more connections than a worker may | stays open, or closed for a connection |
 //! | `store` | it could not be made durable (disk full): nothing of it counts; send it again later | stays open |
 
 use schemars::JsonSchema;
@@ -43,9 +43,9 @@ pub enum Code {
     Finished,
     /// An effect is ended that was never begun.
     UnknownEffect,
-    /// An id or key is used for something else.
+    /// An id or key is another task's, a step goes back, or a yield is one that nobody could go on from.
     Conflict,
-    /// More open tasks, connections or unanswered requests than one worker may have.
+    /// More open tasks than an app may have, or more connections than a worker may.
     Flood,
     /// It could not be made durable. Nothing of it counts; it may be sent again.
     Store,

@@ -133,5 +133,5 @@ pub struct Snapshot<'a> {
     pub json: Option<&'a RawValue>,
     /// Version of the state's form.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub state_version: Option<Text<'a>>,
+    pub state_version: Option<u32>,
 }

@@ -67,7 +67,10 @@ pub const LINE_MAX: usize = 8 * 1024 * 1024;
 /// Longest id of a task, in bytes.
 pub const TASK_MAX: usize = 128;
 
-/// Longest key (of a task, an effect, an item), session, kind or namespace, in bytes.
+/// Longest kind, of a task or an effect, in bytes.
+pub const KIND_MAX: usize = 64;
+
+/// Longest key (of a task, an effect, an item), session or namespace, in bytes.
 pub const KEY_MAX: usize = 512;
 
 /// Longest description, reason or compensation, in bytes.

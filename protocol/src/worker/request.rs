@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::error::{Code, Rejected};
 use super::text::Text;
-use super::{KEY_MAX, TASK_MAX, WORDS_MAX};
+use super::{KEY_MAX, KIND_MAX, TASK_MAX, WORDS_MAX};
 
 /// A request under its number.
 #[derive(Clone, Debug)]
@@ -89,8 +89,8 @@ pub struct Hello<'a> {
 /// Fields of `task.begin`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Begin<'a> {
-    /// Its id, to 128 bytes: unlike any other's in the app, drawn by the worker, so that the request can be sent twice.
-    /// Drawn by the daemon when there is none.
+    /// Its id, to 128 bytes: unlike any other's, drawn by the worker, so that the request can be sent twice. Best one that
+    /// begins with the time (UUIDv7). Drawn by the daemon when there is none.
     #[serde(borrow)]
     pub task: Option<Text<'a>>,
     /// What makes it the same work as another: a second one with this key is answered `dup`.
@@ -125,8 +125,8 @@ pub struct Ckpt<'a> {
     /// Whether the task may be handed over here. True when not said.
     #[serde(default = "yes")]
     pub safe: bool,
-    /// Version of the state's form, for the next release to know whether it can read it.
-    pub state_version: Option<Text<'a>>,
+    /// Version of the state's form, rising: a release is taken to read its own and older ones.
+    pub state_version: Option<u32>,
 }
 
 const fn yes() -> bool {
@@ -400,14 +400,14 @@ impl<'a> Request<'a> {
             Self::Begin(f) => first(&[
                 ("task", f.task.as_ref(), TASK_MAX),
                 ("key", f.key.as_ref(), KEY_MAX),
-                ("kind", f.kind.as_ref(), KEY_MAX),
+                ("kind", f.kind.as_ref(), KIND_MAX),
                 ("session", f.session.as_ref(), KEY_MAX),
                 ("traceparent", f.traceparent.as_ref(), KEY_MAX),
             ]),
-            Self::Ckpt(f) => first(&[("state_version", f.state_version.as_ref(), KEY_MAX)]),
+            Self::Ckpt(f) => first(&[("task", Some(&f.task), TASK_MAX)]),
             Self::EffectBegin(f) => first(&[
                 ("key", Some(&f.key), KEY_MAX),
-                ("kind", Some(&f.kind), KEY_MAX),
+                ("kind", Some(&f.kind), KIND_MAX),
                 ("desc", f.desc.as_ref(), WORDS_MAX),
             ]),
             Self::EffectEnd(f) => first(&[("key", Some(&f.key), KEY_MAX)]),
