@@ -20,5 +20,6 @@ pub mod id;
 pub mod policy;
 pub mod restart;
 pub mod rollout;
+pub mod task;
 pub mod time;
 pub mod worker;
