@@ -1,0 +1,3 @@
+//! What the estimator promises.
+
+use super::*;
