@@ -8,18 +8,29 @@
 //! Start at [`state`] (the life of one task), then [`input`] and [`outcome`] (what comes in and out), then [`Ledger`].
 //! What can go wrong is in docs/design/tasks.md, path by path.
 
+mod begin;
+mod drain;
 pub mod input;
+mod ledger;
 pub mod name;
 pub mod outcome;
+mod own;
+mod place;
+mod request;
+mod sound;
 pub mod state;
+mod taken;
 
 pub use input::{
     Begin, Doubt, Drain, EffectRecord, EffectState, Ended, Ending, Gone, Judged, Known, Message, Needs, OnDeadline,
     Order, Own, Request, TaskPolicy, Told, Usual,
 };
+pub use ledger::{Boot, LEASE, Ledger};
 pub use name::{EffectKey, Fence, Key, Kind, Link, NameError, Session, Speaker, TaskId};
 pub use outcome::{
     Answer, Denied, Duplicate, EffectAnswer, Fact, Fate, InHand, Outcome, Refused, Resume, Row, Span, Stretch, Tally,
     ToWorker, Word,
 };
+pub use sound::Violation;
 pub use state::{End, Input, Loss, Mark, ParkedFor, Paused, Released, Run, Stage, State, Task};
+pub use taken::CRASHES;
