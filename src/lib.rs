@@ -10,6 +10,7 @@
 //! | [`process`] | starting programs through the exec shim, their trees, their ends |
 //! | [`sockets`] | the listening sockets, their lanes and weights, the steered probe |
 //! | [`keeper`] | a second holder of every descriptor that must outlive us |
+//! | [`lines`] | the statistics by themselves, in lines, to be scored from outside |
 //! | [`logs`] | what workers print, from FIFO to file and back |
 //! | [`notify`] | what workers say over `NOTIFY_SOCKET` |
 //! | [`probe`] | asking a worker whether it is well |
@@ -26,6 +27,7 @@ pub mod daemon;
 pub mod dispatcher;
 pub mod home;
 pub mod keeper;
+pub mod lines;
 pub mod logs;
 pub mod notify;
 pub mod probe;
