@@ -1,9 +1,11 @@
 //! How a task comes to be, or turns out to be there already.
 
+use std::time::Duration;
+
 use crate::time::{Moment, Tick};
 
 use super::input::{Begin, Known, Told};
-use super::ledger::{LEASE, Ledger};
+use super::ledger::Ledger;
 use super::name::{Speaker, TaskId};
 use super::outcome::{Answer, Duplicate, Fate, Outcome, Refused, Row};
 use super::state::{End, Run, Stage, State, Task};
@@ -52,7 +54,8 @@ impl Ledger {
             return Err(Refused::TooMany { app, open: tasks.open });
         }
         let id = begin.task.unwrap_or_else(|| self.fresh_id(tick.entropy));
-        let state = State::Running(Run::held(from, tick.now));
+        let lease = self.lease(&app);
+        let state = State::Running(Run::held(from, tick.now, lease));
         let task = Task {
             kind: begin.kind,
             session: begin.session,
@@ -86,7 +89,8 @@ impl Ledger {
             State::Running(run) if run.launch == from.launch && named == Named::ById => return task.begun(),
             State::Running(_) | State::Told { .. } => Duplicate::Running,
             State::Waiting { after: None, .. } if readable => {
-                self.change(now, &id, |task| task.state = State::Running(Run::held(from, now)));
+                let lease = self.lease(&task.app);
+                self.change(now, &id, |task| task.state = State::Running(Run::held(from, now, lease)));
                 out.rows.push(Row::Task(id.clone()));
                 self.tell_in_hand(from.launch, out);
                 return self.tasks[&id].begun();
@@ -101,7 +105,7 @@ impl Ledger {
     pub(super) fn told(&mut self, now: Moment, launch: Launch, id: TaskId, word: Told, out: &mut Outcome) {
         let Some(worker) = self.workers.get(&launch) else { return };
         let app = worker.app.clone();
-        match (word, self.tasks.get_mut(&id).map(|task| (&mut task.state, &task.kind))) {
+        match (word, self.tasks.get_mut(&id).map(AsMut::as_mut)) {
             (Told::Began { kind }, None) => {
                 let tasks = self.apps.entry(app.clone()).or_default();
                 if tasks.open >= tasks.policy.max_open {
@@ -112,16 +116,18 @@ impl Ledger {
                 out.rows.push(Row::Task(id));
                 self.tell_in_hand(launch, out);
             }
-            (Told::Safe, Some((State::Told { safe_at, .. }, kind))) => {
-                out.spans.push(super::taken::gap(app, kind.clone(), now.since(*safe_at), Fate::Done));
-                *safe_at = now;
+            (Told::Safe, Some(task)) => {
+                if let State::Told { safe_at, .. } = &mut task.state {
+                    let length = now.since(std::mem::replace(safe_at, now));
+                    out.spans.push(task.gap(length, Fate::Done));
+                }
             }
-            (Told::Ended(outcome), Some((State::Told { .. }, _))) => {
+            (Told::Ended(outcome), Some(Task { state: State::Told { .. }, .. })) => {
                 self.finish(now, &id, outcome.into(), out);
                 self.place(now, &app, out);
             }
             // Doubled, late, or about a task that has an owner of its own.
-            (Told::Began { .. }, Some(_)) | (Told::Safe | Told::Ended(_), _) => {}
+            (Told::Began { .. } | Told::Ended(_), Some(_)) | (Told::Safe | Told::Ended(_), None) => {}
         }
     }
 }
@@ -134,13 +140,13 @@ enum Named {
 }
 
 impl Run {
-    pub(super) fn held(from: Speaker, now: Moment) -> Self {
+    pub(super) fn held(from: Speaker, now: Moment, lease: Duration) -> Self {
         Self {
             launch: from.launch,
             pid: from.pid,
             link: Some(from.link),
             since: now,
-            lease_until: now + LEASE,
+            lease_until: now + lease,
             sign: now,
             progress: None,
             safe_at: Some(now),

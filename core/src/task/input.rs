@@ -200,6 +200,9 @@ pub enum Doubt {
     Ask,
 }
 
+/// How long an owner may keep silent where its app asks for nothing else.
+pub const LEASE: Duration = Duration::from_secs(30);
+
 /// What an app wants for its tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskPolicy {
@@ -209,11 +212,13 @@ pub struct TaskPolicy {
     pub doubts: BTreeMap<Kind, Doubt>,
     /// The most open tasks; what is begun beyond is refused.
     pub max_open: usize,
+    /// How long an owner may keep silent. It is to beat every third of this.
+    pub lease: Duration,
 }
 
 impl Default for TaskPolicy {
     fn default() -> Self {
-        Self { on_deadline: OnDeadline::Checkpoint, doubts: BTreeMap::new(), max_open: 100_000 }
+        Self { on_deadline: OnDeadline::Checkpoint, doubts: BTreeMap::new(), max_open: 100_000, lease: LEASE }
     }
 }
 

@@ -9,16 +9,13 @@ use crate::id::{AppName, Generation, Launch, Pid};
 use crate::time::{Moment, Tick};
 
 use super::drain::Draining;
-use super::input::{Gone, Known, Message, Needs, Order, Own, TaskPolicy};
+use super::input::{Gone, Known, LEASE, Message, Needs, Order, Own, TaskPolicy};
 use super::name::{Fence, Key, Kind, Link, Speaker, TaskId};
 use super::outcome::{Answer, Fact, InHand, Outcome, Refused, Word};
 use super::state::{Input, Run, Stage, State, Task};
 
-/// How long an owner may keep silent. It is to beat every third of this.
-pub const LEASE: Duration = Duration::from_secs(30);
-
 /// A lease found this long after it was over says nothing: the machine slept, or the supervisor did not run, and what
-/// its owner said meanwhile is not read yet.
+/// its owner said meanwhile is not read yet. A whole lease, where that is less.
 const NOT_WATCHING: Duration = Duration::from_secs(3);
 
 /// Kinds that are kept once for all their tasks, per app.
@@ -168,7 +165,7 @@ impl Ledger {
                     if boot == Boot::Other {
                         run.since = now;
                     }
-                    run.lease_until = now + LEASE;
+                    run.lease_until = now + self.lease(&task.app);
                     run.sign = now;
                     run.safe_at = match (boot, task.checkpoint) {
                         (Boot::Other, _) => None,
@@ -407,7 +404,7 @@ impl Ledger {
             }
         }
         self.place(tick.now, &app, out);
-        Answer::Welcome { resume, lease: LEASE }
+        Answer::Welcome { resume, lease: self.lease(&app) }
     }
 
     fn link_closed(&mut self, launch: Launch, link: Link) {
@@ -424,6 +421,7 @@ impl Ledger {
 
     /// The open task that the speaker owns under the fence that it names. Its word renews the lease.
     pub(super) fn owned(&mut self, now: Moment, from: Speaker, own: &Own, known: &Known) -> Result<&mut Task, Refused> {
+        let lease = self.lease(&self.workers[&from.launch].app);
         let Some(task) = self.tasks.get_mut(&own.task) else { return Err(not_open(own, known)) };
         let fenced = Refused::Fenced { task: own.task.clone(), said: own.fence, now: task.fence };
         if task.fence != own.fence {
@@ -433,7 +431,7 @@ impl Ledger {
         if run.launch != from.launch {
             return Err(fenced);
         }
-        run.lease_until = now + LEASE;
+        run.lease_until = now + lease;
         if run.stage == Stage::Offered {
             run.stage = Stage::Held;
         }
@@ -478,18 +476,20 @@ impl Ledger {
     }
 
     fn look_at_leases(&mut self, tick: Tick, launch: Launch, at: Moment, out: &mut Outcome) {
-        let Some(worker) = self.workers.get_mut(&launch).filter(|worker| worker.leases_at == Some(at)) else {
+        let Self { workers, apps, .. } = self;
+        let Some(worker) = workers.get_mut(&launch).filter(|worker| worker.leases_at == Some(at)) else {
             // The worker is gone.
             return;
         };
         worker.leases_at = None;
         let ids: Vec<TaskId> = worker.running.iter().cloned().collect();
         let mut first: Option<Moment> = None;
-        let watched = tick.now.since(at) < NOT_WATCHING;
+        let lease = apps.get(&worker.app).map_or(LEASE, |app| app.policy.lease);
+        let watched = tick.now.since(at) < NOT_WATCHING.min(lease);
         for (index, id) in ids.iter().enumerate() {
             let Some(State::Running(run)) = self.tasks.get_mut(id).map(|task| &mut task.state) else { continue };
             if !watched {
-                run.lease_until = run.lease_until.max(tick.now + LEASE);
+                run.lease_until = run.lease_until.max(tick.now + lease);
             }
             let until = run.lease_until;
             if until <= tick.now {
@@ -502,6 +502,11 @@ impl Ledger {
         if let Some(first) = first {
             self.watch_leases(launch, first);
         }
+    }
+
+    /// How long an owner may keep silent.
+    pub(super) fn lease(&self, app: &AppName) -> Duration {
+        self.apps.get(app).map_or(LEASE, |app| app.policy.lease)
     }
 
     /// Looks at a worker's leases at `at`, unless it does so earlier.

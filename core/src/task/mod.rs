@@ -22,10 +22,10 @@ pub mod state;
 mod taken;
 
 pub use input::{
-    Begin, Doubt, Drain, EffectRecord, EffectState, Ended, Ending, Gone, Judged, Known, Message, Needs, OnDeadline,
-    Order, Own, Request, TaskPolicy, Told, Usual,
+    Begin, Doubt, Drain, EffectRecord, EffectState, Ended, Ending, Gone, Judged, Known, LEASE, Message, Needs,
+    OnDeadline, Order, Own, Request, TaskPolicy, Told, Usual,
 };
-pub use ledger::{Boot, LEASE, Ledger};
+pub use ledger::{Boot, Ledger};
 pub use name::{EffectKey, Fence, Key, Kind, Link, NameError, Session, Speaker, TaskId};
 pub use outcome::{
     Answer, Denied, Duplicate, EffectAnswer, Fact, Fate, InHand, Outcome, Refused, Resume, Row, Span, Stretch, Tally,

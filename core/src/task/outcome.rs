@@ -364,6 +364,8 @@ impl Tally {
 /// A stretch of work for the estimator (grace.md, `on end`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
+    /// Which task.
+    pub task: TaskId,
     /// Whose.
     pub app: AppName,
     /// Which kind's series, beside the app's pool.

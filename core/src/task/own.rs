@@ -7,7 +7,7 @@ use super::ledger::{Ledger, Phase};
 use super::name::{EffectKey, Kind, Speaker};
 use super::outcome::{Answer, EffectAnswer, Fate, Outcome, Refused, Row};
 use super::state::{End, Mark, ParkedFor, Paused, Released, Stage, State};
-use super::taken::{Next, Taken, gap};
+use super::taken::{Next, Taken};
 
 impl Ledger {
     pub(super) fn checkpoint(
@@ -29,12 +29,12 @@ impl Ledger {
         }
         let again = task.checkpoint.is_some_and(|last| last.step == mark.step);
         task.checkpoint = Some(mark);
-        let (app, kind) = (task.app.clone(), task.kind.clone());
+        let length = task.since_safe(now).filter(|_| mark.safe && !again);
+        out.spans.extend(length.map(|length| task.gap(length, Fate::Done)));
         if let State::Running(run) = &mut task.state {
             run.sign = now;
             if mark.safe && !again {
-                let since = run.safe_at.replace(now);
-                out.spans.extend(since.map(|since| gap(app, kind, now.since(since), Fate::Done)));
+                run.safe_at = Some(now);
             }
         }
         out.rows.push(Row::Checkpoint { task: own.task.clone(), fence: own.fence, mark });

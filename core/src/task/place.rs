@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use crate::id::{AppName, Launch, Pid};
 use crate::time::Moment;
 
-use super::ledger::{LEASE, Ledger, Phase, Voice, Worker};
+use super::ledger::{Ledger, Phase, Voice, Worker};
 use super::name::{Link, TaskId};
 use super::outcome::{Outcome, Row};
 use super::state::{Run, Stage, State};
@@ -37,13 +37,14 @@ impl Ledger {
     }
 
     fn offer(&mut self, now: Moment, id: &TaskId, place: &Place, out: &mut Outcome) {
+        let lease = self.lease(&self.tasks[id].app);
         self.change(now, id, |task| {
             task.state = State::Running(Run {
                 launch: place.launch,
                 pid: place.pid,
                 link: Some(place.link),
                 since: now,
-                lease_until: now + LEASE,
+                lease_until: now + lease,
                 sign: now,
                 progress: None,
                 safe_at: Some(now),

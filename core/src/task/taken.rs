@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::id::{AppName, Launch};
+use crate::id::Launch;
 use crate::restart;
 use crate::time::{Moment, Tick};
 
 use super::input::{Ended, Gone, OnDeadline};
 use super::ledger::{Ledger, Phase, Voice};
-use super::name::{Kind, TaskId};
+use super::name::TaskId;
 use super::outcome::{Fact, Fate, Outcome, Row, Span, Stretch, Word};
 use super::state::{End, Loss, ParkedFor, Paused, Released, Stage, State, Task};
 
@@ -196,6 +196,19 @@ impl Ledger {
 }
 
 impl Task {
+    /// From one safe point to the next.
+    pub(super) fn gap(&self, length: Duration, fate: Fate) -> Span {
+        Span {
+            task: self.id.clone(),
+            app: self.app.clone(),
+            kind: self.kind.clone(),
+            of: Stretch::Gap,
+            age0: Duration::ZERO,
+            age: length,
+            fate,
+        }
+    }
+
     /// Whether somebody wants it to end.
     pub(super) fn cancelling(&self) -> bool {
         self.run().is_some_and(|run| matches!(run.stage, Stage::Cancelling { .. }))
@@ -208,6 +221,7 @@ fn spans(task: &Task, now: Moment, run: Fate, since_safe: Fate, out: &mut Outcom
         return;
     }
     out.spans.push(Span {
+        task: task.id.clone(),
         app: task.app.clone(),
         kind: task.kind.clone(),
         of: Stretch::Task,
@@ -216,10 +230,6 @@ fn spans(task: &Task, now: Moment, run: Fate, since_safe: Fate, out: &mut Outcom
         fate: run,
     });
     if let Some(length) = task.since_safe(now) {
-        out.spans.push(gap(task.app.clone(), task.kind.clone(), length, since_safe));
+        out.spans.push(task.gap(length, since_safe));
     }
-}
-
-pub(super) fn gap(app: AppName, kind: Option<Kind>, length: Duration, fate: Fate) -> Span {
-    Span { app, kind, of: Stretch::Gap, age0: Duration::ZERO, age: length, fate }
 }
