@@ -391,10 +391,6 @@ fn what_this_version_does_not_do_is_refused_in_plain_words() {
             "secret.KEY = { file = \"x\" }",
             "3:1-7 `secret` is not supported by this version of agentd (put them into an `env_file` that only its owner can read)",
         ),
-        (
-            "grace.on_deadline = \"checkpoint\"",
-            "3:21-33 `on_deadline` = \"checkpoint\" is not supported by this version of agentd (\"kill\" is what this version does)",
-        ),
     ]);
     for key in ["upgrade", "gates", "session", "refresh", "watch", "cron_reload", "needs", "ipc", "user", "group"] {
         let found = wrong(&format!("{key} = {{}}"));

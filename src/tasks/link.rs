@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use agentd_core::id::Launch;
 use agentd_protocol::frame::{LineDecoder, LineTooLong};
 use agentd_protocol::worker::{self, Code, Message};
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
@@ -68,14 +69,32 @@ pub(super) enum Read {
     Gone,
 }
 
+/// Who is at the other end, by the kernel's word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) pid: u32,
+    pub(super) uid: u32,
+}
+
+/// What is left in the decoder after a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// No whole line.
+    Nothing,
+    /// Lines whose turn comes in the next round, before anything else is read.
+    Lines,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Link {
     stream: OwnedFd,
-    /// The user at the other end.
-    pub(super) uid: u32,
+    pub(super) peer: Peer,
     pub(super) standing: Standing,
+    /// What epoll was last asked for.
+    pub(super) watched: EventFlags,
     decoder: LineDecoder,
+    rest: Rest,
     /// Numbers of the requests of the batch that is not committed yet; answers to them are `staged`.
     asked: Vec<Option<u64>>,
     /// Answers and messages that become true with the commit.
@@ -87,12 +106,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(stream: OwnedFd, uid: u32, now: Instant) -> Self {
+    pub(super) fn new(stream: OwnedFd, peer: Peer, now: Instant) -> Self {
         Self {
             stream,
-            uid,
+            peer,
             standing: Standing::Fresh { until: now + PATIENCE },
+            watched: EventFlags::IN,
             decoder: LineDecoder::new(worker::LINE_MAX),
+            rest: Rest::Nothing,
             asked: Vec::new(),
             staged: Vec::new(),
             out: Vec::new(),
@@ -139,8 +160,25 @@ impl Link {
         std::mem::replace(&mut self.decoder, LineDecoder::new(0))
     }
 
-    pub(super) fn put_decoder(&mut self, decoder: LineDecoder) {
+    pub(super) fn put_decoder(&mut self, decoder: LineDecoder, lines: bool) {
         self.decoder = decoder;
+        self.rest = if lines { Rest::Lines } else { Rest::Nothing };
+    }
+
+    /// Whether lines of an earlier read wait for their turn.
+    pub(super) fn has_lines(&self) -> bool {
+        self.rest == Rest::Lines
+    }
+
+    /// What epoll is to tell of. `waits` for its turn to read a large line.
+    pub(super) fn interest(&self, waits: bool) -> EventFlags {
+        let reads = match self.standing {
+            Standing::Fresh { .. } | Standing::Known { .. } => !waits && !self.is_full(),
+            Standing::Leaving { .. } => false,
+        };
+        let read = if reads { EventFlags::IN } else { EventFlags::empty() };
+        let write = if self.has_out() { EventFlags::OUT } else { EventFlags::empty() };
+        read | write
     }
 
     /// Notes that a request of this batch wants an answer under this number, so that it gets another if the batch fails.

@@ -78,9 +78,7 @@ impl Secret {
 
     fn draw(path: &Utf8Path) -> Result<Self, SecretError> {
         let mut secret = [0; SECRET_BYTES];
-        File::open("/dev/urandom")
-            .and_then(|mut random| random.read_exact(&mut secret))
-            .map_err(SecretError::Draw)?;
+        File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret)).map_err(SecretError::Draw)?;
         let failed = |source| SecretError::Write { path: path.to_owned(), source };
         // Whole under its name, or not there: half a secret would shut every worker out for good.
         let aside = path.with_extension("new");
@@ -109,8 +107,8 @@ impl Secret {
         let launch = Launch(number.parse().ok()?);
         let right = self.token(launch);
         // As long for a wrong guess as for a good one: how much of it was right is not told.
-        let differ = right.len() != token.len()
-            || right.bytes().zip(token.bytes()).fold(0, |seen, (a, b)| seen | (a ^ b)) != 0;
+        let differ =
+            right.len() != token.len() || right.bytes().zip(token.bytes()).fold(0, |seen, (a, b)| seen | (a ^ b)) != 0;
         (!differ).then_some(launch)
     }
 
