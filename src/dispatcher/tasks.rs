@@ -8,14 +8,16 @@ use agentd_core::event::{Exit, Proof, WorkerEvent};
 use agentd_core::id::{Launch, WorkerId};
 use agentd_core::task::{Ending, Fact, Gone, Kind, TaskId, Told};
 use agentd_core::worker::{State, Worker};
+use agentd_protocol::control::{ALL, ErrorKind, ErrorObject};
 
 use super::Dispatcher;
 use super::launch::release_name;
 use crate::config::ReadyCheck;
+use crate::control::ReplySink;
 use crate::notify::TaskOutcome;
 use crate::process::sys;
 use crate::revision::RevisionRecord;
-use crate::tasks::{Born, Command, Drain, Gauge, Report};
+use crate::tasks::{Asker, Born, Command, Drain, Gauge, Question, Report};
 
 impl Dispatcher {
     fn tell_tasks(&self, command: Command) {
@@ -176,6 +178,25 @@ impl Dispatcher {
     /// And that it is at a safe point.
     pub(super) fn tell_safe(&self, launch: Launch, id: &str) {
         self.tell_tasks(Command::Told(launch, TaskId::told(launch, id), Told::Safe));
+    }
+
+    /// Somebody asks of tasks: the ledger answers, when its round is committed.
+    pub(super) fn ask_tasks(&self, question: Question, reply: ReplySink) {
+        let unknown = question
+            .names()
+            .iter()
+            .find(|name| name.as_str() != ALL && !self.fleet.apps().any(|app| app.head.name.as_str() == name.as_str()));
+        if let Some(name) = unknown {
+            let error = ErrorObject::new(ErrorKind::NoSuchApp, format!("no app is called {name:?}"));
+            return reply.finish(Err(error.with_help("`agentctl ls` lists the apps")));
+        }
+        match &self.tasks {
+            Some(tasks) => tasks.tell(Command::Ask(Box::new(question), Asker::new(move |answer| reply.finish(answer)))),
+            None => {
+                let why = "there is no ledger of tasks: `agentctl daemon status` says why";
+                reply.finish(Err(ErrorObject::new(ErrorKind::Internal, why)));
+            }
+        }
     }
 
     /// The present process start of a worker.

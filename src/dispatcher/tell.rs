@@ -8,8 +8,8 @@ use agentd_core::event::{Exit, Proof};
 use agentd_core::id::{AppName, Launch, Operation};
 use agentd_core::time::Moment;
 use agentd_protocol::control::{
-    Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState, OperationView, Progress,
-    Reply, TaskCounts,
+    Changed, ConnectionCounts, LostTask, Notice as Word, OperationKind, OperationResult, OperationState, OperationView,
+    Progress, Reply, TaskCounts,
 };
 use agentd_protocol::events::{EventKind, TaskOutcome};
 use agentd_protocol::status::{AppKind, DeploymentState, ExitReason, Strategy};
@@ -215,6 +215,7 @@ impl Dispatcher {
                 handed_over: report.handed_over.into(),
                 lost: report.lost.into(),
             }),
+            lost_tasks: report.iter().flat_map(|report| &report.lost_tasks).map(lost_task).collect(),
             connections: report.as_ref().map_or_else(ConnectionCounts::default, |report| ConnectionCounts {
                 cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),
             }),
@@ -421,4 +422,9 @@ fn deployment_state(result: effect::OperationResult) -> DeploymentState {
         effect::OperationResult::Aborted => DeploymentState::Aborted,
         effect::OperationResult::Failed => DeploymentState::Failed,
     }
+}
+
+/// A lost task, as clients are told.
+fn lost_task((task, loss): &(agentd_core::task::TaskId, agentd_core::task::Loss)) -> LostTask {
+    LostTask { task: task.to_string(), why: loss.word().to_owned() }
 }

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use agentd_core::task::{End, Ended, Fence, Key, Kind, Mark, Session, Task, TaskId};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use thiserror::Error;
@@ -104,6 +104,7 @@ pub(super) struct Epilogue<'a> {
 /// The database.
 #[derive(Debug)]
 pub struct Db {
+    pub(super) path: Utf8PathBuf,
     pub(super) connection: Connection,
     pub(super) blobs: Blobs,
 }
@@ -126,7 +127,7 @@ impl Db {
             connection.pragma_update(None, name, value).map_err(DbError::Open)?;
         }
         connection.set_prepared_statement_cache_capacity(64);
-        Ok(Self { connection, blobs })
+        Ok(Self { path: path.to_owned(), connection, blobs })
     }
 
     /// Opens the batch's transaction if it is not open.

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use agentd_core::id::Launch;
 use agentd_core::task::{Fact, Ledger, Order, Outcome};
 use agentd_core::time::Tick;
+use agentd_protocol::control::{ErrorKind, ErrorObject, Reply};
 use agentd_protocol::worker::Code;
 use camino::Utf8PathBuf;
 use nix::sys::signal::SigSet;
@@ -35,7 +36,7 @@ use super::listener::Listener;
 use super::measure::Measures;
 use super::orders::Launched;
 use super::retention::Sweeper;
-use super::thread::{Command, Governed, Report, TasksError};
+use super::thread::{Asker, Command, Governed, Report, TasksError};
 use super::token::Secret;
 use crate::process::sys;
 
@@ -68,6 +69,8 @@ pub(super) struct Batch {
     pub(super) failed: Option<String>,
     /// What the fleet is to know once it is committed.
     pub(super) facts: Vec<Fact>,
+    /// Answers to people.
+    pub(super) answers: Vec<(Asker, Result<Reply, ErrorObject>)>,
     /// Process starts that ended in it.
     pub(super) gone: Vec<Launch>,
     /// Orders in it, to be given again when it fails.
@@ -418,12 +421,15 @@ impl Desk {
             let saved = self.measures.save(&self.db).and_then(|()| self.db.commit());
             saved.err().map(|error| in_full(&error))
         });
-        let batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.batch);
         match failed {
             None => {
                 self.mended();
-                for fact in batch.facts {
+                for fact in std::mem::take(&mut batch.facts) {
                     (self.report)(Report::Fact(fact));
+                }
+                for (asker, answer) in batch.answers.drain(..) {
+                    asker.answer(answer);
                 }
                 for id in &batch.touched {
                     if let Some(link) = self.links.get_mut(id) {
@@ -431,7 +437,13 @@ impl Desk {
                     }
                 }
             }
-            Some(why) => self.undo(tick, batch.orders, &batch.touched, &why),
+            Some(why) => {
+                for (asker, _) in batch.answers.drain(..) {
+                    let why = format!("tasks are not being saved: {why}");
+                    asker.answer(Err(ErrorObject::new(ErrorKind::Internal, why)));
+                }
+                self.undo(tick, std::mem::take(&mut batch.orders), &batch.touched, &why);
+            }
         }
         for launch in batch.gone {
             (self.report)(Report::Gone(launch));

@@ -123,15 +123,17 @@ impl Measures {
     /// How long tasks go without a safe point, at most as a rule: what is silent for longer is stuck. Never under a
     /// lease: a beat says that somebody is there.
     pub(super) fn usual(&mut self, app: &AppName, policy: &GracePolicy, least: Duration) -> Usual {
-        let app = self.app(app);
-        let kinds: Vec<String> = app.kinds().map(str::to_owned).collect();
-        let mut gap = |kind: Option<&str>| {
-            let p99 = app.shape(kind, Until::SafePoint, policy).p99;
-            Duration::try_from_secs_f64(p99).unwrap_or(policy.max).max(least)
-        };
-        let other = gap(None);
-        let kinds = kinds.iter().filter_map(|kind| Some((Kind::new(kind).ok()?, gap(Some(kind)))));
+        let other = self.gap(app, None, policy, least);
+        let kinds = self.kinds(app);
+        let kinds =
+            kinds.iter().filter_map(|kind| Some((Kind::new(kind).ok()?, self.gap(app, Some(kind), policy, least))));
         Usual { kinds: kinds.collect(), other }
+    }
+
+    /// The same for one kind.
+    pub(super) fn gap(&mut self, app: &AppName, kind: Option<&str>, policy: &GracePolicy, least: Duration) -> Duration {
+        let p99 = self.app(app).shape(kind, Until::SafePoint, policy).p99;
+        Duration::try_from_secs_f64(p99).unwrap_or(policy.max).max(least)
     }
 
     /// A curve for display.

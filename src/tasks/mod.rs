@@ -10,7 +10,7 @@
 //! | `desk` | the loop: gather, decide, commit once, answer |
 //! | `serve` | one line, from bytes to rows and an answer |
 //! | `orders` | what the daemon tells |
-//! | `ask` | what people ask |
+//! | `ask`, `lists` | what people ask |
 //! | `measure` | what tasks take, learned |
 //! | `link`, `listener` | connections and their bounds |
 //! | `db`, `lookup`, `effects`, `kv`, `schema` | `tasks.db` |
@@ -26,6 +26,7 @@ mod effects;
 mod kv;
 mod link;
 mod listener;
+mod lists;
 mod lookup;
 mod measure;
 mod orders;

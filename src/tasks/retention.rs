@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use agentd_core::id::AppName;
 use rusqlite::params;
 
+use super::ask::among;
 use super::db::{Db, DbError, now_ms};
 use super::desk::{Desk, in_full};
 use super::payload::blob_name;
@@ -113,6 +114,27 @@ impl Desk {
         if hourly && let Err(error) = self.db.sweep_blobs() {
             tracing::warn!(error = in_full(&error), "blobs that nothing names may lie about");
         }
+    }
+}
+
+impl Desk {
+    /// Lets go of all ended tasks of these apps that ended before `before`; how many.
+    pub(super) fn prune_kept(&mut self, names: &[String], before: i64) -> Result<u64, DbError> {
+        let apps: Vec<AppName> = self.sweeper.kept.keys().filter(|app| among(names, app.as_str())).cloned().collect();
+        let mut all = 0;
+        for app in apps {
+            loop {
+                let gone = self.db.let_go(&app, 0, before)?;
+                all += gone;
+                if let Some(kept) = self.sweeper.kept.get_mut(&app) {
+                    *kept = kept.saturating_sub(gone);
+                }
+                if gone == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(all)
     }
 }
 
