@@ -6,7 +6,7 @@ use std::time::Duration;
 use agentd_core::id::{Launch, Pid};
 use agentd_core::task::{
     Answer, Begin, Boot, Doubt, End, Fact, Fence, Input, Judged, Key, Ledger, Link, Message, OnDeadline, Order,
-    Outcome, ParkedFor, Request, Speaker, State, TaskId, TaskPolicy, Told, Word,
+    Outcome, ParkedFor, Refused, Request, Speaker, State, TaskId, TaskPolicy, Told, Word,
 };
 use agentd_core::time::{Moment, Tick};
 
@@ -180,8 +180,8 @@ pub(super) struct Tasks {
     processes: BTreeMap<Pid, Process>,
     up: BTreeMap<Link, Up>,
     down: BTreeMap<Link, VecDeque<Down>>,
-    /// When a process was last heard.
-    heard: BTreeMap<Pid, Moment>,
+    /// When a process last said something of a task; under no task, when it last said hello.
+    heard: BTreeMap<(Pid, Option<TaskId>), Moment>,
     /// What draining workers were last said to have in hand.
     hands: BTreeMap<Launch, u32>,
     numbers: u64,
@@ -317,8 +317,9 @@ impl Tasks {
 
     /// Leases end when the ledger wakes: who lost a task then had better been silent.
     fn note_silence(&mut self) {
-        let silent = |pid: &Pid| self.heard.get(pid).is_some_and(|&at| self.now.since(at) >= LEASE);
-        let taken = self.witness.taken(&self.ledger).filter(|(_, pid, _)| silent(pid));
+        let since = |name: (Pid, Option<TaskId>)| self.heard.get(&name).is_none_or(|&at| self.now.since(at) >= LEASE);
+        let silent = |task: &TaskId, pid: Pid| since((pid, None)) && since((pid, Some(task.clone())));
+        let taken = self.witness.taken(&self.ledger).filter(|(task, pid, _)| silent(task, *pid));
         let taken: Vec<_> = taken.map(|(task, _, fence)| (task.clone(), fence)).collect();
         for (task, fence) in taken {
             self.witness.was_silent(task, fence);
@@ -697,7 +698,9 @@ impl Tasks {
         let known = self.store.known(&self.ledger.needs(speaker.launch, &message));
         let tick = self.tick();
         let answer = self.ledger.message(tick, speaker, message.clone(), known, &mut batch.out);
-        self.heard.insert(speaker.pid, self.now);
+        for task in spoken_of(&message, &answer) {
+            self.heard.insert((speaker.pid, task), self.now);
+        }
         self.log.line(format!("{} {speaker:?} {number}: {message:?} -> {answer:?}", stamp(self.now)));
         batch.said.push((link, speaker, number, message, Reply::Said(answer)));
         self.write(batch)
@@ -953,6 +956,25 @@ impl Tasks {
         }
         self.write(&mut batch)?;
         self.settle(batch)
+    }
+}
+
+/// What a message is about, and what its answer gave: none is all that its process has.
+fn spoken_of(message: &Message, answer: &Result<Answer, Refused>) -> Vec<Option<TaskId>> {
+    match (message, answer) {
+        (_, Ok(Answer::Begun { task, .. })) => vec![Some(task.clone())],
+        (Message::Hello { .. }, _) => vec![None],
+        (Message::Ready | Message::Begin(_), _) => Vec::new(),
+        (Message::Beat { tasks }, _) => tasks.iter().map(|(own, _)| Some(own.task.clone())).collect(),
+        (
+            Message::Checkpoint { own, .. }
+            | Message::EffectBegin { own, .. }
+            | Message::EffectEnd { own, .. }
+            | Message::End { own, .. }
+            | Message::Yield { own }
+            | Message::Guard { own },
+            _,
+        ) => vec![Some(own.task.clone())],
     }
 }
 
