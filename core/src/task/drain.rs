@@ -15,7 +15,7 @@ use crate::time::Moment;
 use super::input::{Drain, OnDeadline};
 use super::ledger::{Due, Ledger, Phase};
 use super::name::TaskId;
-use super::outcome::{Fact, Outcome, Tally, Word};
+use super::outcome::{Fact, Outcome, Row, Tally, Word};
 use super::state::{Loss, Stage, State};
 
 /// The longest time before the deadline at which tasks are asked for one more checkpoint; a quarter of the drain, when
@@ -98,7 +98,27 @@ impl Ledger {
         }
         worker.phase = Phase::Ready;
         let app = worker.app.clone();
+        self.do_not_await(now, launch, out);
         self.place(now, &app, out);
+    }
+
+    /// A drain was taken back, and the exit that tasks wait for does not come. Its worker may still be at them: it is
+    /// told, and has a lease's time to let go.
+    fn do_not_await(&mut self, now: Moment, launch: Launch, out: &mut Outcome) {
+        let Some(worker) = self.workers.get(&launch) else { return };
+        let (links, awaited): (Vec<_>, _) = (worker.dials.keys().copied().collect(), worker.awaited.clone());
+        let from = now + self.lease(&worker.app);
+        for id in awaited {
+            for &link in &links {
+                out.say(launch, link, Word::Fenced { task: id.clone() });
+            }
+            self.change(now, &id, |task| {
+                if let State::Waiting { not_before, after, .. } = &mut task.state {
+                    (*not_before, *after) = (from.max(*not_before), None);
+                }
+            });
+            out.rows.push(Row::Task(id));
+        }
     }
 
     /// Tells how much a draining worker has in hand, when that is something new.

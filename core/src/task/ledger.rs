@@ -18,6 +18,9 @@ use super::state::{Input, Run, Stage, State, Task};
 /// its owner said meanwhile is not read yet. A whole lease, where that is less.
 const NOT_WATCHING: Duration = Duration::from_secs(3);
 
+/// Pause before what could not be written is decided anew: a full disk does not empty itself at once.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// Kinds that are kept once for all their tasks, per app.
 const KINDS_SHARED: usize = 256;
 
@@ -154,7 +157,10 @@ impl Ledger {
         }
         self.take_in(now, Boot::Same, tasks);
         for launch in draining {
-            self.due.insert((now, Due::Drain(launch)));
+            self.due.insert((now + AFTER_FAILURE, Due::Drain(launch)));
+        }
+        for app in self.apps.keys() {
+            self.due.insert((now + AFTER_FAILURE, Due::Place(app.clone())));
         }
     }
 
@@ -377,6 +383,7 @@ impl Ledger {
             out.say(from.launch, from.link, Word::drain(&draining.drain));
         }
         let app = worker.app.clone();
+        let lease = self.lease(&app);
         let ids: Vec<TaskId> = worker.running.iter().cloned().collect();
         let mut resume = Vec::new();
         for id in ids {
@@ -393,18 +400,20 @@ impl Ledger {
             };
             resume.push(super::Resume { task: id.clone(), fence: task.fence, checkpoint });
             if let State::Running(run) = &mut task.state
-                && run.link.is_none()
                 && run.pid == from.pid
             {
-                run.link = Some(from.link);
-                self.count(from.launch, from.link, 1);
+                run.lease_until = tick.now + lease;
+                if run.link.is_none() {
+                    run.link = Some(from.link);
+                    self.count(from.launch, from.link, 1);
+                }
             }
             if let Some(word) = again {
                 out.say(from.launch, from.link, word);
             }
         }
         self.place(tick.now, &app, out);
-        Answer::Welcome { resume, lease: self.lease(&app) }
+        Answer::Welcome { resume, lease }
     }
 
     fn link_closed(&mut self, launch: Launch, link: Link) {

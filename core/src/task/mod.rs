@@ -19,6 +19,8 @@ mod place;
 mod request;
 mod sound;
 pub mod state;
+#[cfg(test)]
+mod table;
 mod taken;
 
 pub use input::{

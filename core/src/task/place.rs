@@ -1,5 +1,5 @@
 //! Who runs a task that waits: a ready worker of its app that is connected, awake, reads its checkpoint and has room;
-//! of the highest generation, then the least loaded.
+//! who did not give it up, of the highest generation, then the least loaded.
 
 use std::cmp::Reverse;
 
@@ -76,7 +76,11 @@ impl Ledger {
             .filter(|(_, worker)| reads(worker, written))
             .flat_map(|(launch, worker)| worker.dials.iter().map(move |(&link, dial)| (launch, worker, link, dial)))
             .filter(|(_, _, _, dial)| dial.has_room())
-            .min_by_key(|(launch, worker, link, dial)| (Reverse(worker.generation), dial.tasks, *launch, *link))
+            .min_by_key(|(launch, worker, link, dial)| {
+                // Who gave it up gets it back only when there is nobody else.
+                let back = task.released.is_some_and(|released| released.launch == *launch);
+                (back, Reverse(worker.generation), dial.tasks, *launch, *link)
+            })
             .map(|(launch, _, link, dial)| Place { launch, link, pid: dial.pid })
     }
 

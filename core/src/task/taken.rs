@@ -69,9 +69,17 @@ impl Ledger {
         self.tell_in_hand(owner, out);
     }
 
-    /// A task is over, by its worker's word or in the absence of one.
+    /// A task is over in the absence of its owner, who is not to write to it any more.
+    fn abandon(&mut self, now: Moment, id: &TaskId, end: End, out: &mut Outcome) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.fence = task.fence.next();
+        }
+        self.finish(now, id, end, out);
+    }
+
+    /// A task is over, by its owner's word or while it has none.
     pub(super) fn finish(&mut self, now: Moment, id: &TaskId, end: End, out: &mut Outcome) {
-        let Some(mut task) = self.tasks.remove(id) else { return };
+        let Some(task) = self.tasks.remove(id) else { return };
         self.unfile(&task);
         if let Some(app) = self.apps.get_mut(&task.app) {
             app.open -= 1;
@@ -88,9 +96,6 @@ impl Ledger {
         spans(&task, now, fate, fate, out);
         let ran = task.age(now);
         let owner = task.owner();
-        if matches!(end, End::Lost(_)) {
-            task.fence = task.fence.next();
-        }
         if let Some(tally) = owner.and_then(|owner| self.tally(owner)) {
             match end {
                 End::Lost(loss) => tally.lose(&task.id, loss),
@@ -108,10 +113,10 @@ impl Ledger {
     fn crashed(&mut self, tick: Tick, id: &TaskId, how: Loss, out: &mut Outcome) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         if task.cancelling() {
-            return self.finish(tick.now, id, End::Cancelled, out);
+            return self.abandon(tick.now, id, End::Cancelled, out);
         }
         if !task.resumable() {
-            return self.finish(tick.now, id, End::Lost(how), out);
+            return self.abandon(tick.now, id, End::Lost(how), out);
         }
         task.crashes += 1;
         let crashes = task.crashes;
@@ -185,10 +190,10 @@ impl Ledger {
     pub(super) fn cut(&mut self, now: Moment, id: &TaskId, after: Option<Launch>, kill: bool, out: &mut Outcome) {
         let Some(task) = self.tasks.get(id) else { return };
         if task.cancelling() {
-            return self.finish(now, id, End::Cancelled, out);
+            return self.abandon(now, id, End::Cancelled, out);
         }
         if kill || !task.resumable() {
-            return self.finish(now, id, End::Lost(Loss::Cut), out);
+            return self.abandon(now, id, End::Lost(Loss::Cut), out);
         }
         let next = Next::Wait { not_before: now, after, why: Paused::Cut };
         self.take(now, id, Taken { next, fate: Fate::HandedOver, released: None }, out);
