@@ -12,7 +12,7 @@ use super::series::Series;
 /// The tail begins where at most this share survives.
 const TAIL_FROM: f64 = 0.15;
 /// The tail's exponent while nothing is known, and its bounds.
-const ALPHA0: f64 = 1.5;
+pub(super) const ALPHA0: f64 = 1.5;
 const ALPHA_MIN: f64 = 0.8;
 const ALPHA_MAX: f64 = 6.0;
 /// How many observations the assumed exponent weighs.
@@ -56,21 +56,26 @@ impl Curve {
     /// The curve of an app's pool.
     #[must_use]
     pub fn of_pool(series: &Series, prior: Prior) -> Self {
-        Self::draw(series, prior, ALPHA0, |_| Toward { ended: 0.0, at_risk: 0.0 })
+        Self::of_pool_with(series, Tail::of(series, prior, ALPHA0))
+    }
+
+    /// The curve of a pool with a given tail.
+    #[must_use]
+    pub(super) fn of_pool_with(series: &Series, tail: Tail) -> Self {
+        Self::draw(series, tail, |_| Toward { ended: 0.0, at_risk: 0.0 })
     }
 
     /// The curve of a kind, drawn towards its pool's.
     #[must_use]
     pub fn of_kind(series: &Series, prior: Prior, pool: &Self) -> Self {
         let survives: [f64; BUCKETS + 1] = std::array::from_fn(|j| pool.ln_s[j].exp());
-        Self::draw(series, prior, pool.alpha, |j| Toward {
+        Self::draw(series, Tail::of(series, prior, pool.alpha), |j| Toward {
             ended: POOL_WEIGHT * (survives[j] - survives[j + 1]),
             at_risk: POOL_WEIGHT * survives[j],
         })
     }
 
-    fn draw(series: &Series, prior: Prior, alpha0: f64, toward: impl Fn(usize) -> Toward) -> Self {
-        let tail = Tail::of(series, prior, alpha0);
+    fn draw(series: &Series, tail: Tail, toward: impl Fn(usize) -> Toward) -> Self {
         let tail_hazard = 1.0 - (-tail.alpha / PER_OCTAVE as f64).exp2();
         let (mut ln_s, mut variance) = ([0.0; BUCKETS + 1], [0.0; BUCKETS + 1]);
         for j in 0..BUCKETS {
@@ -155,14 +160,18 @@ struct Toward {
     at_risk: f64,
 }
 
-struct Tail {
+/// Where the tail begins and how steep it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tail {
     /// The first bucket with the tail's hazard.
-    bucket: usize,
-    alpha: f64,
+    pub(super) bucket: usize,
+    /// The exponent: the share that outlasts `x` falls as `x^-alpha`.
+    pub(super) alpha: f64,
 }
 
 impl Tail {
-    fn of(series: &Series, prior: Prior, alpha0: f64) -> Self {
+    /// From what was observed and what is assumed.
+    pub(super) fn of(series: &Series, prior: Prior, alpha0: f64) -> Self {
         let from = Self::begins(series);
         let weight = series.at_risk(0);
         let (mut ended, mut exposure) = (0.0, 0.0);

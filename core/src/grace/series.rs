@@ -126,8 +126,8 @@ impl Series {
         let faded = (meanwhile as f64 / HALF_LIFE * std::f64::consts::LN_2).min(FADED_MAX);
         let oldest = self.growth * (-faded).exp();
         // An octave later the edge, and with it the exponent, is twice as large: square instead of `exp` per bucket.
-        let mut powers: [f64; PER_OCTAVE] =
-            std::array::from_fn(|k| (faded * EDGES[first + k] / age).min(FADED_MAX).exp());
+        let power = |j: usize| (faded * EDGES[j.min(BUCKETS)] / age).min(FADED_MAX).exp();
+        let mut powers: [f64; PER_OCTAVE] = std::array::from_fn(|k| power(first + k));
         for octave in passed.chunks_mut(PER_OCTAVE) {
             for (weight, power) in octave.iter_mut().zip(&mut powers) {
                 *weight += oldest * *power;
