@@ -282,7 +282,7 @@ fn a_bad_proof_says_what_was_expected() {
     assert_each(&[
         (
             "ready = \"listenning\"\nlisten = \"80\"",
-            "3:9-21 `ready` cannot be \"listenning\" [\"running\", \"listening\" or \"notify\" or a table with `http`, `on`, `status`, `notify`, `log`, `command`, `listening`, `running` or `timeout`] (did you mean \"listening\"?)",
+            "3:9-21 `ready` cannot be \"listenning\" [\"running\", \"listening\", \"notify\" or \"protocol\" or a table with `http`, `on`, `status`, `notify`, `protocol`, `log`, `command`, `listening`, `running` or `timeout`] (did you mean \"listening\"?)",
         ),
         (
             "ready = \"listening\"",
