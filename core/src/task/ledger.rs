@@ -228,7 +228,8 @@ impl Ledger {
     /// Takes in what a worker says.
     ///
     /// # Errors
-    /// Why it is refused; then no task changed.
+    /// Why it is refused; then no task changed for it. The mere fact that a silent worker spoke may still have had tasks
+    /// sent to it, so the outcome is to be taken either way.
     pub fn message(
         &mut self,
         tick: Tick,
