@@ -6,7 +6,8 @@
 //! *publish*, in that order.
 //!
 //! Start reading at [`worker::state`] (the life of one worker), then [`rollout`] (how a generation replaces
-//! another), then [`fleet`] (which composes them and names the invariants).
+//! another), then [`fleet`] (which composes them and names the invariants). Tasks have a machine and an owner of their
+//! own: [`task`].
 #![forbid(unsafe_code)]
 
 pub mod admission;

@@ -8,7 +8,7 @@ use super::input::{Begin, Known, Told};
 use super::ledger::Ledger;
 use super::name::{Speaker, TaskId};
 use super::outcome::{Answer, Duplicate, Fate, Outcome, Refused, Row};
-use super::state::{End, Run, Stage, State, Task};
+use super::state::{End, Paused, Run, Stage, State, Task};
 use crate::id::Launch;
 
 impl Ledger {
@@ -88,7 +88,10 @@ impl Ledger {
             // Its answer was lost on the way.
             State::Running(run) if run.launch == from.launch && named == Named::ById => return task.begun(),
             State::Running(_) | State::Told { .. } => Duplicate::Running,
-            State::Waiting { after: None, .. } if readable => {
+            // After a crash it waits for nobody's sake but its own.
+            State::Waiting { after: None, not_before, why }
+                if readable && (*not_before <= now || *why == Paused::Crashed) =>
+            {
                 let lease = self.lease(&task.app);
                 self.change(now, &id, |task| task.state = State::Running(Run::held(from, now, lease)));
                 out.rows.push(Row::Task(id.clone()));

@@ -10,7 +10,10 @@
 
 mod begin;
 mod drain;
+mod filing;
+mod hear;
 pub mod input;
+mod lease;
 mod ledger;
 pub mod name;
 pub mod outcome;

@@ -152,10 +152,12 @@ impl Ledger {
             // It was taken from it as it wished, and the answer was lost.
             return Ok(Answer::Ok);
         }
+        let released = Some(Released { launch: from.launch, fence: own.fence });
         let task = self.owned(now, from, own, known)?;
         let (app, open, resumable) = (task.app.clone(), task.intents, task.resumable());
         let cancelling = task.run().is_some_and(|run| matches!(run.stage, Stage::Cancelling { .. }));
         if cancelling {
+            task.released = released;
             self.finish(now, &own.task, End::Cancelled, out);
             self.place(now, &app, out);
             return Ok(Answer::Ok);
@@ -170,7 +172,6 @@ impl Ledger {
         // It may still be at an effect: nobody else is, before it has ended.
         let after = (open > 0).then_some(from.launch);
         let next = Next::Wait { not_before: now, after, why: Paused::Yielded };
-        let released = Some(Released { launch: from.launch, fence: own.fence });
         self.take(now, &own.task, Taken { next, fate: Fate::HandedOver, released }, out);
         self.place(now, &app, out);
         Ok(Answer::Ok)

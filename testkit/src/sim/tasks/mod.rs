@@ -11,7 +11,9 @@
 mod fleet;
 mod process;
 mod store;
+mod supervisor;
 mod witness;
+mod workers;
 mod world;
 
 use std::collections::VecDeque;
