@@ -13,7 +13,7 @@ const ODDS: [f64; 5] = [1.5, 2.0, 3.0, 5.0, 10.0];
 /// The quantiles of the baseline at which numbers are compared.
 const QUANTILES: [f64; 4] = [0.5, 0.75, 0.9, 0.95];
 /// What each bet on a mean stakes, as a share of the most that cannot be lost.
-const STAKES: [f64; 5] = [0.05, 0.1, 0.2, 0.4, 0.8];
+const STAKES: [f64; 5] = [0.1, 0.2, 0.4, 0.6, 0.8];
 /// How sure the baseline's bad rate is to lie under the one bet against.
 const BASELINE_LEVEL: f64 = 0.8;
 /// A rate of 1 leaves nothing to bet on.
@@ -38,8 +38,8 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    pub(super) fn new(bad: usize, all: usize, floor: f64) -> Self {
-        let p0 = beta::upper_bound(bad as f64, all as f64, BASELINE_LEVEL).clamp(floor, RATE_MAX);
+    pub(super) fn new(bad: f64, all: usize, floor: f64) -> Self {
+        let p0 = beta::upper_bound(bad, all as f64, BASELINE_LEVEL).clamp(floor, RATE_MAX);
         let growth = ODDS.map(|multiple| {
             let odds = multiple * p0 / (1.0 - p0);
             let worse = odds / (1.0 + odds);
@@ -57,7 +57,7 @@ impl Rate {
 
 impl Baseline {
     pub(super) fn of_rate(bad: usize, all: usize, floor: f64) -> Self {
-        Self::Rate(Rate::new(bad, all, floor))
+        Self::Rate(Rate::new(bad as f64, all, floor))
     }
 
     /// Numbers up to `tol` worse count as no worse: the share of the baseline over each quantile is the rate that the
@@ -67,7 +67,8 @@ impl Baseline {
         sorted.sort_by(f64::total_cmp);
         let threshold = |quantile: f64| {
             let tau = sorted[((sorted.len() as f64 * quantile).ceil() as usize).clamp(1, sorted.len()) - 1];
-            let over = sorted.len() - sorted.partition_point(|value| *value <= tau);
+            // Of whole numbers fewer lie over the quantile than its share, by the accident of where the ties end.
+            let over = (1.0 - quantile) * sorted.len() as f64;
             (tau * (1.0 + tol), Rate::new(over, sorted.len(), f64::MIN_POSITIVE))
         };
         Self::Numbers(QUANTILES.map(threshold).to_vec())
