@@ -18,6 +18,7 @@
 //! | [`daemon`] | the daemon from its first breath to the loop |
 //! | [`dispatcher`] | the loop that ties all of it to core |
 //! | [`store`] | what survives the supervisor |
+//! | [`tasks`] | what workers tell of their work, their socket and their database |
 //! | [`control`], [`status`] | the two sockets that people and scripts talk to |
 #![deny(unsafe_code)]
 
@@ -36,3 +37,4 @@ pub mod revision;
 pub mod sockets;
 pub mod status;
 pub mod store;
+pub mod tasks;

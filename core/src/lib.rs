@@ -21,5 +21,6 @@ pub mod id;
 pub mod policy;
 pub mod restart;
 pub mod rollout;
+pub mod task;
 pub mod time;
 pub mod worker;

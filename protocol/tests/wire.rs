@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::{
-    Accepted, Call, Changed, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams, Diagnostic, ErrorKind,
-    ErrorObject, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind, OperationResult, OperationState,
-    OperationView, Progress, ReloadParams, Request, RequestId, RestartParams, ScaleParams, ServerMessage, SignalParams,
-    StartParams, StartTarget, StatusParams, StopParams,
+    Accepted, Call, Changed, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams, Diagnostic,
+    EffectJudgement, EffectsParams, ErrorKind, ErrorObject, GraceParams, HelloParams, LogLine, LogStream, LogsParams,
+    Notice, OperationKind, OperationResult, OperationState, OperationView, Progress, ReloadParams, Request, RequestId,
+    RestartParams, ScaleParams, ServerMessage, SessionsParams, SignalParams, StartParams, StartTarget, StatusParams,
+    StopParams, TaskChange, TaskChangeParams, TaskState, TasksParams, TasksPruneParams, TasksUsageParams,
 };
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::exit;
@@ -57,6 +58,14 @@ fn requests() -> Vec<Request> {
         StatusParams::default().into(),
         DescribeParams { name: "web".to_owned() }.into(),
         LogsParams { stream: Some(LogStream::Stderr), since: Some(Timestamp::UNIX_EPOCH), ..Default::default() }.into(),
+        TasksParams { states: vec![TaskState::Parked], ..Default::default() }.into(),
+        TaskChangeParams { task: "a1".to_owned(), change: TaskChange::Retry { effect: Some(EffectJudgement::Redo) } }
+            .into(),
+        EffectsParams { release: Some("g7".to_owned()), ..Default::default() }.into(),
+        SessionsParams { name: "web".to_owned(), limit: 5 }.into(),
+        GraceParams { name: "web".to_owned() }.into(),
+        TasksUsageParams {}.into(),
+        TasksPruneParams { names: names(), older_than_ms: 1000 }.into(),
         DaemonStatusParams {}.into(),
         DaemonStopParams { wait: true }.into(),
     ]
@@ -292,6 +301,7 @@ fn result(state: OperationState) -> OperationResult {
         finished_at: Timestamp::UNIX_EPOCH,
         duration_ms: 1,
         tasks: Default::default(),
+        lost_tasks: Vec::new(),
         connections: Default::default(),
         deployment: Some(1),
         from: None,

@@ -11,12 +11,14 @@ use agentd_core::id::AppName;
 use agentd_core::policy::{
     AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, StopPolicy,
 };
+use agentd_core::task::TaskPolicy;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::placeholder;
 use super::signal::StopSignal;
 use crate::sockets::ListenAddr;
+use crate::tasks::{Governed, Retention};
 
 /// One app.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +53,9 @@ pub struct AppConfig {
     pub stop: Stop,
     /// How long a drain may take.
     pub grace: GracePolicy,
+    /// What is done about its tasks, and how much is kept of them.
+    #[serde(default)]
+    pub tasks: Tasks,
     /// Room for a rollout.
     pub reload: ReloadPolicy,
     /// What one worker may use.
@@ -121,6 +126,8 @@ pub enum ReadyCheck {
     Listening,
     /// It says `READY=1` over `NOTIFY_SOCKET`.
     Notify,
+    /// It says `ready` over `AGENTD_WORKER_SOCKET`.
+    Protocol,
     /// It answers a request through its own socket.
     Http(HttpCheck),
     /// A line that it prints contains this text.
@@ -196,6 +203,15 @@ pub struct Limits {
     pub files: Option<u32>,
 }
 
+/// What is done about an app's tasks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tasks {
+    /// What core must know.
+    pub policy: TaskPolicy,
+    /// How much is kept of those that are over.
+    pub retention: Retention,
+}
+
 /// What becomes of a worker's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogConfig {
@@ -240,6 +256,7 @@ impl AppConfig {
             restart: policy.restart,
             stop: Stop { signal: StopSignal::TERM, drain: policy.stop.drain, timeout: policy.stop.timeout },
             grace: policy.grace,
+            tasks: Tasks::default(),
             reload: policy.reload,
             limits: Limits::default(),
             log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
@@ -265,6 +282,12 @@ impl AppConfig {
             grace: self.grace,
             reload: self.reload,
         }
+    }
+
+    /// What governs its tasks.
+    #[must_use]
+    pub fn governed(&self) -> Governed {
+        Governed { tasks: self.tasks.policy.clone(), grace: self.grace, retention: self.tasks.retention }
     }
 
     /// How the app's sockets are shared out, the kernel's limits considered.

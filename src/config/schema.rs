@@ -60,7 +60,10 @@ mod tests {
         let agent = &schema["properties"]["agent"]["additionalProperties"];
         assert_eq!(agent["properties"]["workers"]["maximum"], 1024);
         assert_eq!(agent["properties"]["balance"]["enum"], json!(["spread", "shared"]));
-        assert_eq!(agent["properties"]["grace"]["properties"]["on_deadline"]["enum"], json!(["kill"]));
+        assert_eq!(
+            agent["properties"]["grace"]["properties"]["on_deadline"]["enum"],
+            json!(["checkpoint", "extend", "kill"])
+        );
         assert_eq!(agent["properties"]["grace"]["additionalProperties"], false);
         assert!(agent["properties"].get("upgrade").is_none());
         assert!(agent["properties"].get("kind").is_none());

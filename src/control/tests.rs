@@ -118,6 +118,13 @@ async fn dispatch(mut calls: mpsc::Receiver<ControlCall>, tell: mpsc::UnboundedS
             | Request::Scale(_)
             | Request::Signal(_)
             | Request::Status(_)
+            | Request::Tasks(_)
+            | Request::TaskChange(_)
+            | Request::Effects(_)
+            | Request::Sessions(_)
+            | Request::Grace(_)
+            | Request::TasksUsage(_)
+            | Request::TasksPrune(_)
             | Request::DaemonStatus(_) => reply.finish(Ok(Reply::Signalled(Signalled::default()))),
         }
     }

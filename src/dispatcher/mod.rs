@@ -30,6 +30,7 @@ mod probe;
 mod restore;
 mod shell;
 mod sources;
+mod tasks;
 mod tell;
 mod view;
 
@@ -54,6 +55,7 @@ use crate::process::sys;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
 use crate::store::Store;
+use crate::tasks::TaskThread;
 
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
@@ -84,6 +86,8 @@ pub struct Dispatcher {
     keeper: Option<Keeper>,
     sock_diag: Option<SockDiag>,
     logs: LogThread,
+    /// The ledger of tasks; none where it could not be started.
+    tasks: Option<TaskThread>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -137,6 +141,8 @@ pub struct Parts {
     pub store: Store,
     /// The log thread.
     pub logs: LogThread,
+    /// The ledger of tasks; none where it could not be started, which `notes` tell of.
+    pub tasks: Option<TaskThread>,
     /// Starts processes.
     pub launcher: Launcher,
     /// Contains them, where the machine lets us.
@@ -153,7 +159,7 @@ impl Dispatcher {
     /// A dispatcher of an empty fleet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { home, instance, store, logs, launcher, cgroups, inputs, files, notes } = parts;
+        let Parts { home, instance, store, logs, tasks, launcher, cgroups, inputs, files, notes } = parts;
         Self {
             home,
             instance,
@@ -168,6 +174,7 @@ impl Dispatcher {
             keeper: None,
             sock_diag: None,
             logs,
+            tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
             inputs,
@@ -227,6 +234,7 @@ impl Dispatcher {
             Input::Gone(launch) => self.gone(launch),
             Input::KeeperGone => self.keeper_gone(),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
+            Input::Tasks(report) => self.heard_of_tasks(report),
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
             Input::RunCommand(request) => self.run_command(request),

@@ -112,7 +112,7 @@ impl App {
             culprit,
             started_at: rollout.started_at,
             finished_at: cx.tick.now,
-            deployment: Some(rollout.report),
+            deployment: Some(rollout.report.clone()),
         };
         cx.out.save_app(&self.head.name);
         cx.out.tell_app(&self.head.name, News::Finished(finished));

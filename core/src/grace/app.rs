@@ -218,6 +218,29 @@ impl AppGrace {
         self.observe(kind, Until::SafePoint, run, now, ended.at_safe_point());
     }
 
+    /// A stretch of a task ended that its owner measured: all of it, or the gap since its last safe point, from the first
+    /// of `ages` to the second. `run` tells how long ago the task was young.
+    pub fn on_span(
+        &mut self,
+        kind: Option<&str>,
+        until: Until,
+        (age0, age): (Duration, Duration),
+        finished: bool,
+        run: &Run,
+    ) {
+        let marks = match until {
+            Until::End => run.whole,
+            Until::SafePoint => run.gap,
+        };
+        self.count(kind, until, (age0, age), marks, finished);
+    }
+
+    /// The next gap of a running task begins now.
+    pub fn mark_safe(&self, kind: Option<&str>, run: &mut Run, now: Moment) {
+        run.safe = run.safe.max(now);
+        run.gap = self.marks(kind, Until::SafePoint);
+    }
+
     /// How long a drain may take that begins now with these tasks in flight: long enough for all to end, or, where that
     /// is sooner, for those that can checkpoint to reach a safe point and for the others to end.
     pub fn query(&mut self, tasks: &[InFlight<'_>], policy: &GracePolicy) -> Grace {
@@ -323,6 +346,17 @@ impl AppGrace {
             Until::End => (run.age0, run.age(now), run.whole),
             Until::SafePoint => (Duration::ZERO, run.since_safe(now), run.gap),
         };
+        self.count(kind, until, (age0, age), marks, finished);
+    }
+
+    fn count(
+        &mut self,
+        kind: Option<&str>,
+        until: Until,
+        (age0, age): (Duration, Duration),
+        marks: Marks,
+        finished: bool,
+    ) {
         let seen = Observation { age0_s: age0.as_secs_f64(), age_s: age.as_secs_f64(), finished, meanwhile: 0 };
         if let Some(kind) = kind {
             if self.kinds.len() < KINDS_MAX && !self.kinds.contains_key(kind) {

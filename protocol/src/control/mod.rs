@@ -29,18 +29,25 @@ pub mod error;
 pub mod message;
 pub mod reply;
 pub mod request;
+pub mod tasks;
 
 pub use error::{Diagnostic, ErrorData, ErrorKind, ErrorObject};
 pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMessageError};
 pub use reply::{
     Accepted, AppDetails, Changed, ConnectionCounts, DaemonStop, DaemonView, HelloReply, ListenerView, LogFileView,
-    LogLine, LogsEnd, OperationKind, OperationResult, OperationState, OperationView, Progress, Reply, Role, Signalled,
-    SignalledWorker, TaskCounts,
+    LogLine, LogsEnd, LostTask, OperationKind, OperationResult, OperationState, OperationView, Progress, Reply, Role,
+    Signalled, SignalledWorker, TaskCounts,
 };
 pub use request::{
     Command, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams, HelloParams, LogStream, LogsParams,
     ReloadParams, Request, RestartParams, ScaleParams, SignalParams, StartParams, StartTarget, StatusParams,
     StopParams,
+};
+
+pub use tasks::{
+    AppUsage, CurveView, EffectJudgement, EffectList, EffectState, EffectView, EffectsParams, GraceParams, GraceView,
+    InHandView, SessionList, SessionView, SessionsParams, TaskChange, TaskChangeParams, TaskChanged, TaskList,
+    TaskState, TaskView, TasksParams, TasksPruneParams, TasksUsage, TasksUsageParams, WorkerGrace,
 };
 
 /// The number in `hello`. It rises only when a method or field goes or changes its meaning.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::request::LogStream;
+use super::tasks::{EffectList, GraceView, SessionList, TaskChanged, TaskList, TasksUsage};
 use crate::exit;
 use crate::status::{AppView, StatusDocument};
 
@@ -26,6 +27,18 @@ pub enum Reply {
     Details(Box<AppDetails>),
     /// To `logs`.
     LogsEnd(LogsEnd),
+    /// To `tasks.list`.
+    Tasks(TaskList),
+    /// To `tasks.change`.
+    TaskChanged(Box<TaskChanged>),
+    /// To `effects.list`.
+    Effects(EffectList),
+    /// To `sessions.list`.
+    Sessions(SessionList),
+    /// To `grace`.
+    Grace(Box<GraceView>),
+    /// To `tasks.usage` and `tasks.prune`.
+    TasksUsage(TasksUsage),
     /// To `daemon.status`.
     Daemon(Box<DaemonView>),
     /// To `daemon.stop`.
@@ -154,6 +167,9 @@ pub struct OperationResult {
     /// What became of the tasks of the workers that ended.
     #[serde(default)]
     pub tasks: TaskCounts,
+    /// The lost ones of them by name; at most 100.
+    #[serde(default)]
+    pub lost_tasks: Vec<LostTask>,
     /// What became of their connections.
     #[serde(default)]
     pub connections: ConnectionCounts,
@@ -163,6 +179,15 @@ pub struct OperationResult {
     pub from: Option<String>,
     /// The release that it was to lead to.
     pub to: Option<String>,
+}
+
+/// A task that its worker took to its grave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LostTask {
+    /// Its id.
+    pub task: String,
+    /// Why.
+    pub why: String,
 }
 
 /// What became of tasks.
