@@ -36,17 +36,14 @@ const COLUMNS: &[Column] = &[
     Column { title: "OLDEST", align: Align::Right, rank: 0 },
 ];
 
-const WORKERS: &[Column] = &[
-    Column { title: "WORKER", align: Align::Left, rank: 0 },
-    Column { title: "GRACE", align: Align::Right, rank: 0 },
-    Column { title: "WHY", align: Align::Left, rank: 1 },
-];
+const WORKERS: &[Column] =
+    &[Column { title: "WORKER", align: Align::Left, rank: 0 }, Column { title: "GRACE", align: Align::Right, rank: 0 }];
 
 /// The page at `width`, with the curve of `kind`, or of all tasks.
 pub(crate) fn page(grace: &GraceView, kind: Option<&str>, width: Option<usize>) -> String {
     let mut text = String::new();
     let (strong, faint) = (state::STRONG, state::FAINT);
-    let bound = span(Duration::from_millis(grace.grace_ms));
+    let bound = brief(Duration::from_millis(grace.grace_ms));
     let percent = (grace.target * 1000.0).round() / 10.0;
     let _ = writeln!(text, "{strong}{}{strong:#}: a drain now may take {strong}{bound}{strong:#}", grace.app);
     for line in wrap(&format!("{}; wanted: {percent} %", grace.why), width.map(|width| width.saturating_sub(2))) {
@@ -221,22 +218,20 @@ fn kinds(grace: &GraceView, width: Option<usize>) -> String {
 fn workers(grace: &GraceView, width: Option<usize>) -> String {
     let mut table = Table::new(WORKERS, 0);
     for worker in &grace.workers {
-        table.row(
-            vec![
-                Cell::plain(&worker.worker),
-                Cell::plain(span(Duration::from_millis(worker.grace_ms))),
-                Cell::plain(&worker.why),
-            ],
-            Vec::new(),
-        );
+        let grace = brief(Duration::from_millis(worker.grace_ms));
+        let why = vec![Cell::styled(&worker.why, state::FAINT)];
+        table.row(vec![Cell::plain(&worker.worker), Cell::plain(grace)], why);
     }
     table.render(width)
 }
 
-/// A span that was estimated: no milliseconds over a second.
+/// A span that was estimated: two digits or whole seconds, never rounded to less.
 fn brief(time: Duration) -> String {
-    if time >= Duration::from_secs(1) {
-        span(Duration::from_secs(time.as_secs_f64().round() as u64))
+    let seconds = time.as_secs_f64();
+    if (1.0..10.0).contains(&seconds) {
+        format!("{:.1}s", (seconds * 10.0).ceil() / 10.0)
+    } else if seconds >= 10.0 {
+        span(Duration::from_secs(seconds.ceil() as u64))
     } else {
         span(time)
     }

@@ -103,8 +103,9 @@ fn beneath(task: &TaskView, now: Timestamp) -> Vec<Cell> {
         let line =
             format!("nobody knows whether {effect:?} happened: agentctl tasks retry {} --effect redo|skip", task.id);
         said.push(Cell::styled(line, style));
-    } else if task.open_effects > 0 {
-        said.push(Cell::styled(format!("{} effects begun and not ended", task.open_effects), style));
+    } else if task.open_effects > 0 && task.state != TaskState::Running {
+        let effects = if task.open_effects == 1 { "effect" } else { "effects" };
+        said.push(Cell::styled(format!("{} {effects} begun and not ended", task.open_effects), style));
     }
     said
 }

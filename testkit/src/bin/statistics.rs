@@ -1,0 +1,59 @@
+//! How fast the estimator and a gate are, in this process: `cargo run --profile release -p agentd-testkit --bin statistics`.
+
+use std::time::{Duration, Instant};
+
+use agentd_core::gate::{Gate, Measure, Settings};
+use agentd_core::grace::{AppGrace, Ended, InFlight};
+use agentd_core::policy::AppPolicy;
+use agentd_core::time::Moment;
+
+const ENDS: u64 = 2_000_000;
+const QUERIES: u32 = 20_000;
+const OBSERVATIONS: u32 = 1_000_000;
+
+fn main() {
+    let mut app = AppGrace::default();
+    let policy = AppPolicy::default().grace;
+    let mut runs = std::collections::VecDeque::new();
+    let began = Instant::now();
+    for task in 0..ENDS {
+        let now = Moment::from_micros(task * 100_000);
+        runs.push_back(app.begin(Some("chat"), Duration::ZERO, now));
+        // Sixteen run beside each other, each for 1 to 61 seconds.
+        if runs.len() > 16 {
+            let run = runs.pop_front().expect("sixteen");
+            app.on_end(Some("chat"), &run, now + Duration::from_millis(task * 7919 % 60_000), Ended::Done);
+        }
+    }
+    let ends = ENDS as f64 / began.elapsed().as_secs_f64() / 1e6;
+    println!("{ends:.2} million ends a second, each in four series: pool and kind, whole and gaps");
+
+    let task = |k: u64| InFlight { kind: Some("chat"), age: Duration::from_secs(k * 3), since_safe: None };
+    let tasks: Vec<_> = (0..16).map(task).collect();
+    for (how, fresh) in [("nothing ended since", false), ("an end before each", true)] {
+        let mut spent = Duration::ZERO;
+        for _ in 0..QUERIES {
+            if fresh {
+                let run = app.begin(Some("chat"), Duration::ZERO, Moment::default());
+                app.on_end(Some("chat"), &run, Moment::from_micros(9_000_000), Ended::Done);
+            }
+            let began = Instant::now();
+            std::hint::black_box(app.query(&tasks, &policy));
+            spent += began.elapsed();
+        }
+        println!("{:.1} µs a query with 16 tasks, {how}", spent.as_secs_f64() * 1e6 / f64::from(QUERIES));
+    }
+
+    let mut gate = Gate::new(Settings::new(Measure::Numeric { tol: 0.1 })).expect("valid settings");
+    let baseline: Vec<f64> = (0..500_u32).map(|k| f64::from(k % 100)).collect();
+    gate.baseline(&baseline).expect("in range");
+    let began = Instant::now();
+    for k in 0..OBSERVATIONS {
+        if k % (OBSERVATIONS / 4) == 1 {
+            gate.begin_stage();
+        }
+        std::hint::black_box(gate.observe(f64::from(k % 90)).expect("in range"));
+    }
+    let spent = began.elapsed().as_secs_f64() * 1e6 / f64::from(OBSERVATIONS);
+    println!("{spent:.2} µs an observation of a numeric gate, in four stages");
+}
