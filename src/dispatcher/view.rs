@@ -109,7 +109,7 @@ impl Dispatcher {
     }
 
     /// How long a drain of all its workers that began now might take.
-    fn grace_of(&self, app: &App) -> std::time::Duration {
+    fn grace_of(&self, app: &App) -> Duration {
         let shells = app.workers.values().filter_map(|worker| self.processes.get(&worker.launch()?));
         let asked = shells.filter_map(|shell| shell.gauge.grace()).max();
         asked.unwrap_or_else(|| grace::bound(&app.policy_now().grace))

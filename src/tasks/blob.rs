@@ -11,12 +11,12 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 /// Payloads longer than this, in bytes, become files.
-pub const INLINE_MAX: usize = 64 * 1024;
+pub(super) const INLINE_MAX: usize = 64 * 1024;
 
 /// Why a blob could not be kept or read.
 #[derive(Debug, Error)]
@@ -49,26 +49,26 @@ pub enum BlobError {
 
 /// Name of a blob: 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlobName(String);
+pub(super) struct BlobName(String);
 
 impl BlobName {
     /// A name as it was stored; none when it is no such name.
     #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
+    pub(super) fn parse(name: &str) -> Option<Self> {
         let good = name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         good.then(|| Self(name.to_owned()))
     }
 
     /// As text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 /// The folder of blobs.
 #[derive(Clone, Debug)]
-pub struct Blobs {
+pub(super) struct Blobs {
     folder: Utf8PathBuf,
 }
 
@@ -77,7 +77,7 @@ impl Blobs {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn open(folder: Utf8PathBuf) -> Result<Self, BlobError> {
+    pub(super) fn open(folder: Utf8PathBuf) -> Result<Self, BlobError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -90,7 +90,7 @@ impl Blobs {
     ///
     /// # Errors
     /// Nothing is kept then.
-    pub fn keep(&self, bytes: &[u8]) -> Result<BlobName, BlobError> {
+    pub(super) fn keep(&self, bytes: &[u8]) -> Result<BlobName, BlobError> {
         let mut name = String::with_capacity(64);
         for byte in Sha256::digest(bytes) {
             // Writing to a text cannot fail.
@@ -122,7 +122,7 @@ impl Blobs {
     ///
     /// # Errors
     /// It is not there, or cannot be read.
-    pub fn read(&self, name: &BlobName) -> Result<Vec<u8>, BlobError> {
+    pub(super) fn read(&self, name: &BlobName) -> Result<Vec<u8>, BlobError> {
         let path = self.path(name);
         fs::read(&path).map_err(|source| BlobError::Read { path, source })
     }
@@ -131,7 +131,7 @@ impl Blobs {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn list(&self) -> Result<Vec<(BlobName, u64)>, BlobError> {
+    pub(super) fn list(&self) -> Result<Vec<(BlobName, u64)>, BlobError> {
         let failed = |source| BlobError::Read { path: self.folder.clone(), source };
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
@@ -145,14 +145,8 @@ impl Blobs {
     }
 
     /// Removes one. Whether it was there.
-    pub fn remove(&self, name: &BlobName) -> bool {
+    pub(super) fn remove(&self, name: &BlobName) -> bool {
         fs::remove_file(self.path(name)).is_ok()
-    }
-
-    /// The folder.
-    #[must_use]
-    pub fn folder(&self) -> &Utf8Path {
-        &self.folder
     }
 
     fn path(&self, name: &BlobName) -> Utf8PathBuf {

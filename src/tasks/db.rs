@@ -103,7 +103,7 @@ pub(super) struct Epilogue<'a> {
 
 /// The database.
 #[derive(Debug)]
-pub struct Db {
+pub(super) struct Db {
     pub(super) path: Utf8PathBuf,
     pub(super) connection: Connection,
     pub(super) blobs: Blobs,
@@ -114,7 +114,7 @@ impl Db {
     ///
     /// # Errors
     /// A newer file is left as it is; so is every file that cannot be opened.
-    pub fn open(path: &Utf8Path) -> Result<Self, DbError> {
+    pub(super) fn open(path: &Utf8Path) -> Result<Self, DbError> {
         let blobs = Blobs::open(path.with_file_name("blobs"))?;
         let mut connection = Connection::open(path).map_err(DbError::Open)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(DbError::Open)?;

@@ -293,7 +293,10 @@ impl Desk {
     /// Reads from a connection and takes its lines.
     fn serve(&mut self, id: u64, tick: Tick) -> Read {
         let Some(link) = self.links.get_mut(&id) else { return Read::Some };
-        if matches!(link.standing, Standing::Leaving { .. }) || link.is_full() {
+        if matches!(link.standing, Standing::Leaving { .. }) {
+            return link.drop_bytes(&mut self.scratch);
+        }
+        if link.is_full() {
             return Read::Some;
         }
         if !link.has_lines() && link.read(&mut self.scratch) == Read::Gone {
@@ -505,9 +508,10 @@ impl Desk {
                 tracing::warn!(launch = ?link.launch(), "a worker does not read what it is sent; its connection is dropped");
             }
             self.close(id);
-        } else if self.is_leaving(id) && !self.links[&id].has_out() {
-            self.close(id);
         } else {
+            if matches!(link.standing, Standing::Leaving { .. }) && !link.has_out() {
+                link.say_goodbye();
+            }
             self.watch(id);
         }
     }

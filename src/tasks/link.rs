@@ -32,8 +32,12 @@ pub(super) const LARGE_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes that may wait to be read by a worker.
 const OUT_MAX: usize = 16 * 1024 * 1024;
 
-/// How long a new connection has to say `hello`, and one that is told off to take its last words.
+/// How long a new connection has to say `hello`.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long one that is told off has to take its last words. What it sends meanwhile is dropped: were it closed at once,
+/// a worker in the middle of a long line would be told of a broken pipe and not of what it did wrong.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Buffers beyond this are given back when they are empty.
 const KEPT: usize = 64 * 1024;
@@ -53,7 +57,7 @@ pub(super) enum Standing {
         /// When a large line that it began must be whole; none when it has not begun one.
         large_until: Option<Instant>,
     },
-    /// Nothing more is read from it.
+    /// Nothing more of it is heeded.
     Leaving {
         /// When it is closed whatever it has not taken.
         until: Instant,
@@ -174,7 +178,7 @@ impl Link {
     pub(super) fn interest(&self, waits: bool) -> EventFlags {
         let reads = match self.standing {
             Standing::Fresh { .. } | Standing::Known { .. } => !waits && !self.is_full(),
-            Standing::Leaving { .. } => false,
+            Standing::Leaving { .. } => true,
         };
         let read = if reads { EventFlags::IN } else { EventFlags::empty() };
         let write = if self.has_out() { EventFlags::OUT } else { EventFlags::empty() };
@@ -228,9 +232,24 @@ impl Link {
         }
     }
 
-    /// Nothing more is read from it; it is closed when it has taken what it was told.
+    /// Drops what it still sends.
+    pub(super) fn drop_bytes(&self, scratch: &mut [u8]) -> Read {
+        match rustix::net::recv(&self.stream, &mut *scratch, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Read::Gone,
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Read::Some,
+            Err(_) => Read::Gone,
+        }
+    }
+
+    /// It has taken its last words: the other side sees the end.
+    pub(super) fn say_goodbye(&self) {
+        // One that is gone needs no goodbye.
+        let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
+    }
+
+    /// Nothing more is heeded of it; it is closed when it has taken what it was told.
     pub(super) fn leave(&mut self, now: Instant) {
-        self.standing = Standing::Leaving { until: now + PATIENCE };
+        self.standing = Standing::Leaving { until: now + LAST_WORDS };
         self.decoder = LineDecoder::new(0);
     }
 

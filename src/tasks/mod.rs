@@ -39,6 +39,7 @@ pub mod token;
 mod wire;
 
 pub use ask::Question;
+pub use blob::BlobError;
 pub use db::DbError;
 pub use retention::Retention;
 pub use thread::{Asker, Born, Command, Drain, Gauge, Governed, Parts, Report, TaskThread, TasksError};
