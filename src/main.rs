@@ -13,6 +13,7 @@ agentd: a process supervisor for AI agents (the daemon; agentctl is its command 
 
 usage: agentd [run] [--home DIR]
        agentd estimate          the drain-deadline estimator, in lines on stdin and stdout (docs/design/grace.md)
+       agentd gate              the statistic of the gates, in lines of JSON likewise (docs/design/gates.md)
 
   --home DIR   keep state, sockets and logs below DIR (or set AGENTD_HOME)
   --version    print the version
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
 fn line_program(command: &std::ffi::OsStr) -> Option<fn() -> ExitCode> {
     match command.to_str()? {
         "estimate" => Some(agentd::lines::estimate::run),
+        "gate" => Some(agentd::lines::gate::run),
         _ => None,
     }
 }

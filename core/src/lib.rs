@@ -16,6 +16,7 @@ pub mod drain;
 pub mod effect;
 pub mod event;
 pub mod fleet;
+pub mod gate;
 pub mod grace;
 pub mod id;
 pub mod policy;

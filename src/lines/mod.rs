@@ -4,6 +4,7 @@
 //! says so; neither it nor a long one ends the program. Only the end of the input, or a closed output, does.
 
 pub mod estimate;
+pub mod gate;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::ExitCode;

@@ -3,12 +3,16 @@
 pub(crate) mod change;
 pub(crate) mod daemon;
 pub(crate) mod describe;
+pub(crate) mod effects;
 pub(crate) mod events;
+pub(crate) mod grace;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod sessions;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod status;
+pub(crate) mod tasks;
 pub(crate) mod wait;
 
 use agentd_protocol::control::ALL;
@@ -46,6 +50,10 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Describe(args) => describe::run(&context, args),
         Command::Logs(args) => logs::run(&context, args),
         Command::Events(args) => events::run(&context, &args),
+        Command::Tasks(args) => tasks::run(&context, args),
+        Command::Effects(args) => effects::run(&context, args),
+        Command::Sessions(args) => sessions::run(&context, args),
+        Command::Grace(args) => grace::run(&context, args),
         Command::Daemon(command) => daemon::run(&context, command),
     }
 }

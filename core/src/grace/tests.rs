@@ -82,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn a_higher_target_never_shortens_the_bound(
+    fn on_one_curve_a_higher_target_never_shortens_the_bound(
         history in history(), ages in prop::collection::vec(seconds(), 1..6), targets in (0.5_f64..0.999, 0.5_f64..0.999),
     ) {
         let series = series(&history);
@@ -91,8 +91,6 @@ proptest! {
         let places: Vec<_> = ages.iter().map(|age_s| curve.from_age(*age_s)).collect();
         let on_one_curve = |target| answer::smallest(&places, &policy(target)).seconds;
         prop_assert!(on_one_curve(high) >= on_one_curve(low));
-        // The assumed tail depends on the target and begins at a whole bucket, 9 % wide.
-        prop_assert!(bound_s(&series, &ages, high) * 1.1 >= bound_s(&series, &ages, low));
     }
 
     // The exponent itself is estimated again from what ended, and then can come out steeper; held, there is no exception.
