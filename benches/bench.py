@@ -18,6 +18,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import processes  # noqa: E402
+import tasks  # noqa: E402
 import traffic  # noqa: E402
 
 CASES = ("agentd-cooperates", "agentd-dies", "pm2", "pm2-best", "supervisord")
@@ -45,6 +46,7 @@ def arguments():
     figure("logs", processes.logs, lines=100_000, rounds=5)
     figure("latency", traffic.latency, peers=False, workers=4, load=0.6, service=10.0, seconds=10.0, rounds=6)
     figure("throughput", traffic.throughput, peers=False, connections=32, seconds=5, rounds=6)
+    figure("tasks", tasks.tasks, peers=False, workers=50, seconds=10, tasks=10_000, drains=50)
     sub = figure("reload", traffic.reload, peers=False, reloads=5, workers=4, surge=4, task=10.0, pause=1.0)
     sub.add_argument("cases", nargs="+", choices=CASES)
     sub.add_argument("--quiet", action="store_true", help="without load: only the time that a reload takes")

@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{self, Access, Identity, bind_private};
-use crate::dispatcher::{Dispatcher, Parts, Signals, Sources};
+use crate::dispatcher::{Dispatcher, Input, Parts, Signals, Sources};
 use crate::home::{Home, HomeError};
 use crate::logs::thread::{LogThread, LogThreadError};
 use crate::process::cgroup::Cgroups;
@@ -21,6 +21,7 @@ use crate::process::reaper;
 use crate::process::spawn::Launcher;
 use crate::status;
 use crate::store::{Store, StoreError};
+use crate::tasks::{self, TaskThread};
 
 /// Requests that wait for the loop before their clients do.
 const CALLS_WAITING: usize = 256;
@@ -104,7 +105,8 @@ pub fn run(home: Home) -> Result<(), DaemonError> {
         };
         let access = Access::owner_only(nix::unistd::geteuid().as_raw());
         let (ended, end) = oneshot::channel::<()>();
-        let parts = Parts { home, instance, store, logs, launcher, cgroups, inputs: input_sender, files, notes };
+        let tasks = start_tasks(&home, &input_sender, &mut notes);
+        let parts = Parts { home, instance, store, logs, tasks, launcher, cgroups, inputs: input_sender, files, notes };
         let mut dispatcher = Dispatcher::new(parts);
         dispatcher.restore()?;
         let status = tokio::spawn(status::serve(status_socket, query_sender));
@@ -124,6 +126,30 @@ pub fn run(home: Home) -> Result<(), DaemonError> {
         status.abort();
         Ok(())
     })
+}
+
+/// Starts the ledger of tasks. Without it the fleet runs all the same, by connections alone.
+fn start_tasks(home: &Home, inputs: &mpsc::UnboundedSender<Input>, notes: &mut Vec<String>) -> Option<TaskThread> {
+    let inputs = inputs.clone();
+    let parts = tasks::Parts { state: home.state.clone(), socket: home.worker_socket() };
+    let started = TaskThread::start(parts, move |report| {
+        // The loop is gone only at the very end.
+        let _ = inputs.send(Input::Tasks(report));
+    });
+    match started {
+        Ok(thread) => Some(thread),
+        Err(error) => {
+            let mut why = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                why = format!("{why}: {error}");
+                cause = error.source();
+            }
+            tracing::error!(why, "workers cannot tell of their tasks");
+            notes.push(format!("workers cannot tell of their tasks: failed to {why}"));
+            None
+        }
+    }
 }
 
 fn bind(path: Utf8PathBuf, mode: u32) -> Result<control::BoundSocket, DaemonError> {

@@ -128,6 +128,12 @@ impl Home {
         self.run.join("status.sock")
     }
 
+    /// Where workers tell of their tasks.
+    #[must_use]
+    pub fn worker_socket(&self) -> Utf8PathBuf {
+        self.run.join("worker.sock")
+    }
+
     /// The database.
     #[must_use]
     pub fn database(&self) -> Utf8PathBuf {

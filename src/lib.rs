@@ -10,6 +10,7 @@
 //! | [`process`] | starting programs through the exec shim, their trees, their ends |
 //! | [`sockets`] | the listening sockets, their lanes and weights, the steered probe |
 //! | [`keeper`] | a second holder of every descriptor that must outlive us |
+//! | [`lines`] | the statistics by themselves, in lines, to be scored from outside |
 //! | [`logs`] | what workers print, from FIFO to file and back |
 //! | [`notify`] | what workers say over `NOTIFY_SOCKET` |
 //! | [`probe`] | asking a worker whether it is well |
@@ -18,6 +19,7 @@
 //! | [`dispatcher`] | the loop that ties all of it to core |
 //! | [`schedule`], [`watch`] | when the clock, or a changed file, asks for a reload |
 //! | [`store`] | what survives the supervisor |
+//! | [`tasks`] | what workers tell of their work, their socket and their database |
 //! | [`control`], [`status`] | the two sockets that people and scripts talk to |
 #![deny(unsafe_code)]
 
@@ -27,6 +29,7 @@ pub mod daemon;
 pub mod dispatcher;
 pub mod home;
 pub mod keeper;
+pub mod lines;
 pub mod logs;
 pub mod notify;
 pub mod probe;
@@ -36,4 +39,5 @@ pub mod schedule;
 pub mod sockets;
 pub mod status;
 pub mod store;
+pub mod tasks;
 pub mod watch;

@@ -12,6 +12,8 @@ const USAGE: &str = "\
 agentd: a process supervisor for AI agents (the daemon; agentctl is its command line)
 
 usage: agentd [run] [--home DIR]
+       agentd estimate          the drain-deadline estimator, in lines on stdin and stdout (docs/design/grace.md)
+       agentd gate              the statistic of the gates, in lines of JSON likewise (docs/design/gates.md)
 
   --home DIR   keep state, sockets and logs below DIR (or set AGENTD_HOME)
   --version    print the version
@@ -26,6 +28,9 @@ fn main() -> ExitCode {
     }
     if std::env::args_os().nth(1).is_some_and(|command| command == "keep") {
         return agentd::keeper::process::run();
+    }
+    if let Some(lines) = std::env::args_os().nth(1).and_then(|command| line_program(&command)) {
+        return lines();
     }
     let home = match arguments(std::env::args().skip(1)) {
         Ok(Asked::Run(home)) => home,
@@ -51,6 +56,15 @@ fn main() -> ExitCode {
             eprintln!("agentd: {text}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The programs that answer lines on stdin; they need no home.
+fn line_program(command: &std::ffi::OsStr) -> Option<fn() -> ExitCode> {
+    match command.to_str()? {
+        "estimate" => Some(agentd::lines::estimate::run),
+        "gate" => Some(agentd::lines::gate::run),
+        _ => None,
     }
 }
 
@@ -84,6 +98,8 @@ fn log_to_stderr() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        // What cannot be logged, on a full disk above all, must not end what it is about.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
 }

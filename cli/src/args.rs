@@ -3,11 +3,15 @@
 //! Owns the grammar and nothing else: no file is opened, no daemon asked. What a target of `start` is (a file, a
 //! known app, a script) is decided by [`crate::commands::start`], which can look.
 
+mod tasks;
+
 use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
+pub(crate) use tasks::{EffectsArgs, GraceArgs, InState, Judgement, PruneArgs, SessionsArgs, TasksArgs, TasksCommand};
+
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 /// Supervise AI agents and replace them under load without losing a request.
@@ -103,6 +107,14 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Print the manual page
     Man(ManArgs),
+    /// Show tasks: those in flight, parked and recent; retry, discard, cancel or prune them
+    Tasks(TasksArgs),
+    /// Show what tasks did to the outside, first what nobody knows the end of
+    Effects(EffectsArgs),
+    /// Show the sessions of an app
+    Sessions(SessionsArgs),
+    /// Show what an app's tasks take, how long a drain may take now, and why
+    Grace(GraceArgs),
     /// Start, stop or look at the daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),

@@ -9,6 +9,7 @@ use crate::event::{Exit, InFlight, Proof};
 use crate::id::{AppName, Generation, Lane, Launch, Operation, Pid, Revision, Slot, WorkerId};
 use crate::policy::DrainBy;
 use crate::rollout::{StepName, StepReached};
+use crate::task::{Loss, Tally, TaskId};
 use crate::time::Moment;
 
 /// All that came of one step. The shell commits what is dirty, then does `act` in order, then shows `publish`.
@@ -295,7 +296,7 @@ pub struct Finished {
 }
 
 /// What a deployment did to the work in flight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentReport {
     /// The generation that served before.
     pub from: Generation,
@@ -303,12 +304,29 @@ pub struct DeploymentReport {
     pub to: Generation,
     /// Tasks that ended by themselves while their worker drained.
     pub finished: u32,
+    /// Tasks that go on in another worker.
+    #[serde(default)]
+    pub handed_over: u32,
     /// Tasks that their worker took to its grave.
     pub lost: u32,
+    /// The first of these by name, each with why.
+    #[serde(default)]
+    pub lost_tasks: Vec<(TaskId, Loss)>,
     /// Idle kept-alive connections that were closed.
     pub idle_cut: u32,
     /// Connections on which work may have been going on when their worker was told to end at its deadline.
     pub busy_cut: u32,
+}
+
+impl DeploymentReport {
+    /// Adds what became of one worker's tasks.
+    pub(crate) fn add(&mut self, tally: &Tally) {
+        self.finished += tally.finished;
+        self.handed_over += tally.handed_over + tally.parked;
+        self.lost += tally.lost;
+        let room = Tally::NAMED.saturating_sub(self.lost_tasks.len());
+        self.lost_tasks.extend(tally.named.iter().take(room).cloned());
+    }
 }
 
 /// What was asked for.

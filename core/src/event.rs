@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{AppName, Launch, Operation, Pid};
 use crate::rollout::Judgement;
+use crate::task::Tally;
+use crate::time::Moment;
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +129,20 @@ pub enum WorkerEvent {
         /// Its id.
         id: String,
     },
+    /// While it drains: how many tasks the ledger knows it to have in hand.
+    TasksInHand {
+        /// How many.
+        tasks: u32,
+    },
+    /// While it drains: when the ledger takes from it what it still has.
+    TasksDeadline {
+        /// When.
+        at: Moment,
+    },
+    /// The ledger took from it what can go on elsewhere, and nothing is left to wait for.
+    TasksTaken,
+    /// What became of its tasks in its drain. Told right before its end.
+    TasksSettled(Tally),
 }
 
 /// What a draining worker still has in hand, as the shell sees it from outside.

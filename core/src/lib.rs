@@ -6,7 +6,8 @@
 //! *publish*, in that order.
 //!
 //! Start reading at [`worker::state`] (the life of one worker), then [`rollout`] (how a generation replaces
-//! another), then [`fleet`] (which composes them and names the invariants).
+//! another), then [`fleet`] (which composes them and names the invariants). Tasks have a machine and an owner of their
+//! own: [`task`].
 #![forbid(unsafe_code)]
 
 pub mod admission;
@@ -16,11 +17,13 @@ pub mod drain;
 pub mod effect;
 pub mod event;
 pub mod fleet;
+pub mod gate;
 pub mod grace;
 pub mod id;
 pub mod needs;
 pub mod policy;
 pub mod restart;
 pub mod rollout;
+pub mod task;
 pub mod time;
 pub mod worker;

@@ -88,7 +88,7 @@ impl RestartHistory {
 }
 
 /// A duration between half of `full` and `full`, by `entropy`.
-fn upper_half(full: Duration, entropy: u64) -> Duration {
+pub(crate) fn upper_half(full: Duration, entropy: u64) -> Duration {
     let micros = u64::try_from(full.as_micros()).unwrap_or(u64::MAX);
     let half = micros / 2;
     let span = micros - half + 1;

@@ -1,7 +1,7 @@
-//! The wire types of agentd's two Unix sockets, and nothing that does I/O.
+//! The wire types of agentd's three Unix sockets, and nothing that does I/O.
 //!
-//! Owns: what a line on `status.sock` ([`status`], [`events`]) and on `control.sock` ([`control`]) looks like, how
-//! lines are cut from bytes ([`frame`]), what an exit code of `agentctl` means ([`exit`]), and the JSON schemas of
+//! Owns: what a line on `status.sock` ([`status`], [`events`]), on `control.sock` ([`control`]) and on `worker.sock`
+//! ([`worker`]) looks like, how lines are cut from bytes ([`frame`]), what an exit code of `agentctl` means ([`exit`]), and the JSON schemas of
 //! all of it ([`schema`]).
 //!
 //! Does not own: what a request leads to (the daemon's dispatcher), or how a document is shown (`agentctl`).
@@ -19,5 +19,6 @@ pub mod exit;
 pub mod frame;
 pub mod schema;
 pub mod status;
+pub mod worker;
 
 pub use jiff::Timestamp;

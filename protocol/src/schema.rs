@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::control::{ErrorObject, Notice, Reply, Request, RequestId};
 use crate::events::Event;
 use crate::status::{StatusDocument, StatusError, StatusRequest};
+use crate::worker;
 
 /// The status document.
 #[must_use]
@@ -73,6 +74,47 @@ pub fn control() -> Value {
     add("Notice", "What the daemon tells on the way to an answer.", json!({ "oneOf": lines }));
     let lines = ["Call", "Answer", "Notice"].map(|name| json!({ "$ref": format!("#/$defs/{name}") }));
     root("agentd control protocol 1", &json!(lines), definitions)
+}
+
+/// Every line of `worker.sock`, in both directions.
+#[must_use]
+pub fn worker() -> Value {
+    let (mut written, mut read) = (written(), read());
+    let request = reference::<worker::Request<'_>>(&mut read);
+    let message = reference::<worker::Message<'_>>(&mut written);
+    let refusal = reference::<worker::Refusal<'_>>(&mut written);
+    let bodies = [
+        ("hello", reference::<worker::Welcome<'_>>(&mut written)),
+        ("task.begin", reference::<worker::Begun<'_>>(&mut written)),
+        ("effect.begin", reference::<worker::Effected<'_>>(&mut written)),
+        ("kv.put", reference::<worker::Put>(&mut written)),
+        ("kv.get", reference::<worker::Found<'_>>(&mut written)),
+        ("kv.scan", reference::<worker::Page<'_>>(&mut written)),
+        ("kv.del", reference::<worker::Deleted>(&mut written)),
+        ("every other", reference::<worker::Nothing>(&mut written)),
+    ];
+    let mut definitions = definitions(written, read);
+    let number = json!({ "type": "integer", "format": "uint64", "minimum": 0 });
+    let line = json!({
+        "type": "object",
+        "description": "A worker's line: a request, with a number when an answer is wanted.",
+        "properties": { "n": number },
+        "required": ["t"],
+        "allOf": [request],
+    });
+    let answers: Vec<Value> =
+        bodies.iter().map(|(to, body)| json!({ "description": format!("To {to}."), "allOf": [body] })).collect();
+    let answer = json!({
+        "type": "object",
+        "description": "The daemon's one answer to a line with a number.",
+        "properties": { "re": number, "ok": { "const": true } },
+        "required": ["re", "ok"],
+        "anyOf": answers,
+    });
+    definitions.insert("Line".to_owned(), line);
+    definitions.insert("Answer".to_owned(), answer);
+    let lines = json!([{ "$ref": "#/$defs/Line" }, { "$ref": "#/$defs/Answer" }, refusal, message]);
+    root("agentd worker protocol agentd/1", &lines, definitions)
 }
 
 /// The type's shape is `{method, value}`; the line wraps the value with the call that it is about.

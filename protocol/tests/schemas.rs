@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use agentd_protocol::control::Request;
-use agentd_protocol::schema;
+use agentd_protocol::{schema, worker};
 use serde_json::Value;
 
 fn check(name: &str, schema: &Value) {
@@ -34,6 +34,11 @@ fn the_committed_control_schema_is_that_of_the_types() {
     check("control.schema.json", &schema::control());
 }
 
+#[test]
+fn the_committed_worker_schema_is_that_of_the_types() {
+    check("worker.schema.json", &schema::worker());
+}
+
 /// Every `$ref` of a schema.
 fn references(schema: &Value, found: &mut Vec<String>) {
     match schema {
@@ -50,7 +55,7 @@ fn references(schema: &Value, found: &mut Vec<String>) {
 
 #[test]
 fn every_reference_of_a_schema_leads_somewhere() {
-    for schema in [schema::status(), schema::events(), schema::control()] {
+    for schema in [schema::status(), schema::events(), schema::control(), schema::worker()] {
         let mut found = Vec::new();
         references(&schema, &mut found);
         for target in found {
@@ -87,4 +92,16 @@ fn the_control_schema_describes_every_method_and_every_notice() {
     };
     assert_eq!(methods("/$defs/Request/oneOf"), Request::METHODS);
     assert_eq!(methods("/$defs/Notice/oneOf"), ["accepted", "progress", "event", "log"]);
+}
+
+#[test]
+fn the_worker_schema_describes_every_type_and_every_code() {
+    let schema = schema::worker();
+    let branches = schema.pointer("/$defs/Request/oneOf").and_then(Value::as_array).expect("one branch a type");
+    let types: Vec<&str> = branches.iter().filter_map(|b| b["properties"]["t"]["const"].as_str()).collect();
+    assert_eq!(types, worker::Request::TYPES);
+    let codes = schema.pointer("/$defs/Code/oneOf").and_then(Value::as_array).expect("one branch a code");
+    let named: Vec<&Value> = codes.iter().map(|branch| &branch["const"]).collect();
+    let all: Vec<Value> = worker::Code::ALL.iter().map(|code| serde_json::to_value(code).expect("a word")).collect();
+    assert_eq!(named, all.iter().collect::<Vec<_>>());
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::{
     AbortParams, Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DeleteParams,
-    DescribeParams, Diagnostic, ErrorKind, ErrorObject, HelloParams, LogLine, LogStream, LogsParams, Notice,
-    OperationKind, OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, ReloadParams,
-    Request, RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams, ServerMessage, SignalParams,
-    StartParams, StartTarget, StatusParams, StopParams, UpgradeParams,
+    DescribeParams, Diagnostic, EffectJudgement, EffectsParams, ErrorKind, ErrorObject, GraceParams, HelloParams,
+    LogLine, LogStream, LogsParams, Notice, OperationKind, OperationResult, OperationState, OperationView, PauseParams,
+    Progress, PromoteParams, ReloadParams, Request, RequestId, RestartParams, ResumeParams, RollbackParams,
+    ScaleParams, ServerMessage, SessionsParams, SignalParams, StartParams, StartTarget, StatusParams, StopParams,
+    TaskChange, TaskChangeParams, TaskState, TasksParams, TasksPruneParams, TasksUsageParams, UpgradeParams,
 };
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::exit;
@@ -74,6 +75,14 @@ fn requests() -> Vec<Request> {
         StatusParams::default().into(),
         DescribeParams { name: "web".to_owned() }.into(),
         LogsParams { stream: Some(LogStream::Stderr), since: Some(Timestamp::UNIX_EPOCH), ..Default::default() }.into(),
+        TasksParams { states: vec![TaskState::Parked], ..Default::default() }.into(),
+        TaskChangeParams { task: "a1".to_owned(), change: TaskChange::Retry { effect: Some(EffectJudgement::Redo) } }
+            .into(),
+        EffectsParams { release: Some("g7".to_owned()), ..Default::default() }.into(),
+        SessionsParams { name: "web".to_owned(), limit: 5 }.into(),
+        GraceParams { name: "web".to_owned() }.into(),
+        TasksUsageParams {}.into(),
+        TasksPruneParams { names: names(), older_than_ms: 1000 }.into(),
         DaemonStatusParams {}.into(),
         DaemonStopParams { wait: true }.into(),
     ]
@@ -309,6 +318,7 @@ fn result(state: OperationState) -> OperationResult {
         finished_at: Timestamp::UNIX_EPOCH,
         duration_ms: 1,
         tasks: Default::default(),
+        lost_tasks: Vec::new(),
         connections: Default::default(),
         deployment: Some(1),
         from: None,

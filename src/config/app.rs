@@ -11,6 +11,7 @@ use agentd_core::id::AppName;
 use agentd_core::policy::{
     AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, StopPolicy,
 };
+use agentd_core::task::TaskPolicy;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ use super::signal::StopSignal;
 use super::upgrade::Upgrade;
 use crate::schedule::Schedule;
 use crate::sockets::ListenAddr;
+use crate::tasks::{Governed, Retention};
 
 /// One app.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,6 +55,9 @@ pub struct AppConfig {
     pub stop: Stop,
     /// How long a drain may take.
     pub grace: GracePolicy,
+    /// What is done about its tasks, and how much is kept of them.
+    #[serde(default)]
+    pub tasks: Tasks,
     /// Room for a rollout.
     pub reload: ReloadPolicy,
     /// How a new release takes the place of the old one.
@@ -135,6 +140,8 @@ pub enum ReadyCheck {
     Listening,
     /// It says `READY=1` over `NOTIFY_SOCKET`.
     Notify,
+    /// It says `ready` over `AGENTD_WORKER_SOCKET`.
+    Protocol,
     /// It answers a request through its own socket.
     Http(HttpCheck),
     /// A line that it prints contains this text.
@@ -210,6 +217,15 @@ pub struct Limits {
     pub files: Option<u32>,
 }
 
+/// What is done about an app's tasks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tasks {
+    /// What core must know.
+    pub policy: TaskPolicy,
+    /// How much is kept of those that are over.
+    pub retention: Retention,
+}
+
 /// What becomes of a worker's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogConfig {
@@ -254,6 +270,7 @@ impl AppConfig {
             restart: policy.restart,
             stop: Stop { signal: StopSignal::TERM, drain: policy.stop.drain, timeout: policy.stop.timeout },
             grace: policy.grace,
+            tasks: Tasks::default(),
             reload: policy.reload,
             upgrade: Upgrade::default(),
             limits: Limits::default(),
@@ -284,6 +301,12 @@ impl AppConfig {
             reload: self.reload,
             needs: self.needs.clone(),
         }
+    }
+
+    /// What governs its tasks.
+    #[must_use]
+    pub fn governed(&self) -> Governed {
+        Governed { tasks: self.tasks.policy.clone(), grace: self.grace, retention: self.tasks.retention }
     }
 
     /// How the app's sockets are shared out, the kernel's limits considered.

@@ -12,7 +12,7 @@ use crate::sockets::ListenAddr;
 type Listeners = BTreeMap<String, ListenAddr>;
 
 /// The proofs that `ready` may name, of which it takes one.
-const READY_PROOFS: [&str; 6] = ["http", "notify", "log", "command", "listening", "running"];
+const READY_PROOFS: [&str; 7] = ["http", "notify", "protocol", "log", "command", "listening", "running"];
 
 /// The proofs that `live` may name, of which it takes one.
 const LIVE_PROOFS: [&str; 4] = ["http", "tcp", "command", "watchdog"];
@@ -25,6 +25,7 @@ pub(super) fn ready(app: &TableReader<'_>, listen: &Listeners, timeout: Duration
         match field.word() {
             Some("listening") => ready.check = listening(&field, listen),
             Some("notify") => ready.check = ReadyCheck::Notify,
+            Some("protocol") => ready.check = ReadyCheck::Protocol,
             Some(_) => ready.check = ReadyCheck::Running,
             None => {}
         }
@@ -42,6 +43,7 @@ pub(super) fn ready(app: &TableReader<'_>, listen: &Listeners, timeout: Duration
     let check = match proof.name.as_str() {
         "http" => http(&proof, &table, listen).map(ReadyCheck::Http),
         "notify" => proof.set().map(|()| ReadyCheck::Notify),
+        "protocol" => proof.set().map(|()| ReadyCheck::Protocol),
         "log" => log_text(&proof).map(ReadyCheck::Log),
         "command" => Some(ReadyCheck::Command(words(&proof, listen))),
         "listening" => proof.set().map(|()| listening(&proof, listen)),

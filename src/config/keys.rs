@@ -51,7 +51,7 @@ pub(super) static DAEMON: Table = Table {
 };
 
 /// The keys of every app.
-static APP: [Key; 30] = [
+static APP: [Key; 31] = [
     now(
         "command",
         COMMAND,
@@ -74,7 +74,10 @@ static APP: [Key; 30] = [
     now("balance", Form::Word(&[word("spread"), word("shared")]), "a queue a worker, or one for all"),
     now(
         "ready",
-        Form::Either(&[Form::Word(&[word("running"), word("listening"), word("notify")]), Form::Table(&READY)]),
+        Form::Either(&[
+            Form::Word(&[word("running"), word("listening"), word("notify"), word("protocol")]),
+            Form::Table(&READY),
+        ]),
         "what proves that a worker is ready",
     ),
     now("live", Form::Table(&LIVE), "what proves that a worker still lives"),
@@ -82,6 +85,7 @@ static APP: [Key; 30] = [
     now("stop", Form::Table(&STOP), "how a worker is asked to end"),
     now("grace", Form::Table(&GRACE), "how long a drain may take"),
     now("reload", Form::Table(&RELOAD), "room for a rollout"),
+    now("tasks", Form::Table(&TASKS), "what is done about tasks, and how much is kept of them"),
     now("limits", Form::Table(&LIMITS), "what one worker may use"),
     now("log", Form::Table(&LOG), "what becomes of a worker's output"),
     now("umask", Form::Text("an octal mask as a text, such as \"0027\""), "file mode mask of the workers"),
@@ -155,6 +159,7 @@ pub(super) static READY: Table = Table {
         ON,
         STATUS,
         now("notify", Form::Flag, "READY=1 over NOTIFY_SOCKET"),
+        now("protocol", Form::Flag, "`ready` over AGENTD_WORKER_SOCKET"),
         now("log", Form::Text("a text that a line of output contains"), "a line of output"),
         now("command", COMMAND, "a command that ends with code 0"),
         now("listening", Form::Flag, "the worker waits on its sockets"),
@@ -225,12 +230,8 @@ pub(super) static GRACE: Table = Table {
         now("max", DURATION, "never more"),
         now(
             "on_deadline",
-            Form::Word(&[
-                word("kill"),
-                later_word("checkpoint", "\"kill\" is what this version does"),
-                later_word("extend", "\"kill\" is what this version does"),
-            ]),
-            "what becomes of a worker whose grace is over",
+            Form::Word(&[word("checkpoint"), word("extend"), word("kill")]),
+            "tasks at the end of the grace: hand over from the last checkpoint, wait while they get on, or cut",
         ),
     ],
 };
@@ -277,6 +278,27 @@ pub(super) static UPGRADE: Table = Table {
             "judged_by",
             Form::Word(&[word("gates"), word("time")]),
             "what lets a canary take its next step: enough good tasks, or time alone",
+        ),
+    ],
+};
+
+/// `tasks`.
+pub(super) static TASKS: Table = Table {
+    name: "`tasks`",
+    first: &[],
+    keys: &[
+        now("lease", DURATION, "how long a worker may keep silent about a task before another gets it; 30s without it"),
+        now("max_open", Form::Count(1, 10_000_000), "how many tasks may be open; 100000 without it"),
+        now("keep", Form::Count(0, 100_000_000), "how many tasks that are over are kept; 100000 without it"),
+        now("keep_for", DURATION, "for how long; 7d without it"),
+        now("keep_bytes", SIZE, "bytes of large payloads that are kept with them; 1G without it"),
+        now(
+            "effects",
+            Form::Map(
+                "a table of \"retry\", \"skip\" or \"ask\" by kind of effect",
+                &Form::Word(&[word("retry"), word("skip"), word("ask")]),
+            ),
+            "what is done about an effect that was begun and never ended; ask without it, retry for model and read",
         ),
     ],
 };

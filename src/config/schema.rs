@@ -64,7 +64,10 @@ mod tests {
         let agent = &schema["properties"]["agent"]["additionalProperties"];
         assert_eq!(agent["properties"]["workers"]["maximum"], 1024);
         assert_eq!(agent["properties"]["balance"]["enum"], json!(["spread", "shared"]));
-        assert_eq!(agent["properties"]["grace"]["properties"]["on_deadline"]["enum"], json!(["kill"]));
+        assert_eq!(
+            agent["properties"]["grace"]["properties"]["on_deadline"]["enum"],
+            json!(["checkpoint", "extend", "kill"])
+        );
         assert_eq!(agent["properties"]["grace"]["additionalProperties"], false);
         assert_eq!(agent["properties"]["upgrade"]["properties"]["steps"]["items"]["maximum"], 100);
         assert!(agent["properties"].get("session").is_none());

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use agentd_core::policy::{DrainBy, GracePolicy, ReloadPolicy, RestartPolicy, RestartWhen};
+use agentd_core::task::{Doubt, Kind, OnDeadline};
 
-use super::app::{AppConfig, Limits, LogConfig, LogSink, Stop};
+use super::app::{AppConfig, Limits, LogConfig, LogSink, Stop, Tasks};
 use super::reader::{Field, TableReader};
 use super::{quantity, upgrade};
+
+/// A beat comes every third of a lease.
+const SHORTEST_LEASE: Duration = Duration::from_millis(300);
 
 /// Reads them all; what the user left out keeps its default.
 pub(super) fn fill(app: &mut AppConfig, table: &TableReader<'_>) {
@@ -19,6 +23,11 @@ pub(super) fn fill(app: &mut AppConfig, table: &TableReader<'_>) {
     }
     if let Some((grace, field)) = section("grace") {
         fill_grace(&mut app.grace, &grace, &field);
+        app.tasks.policy.on_deadline = match grace.get("on_deadline").and_then(|field| field.word()) {
+            Some("extend") => OnDeadline::Extend,
+            Some("kill") => OnDeadline::Kill,
+            Some(_) | None => OnDeadline::Checkpoint,
+        };
     }
     if let Some((reload, field)) = section("reload") {
         fill_reload(&mut app.reload, &reload, &field);
@@ -28,6 +37,9 @@ pub(super) fn fill(app: &mut AppConfig, table: &TableReader<'_>) {
     }
     if let Some((gates, _)) = section("gates") {
         upgrade::fill_eval(&mut app.upgrade, &gates, &app.listen);
+    }
+    if let Some((tasks, _)) = section("tasks") {
+        fill_tasks(&mut app.tasks, &tasks);
     }
     if let Some((limits, _)) = section("limits") {
         fill_limits(&mut app.limits, &limits);
@@ -98,9 +110,6 @@ fn fill_grace(grace: &mut GracePolicy, table: &TableReader<'_>, whole: &Field<'_
     if let Some(target) = table.get("target").and_then(|field| field.fraction()) {
         grace.target = target;
     }
-    if let Some(field) = table.get("on_deadline") {
-        field.word();
-    }
     let given = ["min", "default", "max"].map(|name| duration(table, name));
     let [min, default, max] = given;
     // Bounds that the user did not write give way to those that were written.
@@ -134,6 +143,42 @@ fn fill_reload(reload: &mut ReloadPolicy, table: &TableReader<'_>, whole: &Field
         let message = "with max_surge = 0 and max_unavailable = 0 no worker could ever be replaced";
         let help = "let one worker be above (max_surge = 1) or missing (max_unavailable = 1)";
         whole.report.add(whole.diagnostic(message).help(help));
+    }
+}
+
+fn fill_tasks(tasks: &mut Tasks, table: &TableReader<'_>) {
+    if let Some(field) = table.get("lease")
+        && let Some(lease) = field.parsed(quantity::parse_duration)
+    {
+        if lease < SHORTEST_LEASE {
+            let message = format!("a lease of {} would be over between two beats", quantity::format_duration(lease));
+            field.report.add(field.diagnostic(message).expected("at least \"300ms\""));
+        }
+        tasks.policy.lease = lease;
+    }
+    if let Some(open) = table.get("max_open").and_then(|field| field.count()) {
+        tasks.policy.max_open = open as usize;
+    }
+    if let Some(keep) = table.get("keep").and_then(|field| field.count()) {
+        tasks.retention.count = keep.into();
+    }
+    if let Some(age) = duration(table, "keep_for") {
+        tasks.retention.age = age;
+    }
+    if let Some(bytes) = table.get("keep_bytes").and_then(|field| field.parsed(quantity::parse_size)) {
+        tasks.retention.bytes = bytes;
+    }
+    for (name, field) in table.get("effects").and_then(|field| field.entries()).unwrap_or_default() {
+        let doubt = match field.word() {
+            Some("retry") => Doubt::Retry,
+            Some("skip") => Doubt::Skip,
+            Some(_) => Doubt::Ask,
+            None => continue,
+        };
+        match Kind::new(name) {
+            Ok(kind) => drop(tasks.policy.doubts.insert(kind, doubt)),
+            Err(error) => field.report.add(field.report.at(&field.key_span, error.to_string())),
+        }
     }
 }
 

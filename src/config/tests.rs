@@ -282,7 +282,7 @@ fn a_bad_proof_says_what_was_expected() {
     assert_each(&[
         (
             "ready = \"listenning\"\nlisten = \"80\"",
-            "3:9-21 `ready` cannot be \"listenning\" [\"running\", \"listening\" or \"notify\" or a table with `http`, `on`, `status`, `notify`, `log`, `command`, `listening`, `running` or `timeout`] (did you mean \"listening\"?)",
+            "3:9-21 `ready` cannot be \"listenning\" [\"running\", \"listening\", \"notify\" or \"protocol\" or a table with `http`, `on`, `status`, `notify`, `protocol`, `log`, `command`, `listening`, `running` or `timeout`] (did you mean \"listening\"?)",
         ),
         (
             "ready = \"listening\"",
@@ -390,10 +390,6 @@ fn what_this_version_does_not_do_is_refused_in_plain_words() {
         (
             "secret.KEY = { file = \"x\" }",
             "3:1-7 `secret` is not supported by this version of agentd (put them into an `env_file` that only its owner can read)",
-        ),
-        (
-            "grace.on_deadline = \"checkpoint\"",
-            "3:21-33 `on_deadline` = \"checkpoint\" is not supported by this version of agentd (\"kill\" is what this version does)",
         ),
     ]);
     for key in ["session", "refresh", "ipc", "user", "group"] {

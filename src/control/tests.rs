@@ -125,6 +125,13 @@ async fn dispatch(mut calls: mpsc::Receiver<ControlCall>, tell: mpsc::UnboundedS
             | Request::Signal(_)
             | Request::Status(_)
             | Request::Apply(_)
+            | Request::Tasks(_)
+            | Request::TaskChange(_)
+            | Request::Effects(_)
+            | Request::Sessions(_)
+            | Request::Grace(_)
+            | Request::TasksUsage(_)
+            | Request::TasksPrune(_)
             | Request::DaemonStatus(_) => reply.finish(Ok(Reply::Signalled(Signalled::default()))),
         }
     }

@@ -58,6 +58,8 @@ impl Dispatcher {
         let streams = self.attach(streams);
         let mut listeners = vec![listen(Arc::clone(&notify), launch, self.inputs.clone())];
         listeners.extend(await_end(&pidfd, kernel, launch, self.inputs.clone()));
+        let gauge = self.tell_born(launch, &worker.id, &record);
+        self.tell_standing(launch, worker);
         let shell = ProcessShell {
             worker: worker.id.clone(),
             lane: worker.lane,
@@ -76,6 +78,8 @@ impl Dispatcher {
             prober: None,
             drain: None,
             streams,
+            gauge,
+            told: std::collections::HashMap::new(),
             status_text: None,
         };
         self.processes.insert(launch, shell);

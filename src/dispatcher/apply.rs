@@ -30,8 +30,14 @@ impl Dispatcher {
             Effect::Spawn { launch, worker, revision, lane } => self.spawn(launch, &worker, revision, lane),
             Effect::ProveReady { launch } => self.prove_ready(launch),
             Effect::ProbeLive { launch } => self.probe_live(launch),
-            Effect::WatchDrain { launch } => self.watch_drain(launch),
-            Effect::UnwatchDrain { launch } => self.unwatch_drain(launch),
+            Effect::WatchDrain { launch } => {
+                self.watch_drain(launch);
+                self.tell_drain(launch);
+            }
+            Effect::UnwatchDrain { launch } => {
+                self.unwatch_drain(launch);
+                self.tell_ready(launch);
+            }
             Effect::SendStop { launch } => {
                 let signal = self.processes.get(&launch).map(|process| process.record.config.stop.signal.signal());
                 self.signal_tree(launch, signal.unwrap_or(Signal::SIGTERM));

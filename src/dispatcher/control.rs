@@ -28,6 +28,7 @@ use crate::process::sys;
 use crate::revision::Origin;
 use crate::sockets::{BindError, ListenAddr};
 use crate::store::{Change, Durability};
+use crate::tasks::Question;
 
 /// An answer, or why there is none.
 pub(super) type Answer<T> = Result<T, ErrorObject>;
@@ -91,6 +92,13 @@ impl Dispatcher {
                 reply.finish(answer.map(|details| Reply::Details(Box::new(details))));
             }
             Request::Logs(params) => self.logs(&params, reply),
+            Request::Tasks(params) => self.ask_tasks(Question::Tasks(params), reply),
+            Request::TaskChange(params) => self.ask_tasks(Question::Change(params), reply),
+            Request::Effects(params) => self.ask_tasks(Question::Effects(params), reply),
+            Request::Sessions(params) => self.ask_tasks(Question::Sessions(params), reply),
+            Request::Grace(params) => self.ask_tasks(Question::Grace(params), reply),
+            Request::TasksUsage(_) => self.ask_tasks(Question::Usage, reply),
+            Request::TasksPrune(params) => self.ask_tasks(Question::Prune(params), reply),
             Request::DaemonStatus(_) => reply.finish(Ok(Reply::Daemon(Box::new(self.daemon_view())))),
             Request::DaemonStop(_) => self.stop_daemon(reply),
         }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use agentd_core::drain::{Connections, Sample};
 use agentd_core::event::{InFlight, WorkerEvent};
 use agentd_core::id::Launch;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use super::Dispatcher;
 use super::commit::in_full;
@@ -29,16 +31,18 @@ impl Dispatcher {
         if let Some(prober) = process.prober.take() {
             prober.abort();
         }
-        let inputs = self.inputs.clone();
-        let ticker = tokio::spawn(async move {
-            let mut pause = LOOK_FIRST;
-            while inputs.send(Input::LookAtDrain(launch)).is_ok() {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 5 / 4).min(LOOK_LAST);
-            }
-        })
-        .abort_handle();
+        let ticker = look_often(launch, self.inputs.clone());
         process.drain = Some(DrainWatch { connections: Connections::default(), reported: None, empty: 0, ticker });
+    }
+
+    /// Its last task ended: what else it has is looked at now, and often.
+    pub(super) fn look_closely(&mut self, launch: Launch) {
+        let inputs = self.inputs.clone();
+        if let Some(watch) = self.processes.get_mut(&launch).and_then(|process| process.drain.as_mut()) {
+            watch.ticker.abort();
+            watch.ticker = look_often(launch, inputs);
+        }
+        self.look_at_drain(launch);
     }
 
     pub(super) fn unwatch_drain(&mut self, launch: Launch) {
@@ -94,6 +98,18 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// Asks for looks until it is aborted: often at first, then less so.
+fn look_often(launch: Launch, inputs: mpsc::UnboundedSender<Input>) -> AbortHandle {
+    tokio::spawn(async move {
+        let mut pause = LOOK_FIRST;
+        while inputs.send(Input::LookAtDrain(launch)).is_ok() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 5 / 4).min(LOOK_LAST);
+        }
+    })
+    .abort_handle()
 }
 
 /// A connection as core judges it. Of a Unix connection the kernel tells no bytes and no times: it counts as busy until

@@ -12,6 +12,7 @@ use crate::process::plan::StageFailure;
 use crate::process::reaper::Exit;
 use crate::sockets::{ListenAddr, ProbeConnection, ProbeId};
 use crate::status::StatusQuery;
+use crate::tasks::Report;
 
 /// One thing to take in. Tasks beside the loop send these; only the loop changes anything.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub enum Input {
     KeeperGone,
     /// Time to look at what a draining worker still has.
     LookAtDrain(Launch),
+    /// The ledger thread tells something.
+    Tasks(Report),
     /// A probe task needs a connection that reaches one worker.
     OpenProbe(OpenProbe),
     /// A probe task is done with its connection.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use agentd_core::event::{Exit as CoreExit, Proof, WorkerEvent};
 use agentd_core::id::{Lane, Launch, Pid, Revision, WorkerId};
+use agentd_core::task::Gone;
 use agentd_core::worker::KernelProcess;
 use jiff::Timestamp;
 
@@ -54,7 +55,10 @@ impl Dispatcher {
     pub(super) fn spawn(&mut self, launch: Launch, worker: &WorkerId, revision: Revision, lane: Option<Lane>) {
         let event = match self.try_spawn(launch, worker, revision, lane) {
             Ok(event) => event,
-            Err(Obstacle { why, permanent }) => WorkerEvent::SpawnFailed { why, permanent },
+            Err(Obstacle { why, permanent }) => {
+                self.tell_gone(launch, Gone::Asked);
+                WorkerEvent::SpawnFailed { why, permanent }
+            }
         };
         self.fact(launch, event);
     }
@@ -77,6 +81,7 @@ impl Dispatcher {
         }
         let socket = NotifySocket::bind(&self.home.run.join("notify").join(launch.to_string()), None)
             .map_err(|error| Obstacle::passing("making its notify socket", &error))?;
+        let gauge = self.tell_born(launch, worker, &record);
         let cgroup = self.cgroup_for(launch, worker);
         let outputs = self.outputs(launch, worker, &record)?;
         let app = self.apps.entry(worker.app.clone()).or_default();
@@ -87,7 +92,8 @@ impl Dispatcher {
         }
         let notify = Arc::new(socket);
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
-        let seen = Seen { worker, identity: &identity, socket: &notify, cgroup: cgroup.as_ref() };
+        let tasks = self.tasks.as_ref().map(|tasks| tasks.variables(launch));
+        let seen = Seen { worker, identity: &identity, socket: &notify, cgroup: cgroup.as_ref(), tasks };
         let plan = plan(&record, &seen, &fds, self.files)?;
         let spawn_fds = SpawnFds {
             stdout: outputs.stdout.as_fd(),
@@ -121,6 +127,8 @@ impl Dispatcher {
             prober: None,
             drain: None,
             streams,
+            gauge,
+            told: std::collections::HashMap::new(),
             status_text: None,
         };
         self.processes.insert(launch, shell);
@@ -136,7 +144,8 @@ impl Dispatcher {
         let fds = process.lane.map_or_else(Vec::new, |lane| app.addresses.lane(listen, lane.0));
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
         let cgroup = process.tree.cgroup();
-        let seen = Seen { worker: &process.worker, identity: &identity, socket: &process.notify, cgroup };
+        let tasks = self.tasks.as_ref().map(|tasks| tasks.variables(launch));
+        let seen = Seen { worker: &process.worker, identity: &identity, socket: &process.notify, cgroup, tasks };
         plan(&process.record, &seen, &fds, self.files).map_err(|obstacle| obstacle.why)
     }
 
@@ -207,6 +216,7 @@ impl Dispatcher {
             Err(failure) => {
                 let permanent = is_permanent(&failure);
                 let why = format!("could not be started: {failure}");
+                self.tell_gone(launch, Gone::Asked);
                 self.bury(launch);
                 self.fact(launch, WorkerEvent::SpawnFailed { why, permanent });
             }
@@ -279,8 +289,17 @@ impl Dispatcher {
         }
     }
 
-    /// What a launch printed is in its log: now its end can be told.
+    /// What a launch printed is in its log: now its tasks can be seen to.
     pub(super) fn logs_drained(&mut self, launch: Launch) {
+        let Some(exit) = self.processes.get(&launch).and_then(|process| process.exit) else { return };
+        let gone = self.how_it_went(launch, exit);
+        if !self.tell_gone(launch, gone) {
+            self.tell_exit(launch);
+        }
+    }
+
+    /// What became of its tasks is known as well: now its end can be told.
+    pub(super) fn tell_exit(&mut self, launch: Launch) {
         let Some(exit) = self.processes.get(&launch).and_then(|process| process.exit) else { return };
         self.bury(launch);
         self.fact(launch, WorkerEvent::Exited { exit });
@@ -353,6 +372,8 @@ pub(super) struct Seen<'a> {
     pub(super) identity: &'a Identity,
     pub(super) socket: &'a NotifySocket,
     pub(super) cgroup: Option<&'a Cgroup>,
+    /// Where its tasks are told of.
+    pub(super) tasks: Option<[(String, String); 2]>,
 }
 
 pub(super) fn plan(
@@ -377,6 +398,7 @@ pub(super) fn plan(
         ("AGENTD_WORKER".to_owned(), worker.to_string()),
         ("NOTIFY_SOCKET".to_owned(), seen.socket.path().to_string()),
     ]);
+    environment.extend(seen.tasks.iter().flatten().cloned());
     if let Some(interval) = config.policy().watchdog {
         environment.insert("WATCHDOG_USEC".to_owned(), interval.as_micros().to_string());
     }

@@ -31,6 +31,7 @@ mod probe;
 mod restore;
 mod shell;
 mod sources;
+mod tasks;
 mod tell;
 mod tend;
 mod upgrade;
@@ -58,6 +59,7 @@ use crate::process::sys;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
 use crate::store::Store;
+use crate::tasks::TaskThread;
 
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
@@ -88,6 +90,8 @@ pub struct Dispatcher {
     keeper: Option<Keeper>,
     sock_diag: Option<SockDiag>,
     logs: LogThread,
+    /// The ledger of tasks; none where it could not be started.
+    tasks: Option<TaskThread>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
     /// Apps that are reloaded by the clock or by a change of their files.
@@ -143,6 +147,8 @@ pub struct Parts {
     pub store: Store,
     /// The log thread.
     pub logs: LogThread,
+    /// The ledger of tasks; none where it could not be started, which `notes` tell of.
+    pub tasks: Option<TaskThread>,
     /// Starts processes.
     pub launcher: Launcher,
     /// Contains them, where the machine lets us.
@@ -159,7 +165,7 @@ impl Dispatcher {
     /// A dispatcher of an empty fleet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { home, instance, store, logs, launcher, cgroups, inputs, files, notes } = parts;
+        let Parts { home, instance, store, logs, tasks, launcher, cgroups, inputs, files, notes } = parts;
         Self {
             home,
             instance,
@@ -174,6 +180,7 @@ impl Dispatcher {
             keeper: None,
             sock_diag: None,
             logs,
+            tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
             tended: BTreeMap::new(),
@@ -237,6 +244,7 @@ impl Dispatcher {
             Input::FileChanged(app, path) => self.file_changed(&app, &path),
             Input::KeeperGone => self.keeper_gone(),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
+            Input::Tasks(report) => self.heard_of_tasks(report),
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
             Input::RunCommand(request) => self.run_command(request),

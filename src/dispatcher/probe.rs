@@ -54,7 +54,7 @@ impl Dispatcher {
                 return;
             }
             // Heard on its notify socket.
-            ReadyCheck::Notify => return,
+            ReadyCheck::Notify | ReadyCheck::Protocol => return,
             ReadyCheck::Listening => {
                 let Some(listener) = process.record.config.first_stream_listener() else {
                     self.fact(launch, WorkerEvent::ReadyProven { proof: CoreProof::Running });
@@ -182,7 +182,11 @@ impl Dispatcher {
                 WorkerEvent::ReadyProven { proof: CoreProof::Notified }
             }
             // Its readiness is proven otherwise, or it is ready again after a reload of its own.
-            Notice::Ready | Notice::Reloading { .. } | Notice::TaskSafe(_) => return,
+            Notice::Ready | Notice::Reloading { .. } => return,
+            Notice::TaskSafe(id) => {
+                self.tell_safe(launch, id.as_str());
+                return;
+            }
             Notice::Stopping => WorkerEvent::StoppingSaid,
             Notice::Drain => WorkerEvent::DrainsItselfSaid,
             Notice::Watchdog => WorkerEvent::WatchdogBeat,
@@ -192,10 +196,16 @@ impl Dispatcher {
             Notice::TaskBegin { id, kind } => {
                 let kind = kind.map(|kind| kind.as_str().to_owned());
                 self.tell_task_begun(launch, id.as_str(), kind.clone());
+                if self.ledger_hears_begin(launch, id.as_str(), kind.as_deref()) {
+                    return;
+                }
                 WorkerEvent::TaskBegan { id: id.as_str().to_owned(), kind }
             }
             Notice::TaskEnd { id, outcome } => {
                 self.tell_task_ended(launch, id.as_str(), outcome);
+                if self.ledger_hears_end(launch, id.as_str(), outcome) {
+                    return;
+                }
                 WorkerEvent::TaskEnded { id: id.as_str().to_owned() }
             }
             Notice::Status(text) => {

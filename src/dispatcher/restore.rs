@@ -61,6 +61,7 @@ impl Dispatcher {
         let adopted = self.adopt_all(&mut taken);
         self.end_strays(&taken);
         self.give_back(taken);
+        self.tell_all_told();
         let reserved = self.store.meta("events")?.and_then(|text| text.parse().ok()).unwrap_or(0);
         self.journal = crate::status::EventJournal::after(reserved);
         self.reserve_events();

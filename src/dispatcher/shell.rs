@@ -1,12 +1,13 @@
 //! What the shell keeps of apps and processes beside core's state: descriptors, tasks, texts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use agentd_core::drain::Connections;
 use agentd_core::event::{Exit, InFlight};
 use agentd_core::id::{Lane, Revision, Slot, WorkerId};
+use agentd_core::time::Moment;
 use agentd_core::worker::KernelProcess;
 use jiff::Timestamp;
 use tokio::task::AbortHandle;
@@ -17,6 +18,7 @@ use crate::notify::{FdStore, NotifySocket};
 use crate::process::tree::Tree;
 use crate::revision::RevisionRecord;
 use crate::sockets::ListenAddr;
+use crate::tasks::Gauge;
 
 /// One app.
 #[derive(Debug, Default)]
@@ -64,6 +66,10 @@ pub(super) struct ProcessShell {
     pub(super) prober: Option<AbortHandle>,
     pub(super) drain: Option<DrainWatch>,
     pub(super) streams: Vec<StreamId>,
+    /// What it has in hand, by the ledger's figures.
+    pub(super) gauge: Arc<Gauge>,
+    /// Tasks that it told of by datagram, and when.
+    pub(super) told: HashMap<String, Moment>,
     /// Its last `STATUS=`.
     pub(super) status_text: Option<String>,
 }

@@ -9,8 +9,8 @@ use agentd_core::id::{AppName, Launch, Operation};
 use agentd_core::rollout;
 use agentd_core::time::Moment;
 use agentd_protocol::control::{
-    AppDifference, Applied, Changed, ConnectionCounts, Notice as Word, OperationKind, OperationResult, OperationState,
-    OperationView, Progress, Reply, TaskCounts,
+    AppDifference, Applied, Changed, ConnectionCounts, LostTask, Notice as Word, OperationKind, OperationResult,
+    OperationState, OperationView, Progress, Reply, TaskCounts,
 };
 use agentd_protocol::events::{EventKind, TaskOutcome};
 use agentd_protocol::status::{AppKind, DeploymentState, ExitReason, Strategy};
@@ -130,6 +130,9 @@ impl Dispatcher {
             News::Spawned { pid } => EventKind::WorkerStarting { pid: pid.0 },
             News::Ready { proof, after } => {
                 self.after_ready(&app, worker.as_ref());
+                if let Some(launch) = worker.as_ref().and_then(|id| self.launch_of(id)) {
+                    self.tell_ready(launch);
+                }
                 EventKind::WorkerReady { how: proof_word(proof).to_owned(), after_ms: milliseconds(after) }
             }
             News::Draining { reason, deadline } => {
@@ -226,17 +229,18 @@ impl Dispatcher {
             started_at: wall(finished.started_at),
             finished_at: wall(finished.finished_at),
             duration_ms,
-            tasks: report.map_or_else(TaskCounts::default, |report| TaskCounts {
+            tasks: report.as_ref().map_or_else(TaskCounts::default, |report| TaskCounts {
                 finished: report.finished.into(),
-                handed_over: 0,
+                handed_over: report.handed_over.into(),
                 lost: report.lost.into(),
             }),
-            connections: report.map_or_else(ConnectionCounts::default, |report| ConnectionCounts {
+            lost_tasks: report.iter().flat_map(|report| &report.lost_tasks).map(lost_task).collect(),
+            connections: report.as_ref().map_or_else(ConnectionCounts::default, |report| ConnectionCounts {
                 cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),
             }),
-            deployment: report.map(|_| id),
-            from: report.map(|report| release_name(report.from.0)),
-            to: report.map(|report| release_name(report.to.0)),
+            deployment: report.as_ref().map(|_| id),
+            from: report.as_ref().map(|report| release_name(report.from.0)),
+            to: report.as_ref().map(|report| release_name(report.to.0)),
         };
         for waiter in &mut self.waiters {
             if waiter.open.remove(&finished.id) {
@@ -308,7 +312,10 @@ impl Dispatcher {
     }
 
     pub(super) fn tell_task_ended(&mut self, launch: Launch, task: &str, outcome: Heard) {
-        let since = self.fleet.worker(launch).and_then(|worker| Some(worker.state.process()?.tasks.get(task)?.since));
+        let since = self.processes.get(&launch).and_then(|process| process.told.get(task).copied());
+        let since = since.or_else(|| {
+            self.fleet.worker(launch).and_then(|worker| Some(worker.state.process()?.tasks.get(task)?.since))
+        });
         let duration_ms = since.map_or(0, |since| milliseconds(sys::boottime().since(since)));
         let outcome = match outcome {
             Heard::Ok => TaskOutcome::Ok,
@@ -449,4 +456,9 @@ fn deployment_state(result: effect::OperationResult) -> DeploymentState {
         effect::OperationResult::Aborted => DeploymentState::Aborted,
         effect::OperationResult::Failed => DeploymentState::Failed,
     }
+}
+
+/// A lost task, as clients are told.
+fn lost_task((task, loss): &(agentd_core::task::TaskId, agentd_core::task::Loss)) -> LostTask {
+    LostTask { task: task.to_string(), why: loss.word().to_owned() }
 }

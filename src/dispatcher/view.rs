@@ -97,7 +97,7 @@ impl Dispatcher {
             desired,
             ready: app.ready(),
             in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
-            grace_ms: milliseconds(grace::bound(&app.policy_now().grace)),
+            grace_ms: milliseconds(self.grace_of(app)),
             deployment: deployment(app),
             why: app
                 .workers
@@ -116,6 +116,13 @@ impl Dispatcher {
         (!lacks.is_empty()).then(|| needs::sentence(&lacks))
     }
 
+    /// How long a drain of all its workers that began now might take.
+    fn grace_of(&self, app: &App) -> Duration {
+        let shells = app.workers.values().filter_map(|worker| self.processes.get(&worker.launch()?));
+        let asked = shells.filter_map(|shell| shell.gauge.grace()).max();
+        asked.unwrap_or_else(|| grace::bound(&app.policy_now().grace))
+    }
+
     fn worker_view(&self, app: &App, worker: &Worker) -> wire::WorkerView {
         let now = sys::boottime();
         let launch = worker.launch();
@@ -125,6 +132,7 @@ impl Dispatcher {
         let total: u32 = app.weights.iter().sum();
         let weight = worker.lane.and_then(|lane| app.weights.get(lane.0 as usize)).copied().unwrap_or(0);
         let oldest = process.and_then(|process| process.tasks.values().map(|task| task.since).min());
+        let oldest = oldest.into_iter().chain(shell.and_then(|shell| shell.gauge.oldest())).min();
         wire::WorkerView {
             id: worker.id.to_string(),
             slot: worker.id.slot.0,
@@ -135,10 +143,10 @@ impl Dispatcher {
             weight: percent(weight, total),
             restarts: worker.restarts.total(),
             started_at: shell.map(|shell| shell.started_at),
-            in_flight: in_flight(worker),
+            in_flight: in_flight(worker).max(shell.map_or(0, |shell| shell.gauge.tasks())),
             oldest_task_ms: oldest.map(|since| milliseconds(now.since(since))),
             drain_deadline: match &worker.state {
-                State::Draining { deadline, .. } => Some(wall(*deadline)),
+                State::Draining { deadline, tasks_until, .. } => Some(wall(tasks_until.unwrap_or(*deadline))),
                 State::Stopping { kill_at, .. } => Some(wall(*kill_at)),
                 State::Starting { .. }
                 | State::Ready { .. }

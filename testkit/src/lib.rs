@@ -5,4 +5,5 @@
 #![forbid(unsafe_code)]
 
 pub mod e2e;
+pub mod exactly_once;
 pub mod sim;

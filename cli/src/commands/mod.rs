@@ -5,14 +5,18 @@ pub(crate) mod change;
 pub(crate) mod daemon;
 pub(crate) mod describe;
 pub(crate) mod doctor;
+pub(crate) mod effects;
 pub(crate) mod events;
 pub(crate) mod generate;
+pub(crate) mod grace;
 pub(crate) mod init;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod sessions;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod status;
+pub(crate) mod tasks;
 pub(crate) mod upgrade;
 pub(crate) mod wait;
 
@@ -62,6 +66,10 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Schema => generate::schema(),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
+        Command::Tasks(args) => tasks::run(&context, args),
+        Command::Effects(args) => effects::run(&context, args),
+        Command::Sessions(args) => sessions::run(&context, args),
+        Command::Grace(args) => grace::run(&context, args),
         Command::Daemon(command) => daemon::run(&context, command),
     }
 }

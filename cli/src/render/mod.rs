@@ -8,15 +8,19 @@ pub(crate) mod bytes_time;
 pub(crate) mod describe;
 pub(crate) mod diagnostic;
 pub(crate) mod difference;
+pub(crate) mod effects;
 pub(crate) mod event;
 pub(crate) mod examination;
 #[cfg(test)]
 mod fixture;
+pub(crate) mod grace;
 pub(crate) mod log;
 pub(crate) mod operation;
 pub(crate) mod progress;
+pub(crate) mod sessions;
 pub(crate) mod state;
 pub(crate) mod table;
+pub(crate) mod tasks;
 pub(crate) mod worker;
 
 use std::io::{self, IsTerminal, Write};

@@ -92,6 +92,7 @@ mod tests {
             finished_at: at,
             duration_ms: 12_400,
             tasks: TaskCounts { finished: 3, handed_over: 0, lost: 1 },
+            lost_tasks: Vec::new(),
             connections: ConnectionCounts { cut: 1 },
             deployment: Some(17),
             from: Some("r1".into()),
@@ -118,6 +119,7 @@ mod tests {
             why: Some("support.0.18 exited with code 1 before it was ready".into()),
             log_tail: vec!["Traceback".into(), "KeyError: 'MODEL'".into()],
             tasks: TaskCounts::default(),
+            lost_tasks: Vec::new(),
             connections: ConnectionCounts::default(),
             ..reload(OperationState::RolledBack)
         };

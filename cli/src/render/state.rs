@@ -1,5 +1,6 @@
 //! How states look: a symbol and a colour each, so that they read with colours and without.
 
+use agentd_protocol::control::{EffectState, TaskState};
 use agentd_protocol::status::{AppState, DeploymentState, Strategy, WorkerState};
 use anstyle::{AnsiColor, Style};
 
@@ -43,6 +44,29 @@ impl Mark {
     pub(crate) fn text(self) -> String {
         let Self { symbol, word, style } = self;
         format!("{style}{symbol} {word}{style:#}")
+    }
+}
+
+/// How a task's state looks.
+pub(crate) const fn task(state: TaskState) -> Mark {
+    match state {
+        TaskState::Running => Mark::new('●', "running", GOOD),
+        TaskState::Waiting => Mark::new('◐', "waiting", BUSY),
+        TaskState::Parked => Mark::new('▲', "parked", WARN),
+        TaskState::Ended => Mark::new('○', "ended", FAINT),
+        TaskState::Unknown => Mark::new('?', "unknown", WARN),
+    }
+}
+
+/// How an effect's state looks.
+pub(crate) const fn effect(state: EffectState) -> Mark {
+    match state {
+        EffectState::Open => Mark::new('◐', "open", BUSY),
+        EffectState::Indeterminate => Mark::new('▲', "indeterminate", WARN),
+        EffectState::Done => Mark::new('●', "done", GOOD),
+        EffectState::Failed => Mark::new('✗', "failed", BAD),
+        EffectState::Skipped => Mark::new('○', "skipped", FAINT),
+        EffectState::Unknown => Mark::new('?', "unknown", WARN),
     }
 }
 

@@ -242,6 +242,12 @@ impl App {
             rollout.report.finished += 1;
             cx.out.save_app(&self.head.name);
         }
+        if let WorkerEvent::TasksSettled(tally) = &event
+            && let Some(rollout) = &mut self.head.rollout
+        {
+            rollout.report.add(tally);
+            cx.out.save_app(&self.head.name);
+        }
         let after = worker.step(cx.tick, policy, event, cx.out);
         self.follow(cx, slot, after);
     }

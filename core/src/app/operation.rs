@@ -175,7 +175,7 @@ impl App {
             culprit,
             started_at: rollout.started_at,
             finished_at: cx.tick.now,
-            deployment: Some(rollout.report),
+            deployment: Some(rollout.report.clone()),
             steps: rollout.steps.clone(),
         };
         cx.out.save_app(&self.head.name);

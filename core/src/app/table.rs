@@ -23,6 +23,7 @@ fn process(launch: u64) -> Process {
         kernel: None,
         started_at: NOW.now,
         tasks: BTreeMap::new(),
+        in_hand: 0,
         drains_itself: false,
         watchdog: None,
     }
@@ -39,6 +40,7 @@ fn state(name: &str, launch: u64) -> Option<State> {
             served_since,
             reason: StopReason::Replaced,
             deadline: later(),
+            tasks_until: None,
             warm_until: None,
             in_flight: None,
         },

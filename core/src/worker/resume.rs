@@ -21,7 +21,7 @@ impl Worker {
     /// Forgets what was seen and not written: it may have changed since, and a drain must not end by it.
     pub(crate) fn forget_observations(&mut self) {
         match &mut self.state {
-            State::Draining { in_flight, .. } => *in_flight = None,
+            State::Draining { in_flight, tasks_until, .. } => (*in_flight, *tasks_until) = (None, None),
             State::Starting { .. }
             | State::Ready { .. }
             | State::Stopping { .. }

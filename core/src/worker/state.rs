@@ -85,6 +85,9 @@ pub enum State {
         reason: StopReason,
         /// When it is told to end whatever it has.
         deadline: Moment,
+        /// When the ledger takes its tasks from it, which ends the drain earlier than `deadline`; none before it said so.
+        #[serde(default)]
+        tasks_until: Option<Moment>,
         /// It is not told to end before this, so that it can be taken back into service; none once that is over.
         warm_until: Option<Moment>,
         /// What it was last seen to have.
@@ -137,6 +140,9 @@ pub struct Process {
     pub started_at: Moment,
     /// Tasks that it told of and that have not ended: id → since when, and kind.
     pub tasks: BTreeMap<String, Task>,
+    /// Tasks that the ledger knows it to have in hand, while it drains.
+    #[serde(default)]
+    pub in_hand: u32,
     /// It said that it finishes what it has after the stop signal.
     pub drains_itself: bool,
     /// Its watchdog, when it has one.
@@ -330,6 +336,6 @@ impl Worker {
     /// Tasks in hand that it told of.
     #[must_use]
     pub fn tasks(&self) -> usize {
-        self.state.process().map_or(0, |process| process.tasks.len())
+        self.state.process().map_or(0, |process| process.tasks.len() + process.in_hand as usize)
     }
 }

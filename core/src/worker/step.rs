@@ -23,6 +23,10 @@ const KILL_AGAIN: Duration = Duration::from_secs(5);
 /// the worker said meanwhile is not read yet.
 const NOT_WATCHING: Duration = Duration::from_secs(1);
 
+/// How long after the moment at which the ledger takes a worker's tasks the worker is told to end all the same, should the
+/// ledger be unable to say that it did.
+const LEDGER_LATE: Duration = Duration::from_secs(5);
+
 /// Tasks remembered per worker; what is told beyond is not counted.
 const TASKS_MAX: usize = 10_000;
 
@@ -73,6 +77,7 @@ impl Worker {
             kernel: None,
             started_at: tick.now,
             tasks: std::collections::BTreeMap::new(),
+            in_hand: 0,
             drains_itself: false,
             watchdog: None,
         };
@@ -125,6 +130,20 @@ impl Worker {
                 After::Same
             }
             WorkerEvent::TaskEnded { id } => self.task_ended(tick, policy, &id, out),
+            WorkerEvent::TasksInHand { tasks } => {
+                if let Some(process) = self.state.process_mut() {
+                    process.in_hand = tasks;
+                }
+                self.judge_drain(tick, policy, out)
+            }
+            WorkerEvent::TasksDeadline { at } => self.tasks_deadline(at, out),
+            WorkerEvent::TasksTaken => self.tasks_taken(tick, policy, out),
+            WorkerEvent::TasksSettled(_) => {
+                if let Some(process) = self.state.process_mut() {
+                    process.in_hand = 0;
+                }
+                After::Same
+            }
         }
     }
 
@@ -207,6 +226,7 @@ impl Worker {
                     served_since: Some(*since),
                     reason,
                     deadline,
+                    tasks_until: None,
                     warm_until: (!warm.is_zero()).then(|| tick.now + warm),
                     in_flight: None,
                 };
@@ -390,7 +410,7 @@ impl Worker {
             warm_until: *warm_until,
             by: drain_by(policy.stop.drain, process.drains_itself),
             in_flight: *in_flight,
-            tasks: process.tasks.len(),
+            tasks: process.tasks.len() + process.in_hand as usize,
         };
         match drain::verdict(&drain, tick.now) {
             drain::Verdict::Wait { .. } => After::Same,
@@ -405,7 +425,9 @@ impl Worker {
     /// Sends the stop signal; the kill follows at the end of the grace.
     fn tell_to_end(&mut self, tick: Tick, policy: &AppPolicy, reason: StopReason, out: &mut Outcome) {
         let (deadline, cut) = match &self.state {
-            State::Draining { deadline, in_flight, .. } => (*deadline, in_flight.unwrap_or_default()),
+            State::Draining { deadline, tasks_until, in_flight, .. } => {
+                (tasks_until.unwrap_or(*deadline), in_flight.unwrap_or_default())
+            }
             State::Starting { .. } | State::Ready { .. } => {
                 (tick.now + grace::bound(&policy.grace), InFlight::default())
             }
@@ -518,6 +540,25 @@ impl Worker {
         if let Some(process) = self.state.process_mut() {
             process.tasks.remove(id);
         }
+        self.judge_drain(tick, policy, out)
+    }
+
+    /// The ledger told when it takes the tasks: by what such tasks take, where the first deadline knew nothing of them.
+    fn tasks_deadline(&mut self, at: Moment, out: &mut Outcome) -> After {
+        let State::Draining { reason, deadline, tasks_until, .. } = &mut self.state else { return After::Same };
+        if *tasks_until != Some(at) {
+            let reason = *reason;
+            *tasks_until = Some(at);
+            *deadline = at + LEDGER_LATE;
+            out.save_worker(&self.id);
+            out.tell(&self.id, News::Draining { reason, deadline: at });
+        }
+        After::Same
+    }
+
+    fn tasks_taken(&mut self, tick: Tick, policy: &AppPolicy, out: &mut Outcome) -> After {
+        let State::Draining { deadline, .. } = &mut self.state else { return After::Same };
+        *deadline = (*deadline).min(tick.now);
         self.judge_drain(tick, policy, out)
     }
 

@@ -13,6 +13,7 @@ use crate::event::{Exit, InFlight, Proof, WorkerEvent};
 use crate::id::{Generation, Launch, Pid, Revision, Slot, WorkerId};
 use crate::policy::{AppPolicy, LivePolicy};
 use crate::restart::RestartHistory;
+use crate::task::Tally;
 use crate::time::{Moment, Tick};
 
 const LAUNCH: Launch = Launch(1);
@@ -48,6 +49,7 @@ fn states() -> Vec<(&'static str, State)> {
         kernel: Some(KernelProcess { pid: Pid(10), start_time: 1 }),
         started_at: tick(50).now,
         tasks: BTreeMap::new(),
+        in_hand: 0,
         drains_itself: false,
         watchdog: None,
     };
@@ -64,6 +66,7 @@ fn states() -> Vec<(&'static str, State)> {
                 served_since,
                 reason,
                 deadline: now,
+                tasks_until: None,
                 warm_until: None,
                 in_flight: Some(InFlight { queued: 0, busy: 1, idle: 0, reused: 0 }),
             },
@@ -97,6 +100,11 @@ fn events() -> Vec<WorkerEvent> {
         WorkerEvent::WatchdogSet { interval: Duration::from_secs(3) },
         WorkerEvent::TaskBegan { id: text(), kind: None },
         WorkerEvent::TaskEnded { id: text() },
+        WorkerEvent::TasksInHand { tasks: 1 },
+        WorkerEvent::TasksInHand { tasks: 0 },
+        WorkerEvent::TasksDeadline { at: tick(110).now },
+        WorkerEvent::TasksTaken,
+        WorkerEvent::TasksSettled(Tally::default()),
     ]
 }
 
@@ -214,7 +222,7 @@ enum Turn {
 
 fn turns() -> impl Strategy<Value = Vec<(Turn, u64)>> {
     let turn = prop_oneof![
-        6 => (0_usize..17).prop_map(Turn::Event),
+        6 => (0_usize..22).prop_map(Turn::Event),
         3 => Just(Turn::Wake),
         1 => Just(Turn::Drain),
         1 => Just(Turn::Undrain),

@@ -30,19 +30,26 @@ pub mod error;
 pub mod message;
 pub mod reply;
 pub mod request;
+pub mod tasks;
 
 pub use apply::{AppDifference, Applied, ApplyParams, FieldChange, Work};
 pub use error::{Diagnostic, ErrorData, ErrorKind, ErrorObject};
 pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMessageError};
 pub use reply::{
     Accepted, AppDetails, Changed, ConnectionCounts, DaemonStop, DaemonView, HelloReply, ListenerView, LogFileView,
-    LogLine, LogsEnd, OperationKind, OperationResult, OperationState, OperationView, Progress, Reply, Role, Signalled,
-    SignalledWorker, Steered, TaskCounts, UpgradePlan, Upgraded,
+    LogLine, LogsEnd, LostTask, OperationKind, OperationResult, OperationState, OperationView, Progress, Reply, Role,
+    Signalled, SignalledWorker, Steered, TaskCounts, UpgradePlan, Upgraded,
 };
 pub use request::{
     AbortParams, Command, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams, HelloParams, LogStream,
     LogsParams, PauseParams, PromoteParams, ReloadParams, Request, RestartParams, ResumeParams, RollbackParams,
     ScaleParams, SignalParams, StartParams, StartTarget, StatusParams, StopParams, UpgradeParams,
+};
+
+pub use tasks::{
+    AppUsage, CurveView, EffectJudgement, EffectList, EffectState, EffectView, EffectsParams, GraceParams, GraceView,
+    InHandView, SessionList, SessionView, SessionsParams, TaskChange, TaskChangeParams, TaskChanged, TaskList,
+    TaskState, TaskView, TasksParams, TasksPruneParams, TasksUsage, TasksUsageParams, WorkerGrace,
 };
 
 /// The number in `hello`. It rises only when a method or field goes or changes its meaning.

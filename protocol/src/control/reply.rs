@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::apply::Applied;
 use super::request::LogStream;
+use super::tasks::{EffectList, GraceView, SessionList, TaskChanged, TaskList, TasksUsage};
 use crate::exit;
 use crate::status::{AppView, StatusDocument};
 
@@ -33,6 +34,18 @@ pub enum Reply {
     Details(Box<AppDetails>),
     /// To `logs`.
     LogsEnd(LogsEnd),
+    /// To `tasks.list`.
+    Tasks(TaskList),
+    /// To `tasks.change`.
+    TaskChanged(Box<TaskChanged>),
+    /// To `effects.list`.
+    Effects(EffectList),
+    /// To `sessions.list`.
+    Sessions(SessionList),
+    /// To `grace`.
+    Grace(Box<GraceView>),
+    /// To `tasks.usage` and `tasks.prune`.
+    TasksUsage(TasksUsage),
     /// To `daemon.status`.
     Daemon(Box<DaemonView>),
     /// To `daemon.stop`.
@@ -167,6 +180,9 @@ pub struct OperationResult {
     /// What became of the tasks of the workers that ended.
     #[serde(default)]
     pub tasks: TaskCounts,
+    /// The lost ones of them by name; at most 100.
+    #[serde(default)]
+    pub lost_tasks: Vec<LostTask>,
     /// What became of their connections.
     #[serde(default)]
     pub connections: ConnectionCounts,
@@ -176,6 +192,15 @@ pub struct OperationResult {
     pub from: Option<String>,
     /// The release that it was to lead to.
     pub to: Option<String>,
+}
+
+/// A task that its worker took to its grave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LostTask {
+    /// Its id.
+    pub task: String,
+    /// Why.
+    pub why: String,
 }
 
 /// What became of tasks.

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::apply::{Applied, ApplyParams};
 use super::reply::{AppDetails, Changed, DaemonStop, DaemonView, HelloReply, LogsEnd, Signalled, Steered, Upgraded};
+use super::tasks::{
+    EffectList, EffectsParams, GraceParams, GraceView, SessionList, SessionsParams, TaskChangeParams, TaskChanged,
+    TaskList, TasksParams, TasksPruneParams, TasksUsage, TasksUsageParams,
+};
 use crate::status::{StatusDocument, Strategy};
 
 /// A method and its parameters.
@@ -54,6 +58,27 @@ pub enum Request {
     Describe(DescribeParams),
     /// What workers printed: one `log` notice a line, then [`LogsEnd`].
     Logs(LogsParams),
+    /// Tasks of apps. Answered with [`TaskList`].
+    #[serde(rename = "tasks.list")]
+    Tasks(TasksParams),
+    /// Retry, discard or cancel a task. Answered with [`TaskChanged`].
+    #[serde(rename = "tasks.change")]
+    TaskChange(TaskChangeParams),
+    /// Effects of tasks. Answered with [`EffectList`].
+    #[serde(rename = "effects.list")]
+    Effects(EffectsParams),
+    /// Sessions of an app. Answered with [`SessionList`].
+    #[serde(rename = "sessions.list")]
+    Sessions(SessionsParams),
+    /// What an app's tasks take. Answered with [`GraceView`].
+    #[serde(rename = "grace")]
+    Grace(GraceParams),
+    /// What is kept of tasks. Answered with [`TasksUsage`].
+    #[serde(rename = "tasks.usage")]
+    TasksUsage(TasksUsageParams),
+    /// Let go of tasks that are over. Answered with [`TasksUsage`].
+    #[serde(rename = "tasks.prune")]
+    TasksPrune(TasksPruneParams),
     /// About the daemon itself. Answered with [`DaemonView`].
     #[serde(rename = "daemon.status")]
     DaemonStatus(DaemonStatusParams),
@@ -64,7 +89,7 @@ pub enum Request {
 
 impl Request {
     /// Every method of this version.
-    pub const METHODS: [&str; 20] = [
+    pub const METHODS: [&str; 27] = [
         "hello",
         "start",
         "stop",
@@ -83,6 +108,13 @@ impl Request {
         "status",
         "describe",
         "logs",
+        "tasks.list",
+        "tasks.change",
+        "effects.list",
+        "sessions.list",
+        "grace",
+        "tasks.usage",
+        "tasks.prune",
         "daemon.status",
         "daemon.stop",
     ];
@@ -109,6 +141,13 @@ impl Request {
             Self::Status(_) => "status",
             Self::Describe(_) => "describe",
             Self::Logs(_) => "logs",
+            Self::Tasks(_) => "tasks.list",
+            Self::TaskChange(_) => "tasks.change",
+            Self::Effects(_) => "effects.list",
+            Self::Sessions(_) => "sessions.list",
+            Self::Grace(_) => "grace",
+            Self::TasksUsage(_) => "tasks.usage",
+            Self::TasksPrune(_) => "tasks.prune",
             Self::DaemonStatus(_) => "daemon.status",
             Self::DaemonStop(_) => "daemon.stop",
         }
@@ -118,7 +157,16 @@ impl Request {
     #[must_use]
     pub const fn operates(&self) -> bool {
         match self {
-            Self::Hello(_) | Self::Status(_) | Self::Describe(_) | Self::Logs(_) | Self::DaemonStatus(_) => false,
+            Self::Hello(_)
+            | Self::Status(_)
+            | Self::Describe(_)
+            | Self::Logs(_)
+            | Self::Tasks(_)
+            | Self::Effects(_)
+            | Self::Sessions(_)
+            | Self::Grace(_)
+            | Self::TasksUsage(_)
+            | Self::DaemonStatus(_) => false,
             Self::Start(_)
             | Self::Stop(_)
             | Self::Restart(_)
@@ -133,6 +181,8 @@ impl Request {
             | Self::Resume(_)
             | Self::Abort(_)
             | Self::Apply(_)
+            | Self::TaskChange(_)
+            | Self::TasksPrune(_)
             | Self::DaemonStop(_) => true,
         }
     }
@@ -177,6 +227,13 @@ commands! {
     StatusParams => Status -> StatusDocument;
     DescribeParams => Describe -> AppDetails;
     LogsParams => Logs -> LogsEnd;
+    TasksParams => Tasks -> TaskList;
+    TaskChangeParams => TaskChange -> TaskChanged;
+    EffectsParams => Effects -> EffectList;
+    SessionsParams => Sessions -> SessionList;
+    GraceParams => Grace -> GraceView;
+    TasksUsageParams => TasksUsage -> TasksUsage;
+    TasksPruneParams => TasksPrune -> TasksUsage;
     DaemonStatusParams => DaemonStatus -> DaemonView;
     DaemonStopParams => DaemonStop -> DaemonStop;
 }

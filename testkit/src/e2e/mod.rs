@@ -21,14 +21,18 @@ mod command;
 mod daemon;
 mod home;
 mod load;
+mod outside;
 mod port;
 mod process;
 mod status;
+mod worker;
 
 pub use command::Output;
 pub use daemon::Daemon;
 pub use home::Home;
 pub use load::{Class, Load, Mix, Outcome, Report, Target};
+pub use outside::Outside;
 pub use port::free_port;
 pub use process::{ProcessEnd, processes_with};
 pub use status::Watch;
+pub use worker::Speaker;

@@ -16,6 +16,7 @@ pub mod report;
 pub mod rest;
 pub mod script;
 pub mod store;
+pub mod tasks;
 pub mod world;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,11 +34,10 @@ use agentd_core::time::{Moment, Tick};
 use cause::{Cause, Happening, Record};
 use invariants::Step;
 use random::Random;
-use report::Broken;
+use report::{Broken, World};
 pub use report::{Failure, Summary};
 use script::Script;
 use store::Store;
-use world::World;
 
 /// Steps that are shown of a run that failed.
 const SHOWN: usize = 30;
@@ -74,7 +74,7 @@ pub fn run(seed: u64, trace: Trace) -> Result<Summary, Box<Failure>> {
         }
     };
     let recent = simulation.recent.iter().map(ToString::to_string).collect();
-    Err(Box::new(Failure { seed, invariant: broken.invariant, detail: broken.detail, recent }))
+    Err(Box::new(Failure { seed, world: World::Fleet, invariant: broken.invariant, detail: broken.detail, recent }))
 }
 
 /// Once faults are over, nothing is found to be wrong.
@@ -89,7 +89,7 @@ fn well_if(calm: bool, event: RolloutEvent) -> RolloutEvent {
 }
 
 struct Simulation {
-    world: World,
+    world: world::World,
     fleet: Fleet,
     store: Store,
     script: Script,
@@ -108,7 +108,7 @@ impl Simulation {
         let mut random = Random::new(seed);
         let script = Script::new(&mut random);
         let mut simulation = Self {
-            world: World::new(random),
+            world: world::World::new(random),
             fleet: Fleet::default(),
             store: Store::default(),
             script,
@@ -127,7 +127,7 @@ impl Simulation {
     fn draw_schedule(&mut self) {
         let world = &mut self.world;
         let length = world.random.between(5_000, 60_000);
-        let at = |world: &mut World, happening: Happening| {
+        let at = |world: &mut world::World, happening: Happening| {
             let after = world.random.millis(0, length);
             world.schedule(after, happening);
         };

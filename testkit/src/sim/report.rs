@@ -45,11 +45,33 @@ impl std::ops::AddAssign for Summary {
     }
 }
 
+/// Which of the simulators a run is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// Workers, deployments and connections.
+    Fleet,
+    /// Tasks, checkpoints, effects and leases.
+    Tasks,
+}
+
+impl World {
+    /// As it is named on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fleet => "fleet",
+            Self::Tasks => "tasks",
+        }
+    }
+}
+
 /// An invariant that did not hold, and all that is needed to see why.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The run.
     pub seed: u64,
+    /// Which of the simulators.
+    pub world: World,
     /// Which invariant.
     pub invariant: &'static str,
     /// What was found instead.
@@ -65,7 +87,8 @@ impl fmt::Display for Failure {
         for record in &self.recent {
             writeln!(f, "{record}")?;
         }
-        write!(f, "replay: cargo run -p agentd-testkit --bin simulate -- --seed {} --trace", self.seed)
+        let (world, seed) = (self.world.word(), self.seed);
+        write!(f, "replay: cargo run -p agentd-testkit --bin simulate -- --world {world} --seed {seed} --trace")
     }
 }
 

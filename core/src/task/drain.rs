@@ -1,0 +1,237 @@
+//! A worker's way out, as far as its tasks go: told, asked once more, out of time.
+//!
+//! ```text
+//!  drain began ─► Finishing ── last call ──► LastCall ── deadline ──► Over ── its process ends ─► settled
+//!                     ▲ └──────── deadline moved ◄────────┘ (extend: something gets on)
+//!                     │
+//!                     └── a new deadline, or what was cut could not be written
+//! ```
+
+use std::time::Duration;
+
+use crate::id::Launch;
+use crate::time::Moment;
+
+use super::input::{Drain, OnDeadline};
+use super::ledger::{Due, Ledger, Phase};
+use super::name::TaskId;
+use super::outcome::{Fact, Outcome, Row, Tally, Word};
+use super::state::{Loss, Stage, State};
+
+/// The longest time before the deadline at which tasks are asked for one more checkpoint; a quarter of the drain, when
+/// that is less.
+const LAST_CALL: Duration = Duration::from_secs(10);
+
+/// The least time by which a deadline moves.
+const EXTENSION: Duration = Duration::from_secs(1);
+
+/// A worker's drain.
+#[derive(Clone, Debug)]
+pub(super) struct Draining {
+    pub(super) drain: Drain,
+    stage: Step,
+    pub(super) tally: Tally,
+    /// What was last told of what it has in hand.
+    told: Option<(u32, u32)>,
+}
+
+/// How far a drain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It was told.
+    Finishing {
+        /// When it is asked for checkpoints.
+        last_call: Moment,
+    },
+    /// It was asked for checkpoints.
+    LastCall,
+    /// What could go on elsewhere was taken from it.
+    Over,
+}
+
+impl Draining {
+    /// Whether its time is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.stage == Step::Over
+    }
+
+    /// What was done at the deadline was not written.
+    pub(super) fn reopen(&mut self) {
+        if self.stage == Step::Over {
+            self.stage = Step::LastCall;
+        }
+        self.told = None;
+    }
+}
+
+impl Ledger {
+    pub(super) fn drain_began(&mut self, now: Moment, launch: Launch, drain: Drain, out: &mut Outcome) {
+        let Some(worker) = self.workers.get_mut(&launch) else { return };
+        for &link in worker.dials.keys() {
+            out.say(launch, link, Word::drain(&drain));
+        }
+        let deadline = drain.deadline;
+        let lead = (deadline.since(now) / 4).min(LAST_CALL);
+        let last_call = now + deadline.since(now).saturating_sub(lead);
+        let tally = match &mut worker.phase {
+            Phase::Draining(draining) => std::mem::take(&mut draining.tally),
+            Phase::Restored | Phase::Starting | Phase::Ready => Tally::default(),
+        };
+        let stage = Step::Finishing { last_call };
+        worker.phase = Phase::Draining(Box::new(Draining { drain, stage, tally, told: None }));
+        self.wake_at(last_call, Due::Drain(launch));
+        self.wake_at(deadline, Due::Drain(launch));
+        out.facts.push(Fact::Deadline { launch, at: deadline });
+        self.tell_in_hand(launch, out);
+    }
+
+    pub(super) fn launch_ready(&mut self, now: Moment, launch: Launch, out: &mut Outcome) {
+        let Some(worker) = self.workers.get_mut(&launch) else { return };
+        match worker.phase {
+            Phase::Ready => return,
+            Phase::Draining(_) => {
+                for &link in worker.dials.keys() {
+                    out.say(launch, link, Word::DrainEnded);
+                }
+            }
+            Phase::Restored | Phase::Starting => {}
+        }
+        worker.phase = Phase::Ready;
+        let app = worker.app.clone();
+        self.do_not_await(now, launch, out);
+        self.place(now, &app, out);
+    }
+
+    /// A drain was taken back, and the exit that tasks wait for does not come. Its worker may still be at them: it is
+    /// told, and has a lease's time to let go.
+    fn do_not_await(&mut self, now: Moment, launch: Launch, out: &mut Outcome) {
+        let Some(worker) = self.workers.get(&launch) else { return };
+        let (links, awaited): (Vec<_>, _) = (worker.dials.keys().copied().collect(), worker.awaited.clone());
+        let from = now + self.lease(&worker.app);
+        for id in awaited {
+            for &link in &links {
+                out.say(launch, link, Word::Fenced { task: id.clone() });
+            }
+            self.change(now, &id, |task| {
+                if let State::Waiting { not_before, after, .. } = &mut task.state {
+                    (*not_before, *after) = (from.max(*not_before), None);
+                }
+            });
+            out.rows.push(Row::Task(id));
+        }
+    }
+
+    /// Tells how much a draining worker has in hand, when that is something new.
+    pub(super) fn tell_in_hand(&mut self, launch: Launch, out: &mut Outcome) {
+        let Some(worker) = self.workers.get_mut(&launch) else { return };
+        let Phase::Draining(draining) = &mut worker.phase else { return };
+        let tasks = u32::try_from(worker.running.len()).unwrap_or(u32::MAX);
+        let asker = draining.drain.asked_by.as_ref().is_some_and(|id| worker.running.contains(id));
+        let now = (tasks, u32::from(asker));
+        if draining.told.replace(now) != Some(now) {
+            out.facts.push(Fact::InHand { launch, tasks, asker: now.1 });
+        }
+    }
+
+    pub(super) fn tally(&mut self, launch: Launch) -> Option<&mut Tally> {
+        match &mut self.workers.get_mut(&launch)?.phase {
+            Phase::Draining(draining) => Some(&mut draining.tally),
+            Phase::Restored | Phase::Starting | Phase::Ready => None,
+        }
+    }
+
+    /// A drain's last call or deadline may have come.
+    pub(super) fn drain_due(&mut self, now: Moment, launch: Launch, out: &mut Outcome) {
+        // The worker is gone, or serves again, or the deadline was moved.
+        let Some(worker) = self.workers.get_mut(&launch) else { return };
+        let Phase::Draining(draining) = &mut worker.phase else { return };
+        match draining.stage {
+            Step::Over => {}
+            Step::Finishing { .. } | Step::LastCall if now >= draining.drain.deadline => {
+                self.time_over(now, launch, out)
+            }
+            Step::Finishing { last_call } if now >= last_call => {
+                draining.stage = Step::LastCall;
+                let ids: Vec<TaskId> = worker.running.iter().cloned().collect();
+                self.call(launch, &ids, out);
+            }
+            Step::Finishing { .. } | Step::LastCall => {}
+        }
+    }
+
+    /// Asks for one more checkpoint of each task.
+    fn call(&self, launch: Launch, ids: &[TaskId], out: &mut Outcome) {
+        for id in ids {
+            if let Some(run) = self.tasks.get(id).and_then(|task| task.run())
+                && let (Some(link), Stage::Held) = (run.link, &run.stage)
+            {
+                out.say(launch, link, Word::CheckpointNow { task: id.clone() });
+            }
+        }
+    }
+
+    fn time_over(&mut self, now: Moment, launch: Launch, out: &mut Outcome) {
+        let Some(worker) = self.workers.get(&launch) else { return };
+        let on_deadline = self.apps.get(&worker.app).map_or(OnDeadline::Checkpoint, |app| app.policy.on_deadline);
+        let ids: Vec<TaskId> = worker.running.iter().cloned().collect();
+        if on_deadline == OnDeadline::Extend
+            && let Some(at) = self.extension(now, launch, &ids)
+        {
+            return self.extend(launch, at, out);
+        }
+        if on_deadline != OnDeadline::Kill {
+            for id in &ids {
+                // The others may still end before their process does.
+                if self.tasks.get(id).is_some_and(|task| task.resumable() && !task.cancelling()) {
+                    self.cut(now, id, Some(launch), false, out);
+                }
+            }
+        }
+        if let Some(Phase::Draining(draining)) = self.workers.get_mut(&launch).map(|worker| &mut worker.phase) {
+            draining.stage = Step::Over;
+        }
+        out.facts.push(Fact::TimeOver { launch });
+    }
+
+    /// Until when the tasks of a draining worker may go on because one of them gets on; none when none does, or when
+    /// it is as late as it may be.
+    fn extension(&self, now: Moment, launch: Launch, ids: &[TaskId]) -> Option<Moment> {
+        let Phase::Draining(draining) = &self.workers.get(&launch)?.phase else { return None };
+        let drain = &draining.drain;
+        if now >= drain.latest {
+            return None;
+        }
+        let until = |id: &TaskId| {
+            let task = self.tasks.get(id).filter(|task| drain.asked_by.as_ref() != Some(&task.id))?;
+            let usual = drain.usual.of(task.kind.as_ref());
+            let sign = match &task.state {
+                State::Running(run) => run.sign,
+                State::Told { safe_at, .. } => *safe_at,
+                State::Waiting { .. } | State::Parked { .. } => return None,
+            };
+            (!task.stuck(now, usual)).then_some(sign + usual)
+        };
+        let until = ids.iter().filter_map(until).max()?;
+        Some(until.max(now + EXTENSION).min(drain.latest))
+    }
+
+    fn extend(&mut self, launch: Launch, at: Moment, out: &mut Outcome) {
+        let Some(worker) = self.workers.get_mut(&launch) else { return };
+        let Phase::Draining(draining) = &mut worker.phase else { return };
+        draining.drain.deadline = at;
+        for &link in worker.dials.keys() {
+            out.say(launch, link, Word::drain(&draining.drain));
+        }
+        self.wake_at(at, Due::Drain(launch));
+        out.facts.push(Fact::Deadline { launch, at });
+    }
+}
+
+impl Tally {
+    pub(super) fn lose(&mut self, id: &TaskId, loss: Loss) {
+        self.lost += 1;
+        if self.named.len() < Self::NAMED {
+            self.named.push((id.clone(), loss));
+        }
+    }
+}

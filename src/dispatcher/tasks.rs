@@ -1,0 +1,212 @@
+//! Between the loop and the ledger of tasks: which processes there are and how they stand, told there; what the fleet
+//! must know of their tasks, heard here. Decides nothing.
+
+use std::sync::Arc;
+
+use agentd_core::effect::StopReason;
+use agentd_core::event::{Exit, Proof, WorkerEvent};
+use agentd_core::id::{Launch, WorkerId};
+use agentd_core::task::{Ending, Fact, Gone, Kind, TaskId, Told};
+use agentd_core::worker::{State, Worker};
+use agentd_protocol::control::{ALL, ErrorKind, ErrorObject};
+
+use super::Dispatcher;
+use super::launch::release_name;
+use crate::config::ReadyCheck;
+use crate::control::ReplySink;
+use crate::notify::TaskOutcome;
+use crate::process::sys;
+use crate::revision::RevisionRecord;
+use crate::tasks::{Asker, Born, Command, Drain, Gauge, Question, Report};
+
+impl Dispatcher {
+    fn tell_tasks(&self, command: Command) {
+        if let Some(tasks) = &self.tasks {
+            tasks.tell(command);
+        }
+    }
+
+    /// A process is about to be, or was found; before any of its words can come.
+    pub(super) fn tell_born(&self, launch: Launch, worker: &WorkerId, record: &RevisionRecord) -> Arc<Gauge> {
+        let gauge = Arc::new(Gauge::default());
+        self.tell_tasks(Command::Govern(worker.app.clone(), Box::new(record.config.governed())));
+        self.tell_tasks(Command::Born(Box::new(Born {
+            launch,
+            worker: worker.clone(),
+            release: release_name(worker.generation.0),
+            gauge: Arc::clone(&gauge),
+        })));
+        gauge
+    }
+
+    /// How an adopted process stands. A drain is told when core asks for its watch.
+    pub(super) fn tell_standing(&self, launch: Launch, worker: &Worker) {
+        match worker.state {
+            State::Ready { .. } | State::Draining { .. } => self.tell_ready(launch),
+            State::Starting { .. }
+            | State::Stopping { .. }
+            | State::Killed { .. }
+            | State::Backoff { .. }
+            | State::Exited
+            | State::Failed { .. } => {}
+        }
+    }
+
+    pub(super) fn tell_all_told(&self) {
+        self.tell_tasks(Command::AllTold);
+    }
+
+    pub(super) fn tell_ready(&self, launch: Launch) {
+        self.tell_tasks(Command::Ready(launch));
+    }
+
+    /// A drain begins: the ledger decides how long its tasks have.
+    pub(super) fn tell_drain(&self, launch: Launch) {
+        let Some(worker) = self.fleet.worker(launch) else { return };
+        let State::Draining { reason, deadline, .. } = &worker.state else { return };
+        let Some(app) = self.fleet.app(&worker.id.app) else { return };
+        let successor = app.head.rollout.as_ref().map(|rollout| release_name(rollout.target().0));
+        let longest = sys::boottime() + app.policy_of(worker).grace.max;
+        self.tell_tasks(Command::Drain(Box::new(Drain {
+            launch,
+            reason: match reason {
+                StopReason::Replaced => "reload",
+                StopReason::RolledBack => "rollback",
+                StopReason::ScaleDown => "scale down",
+                StopReason::Stop
+                | StopReason::NotReady
+                | StopReason::Unhealthy
+                | StopReason::Watchdog
+                | StopReason::Own => "stop",
+            },
+            to_release: successor,
+            asked_by: None,
+            latest: longest.max(*deadline),
+        })));
+    }
+
+    /// A process has ended. True when the ledger will say that it saw to its tasks.
+    pub(super) fn tell_gone(&self, launch: Launch, gone: Gone) -> bool {
+        self.tell_tasks(Command::Gone(launch, gone));
+        self.tasks.is_some()
+    }
+
+    /// Whether a process that ended was asked to.
+    pub(super) fn how_it_went(&self, launch: Launch, exit: Exit) -> Gone {
+        let Some(worker) = self.fleet.worker(launch) else { return Gone::Crashed };
+        let asked = match &worker.state {
+            State::Stopping { reason, .. } | State::Killed { reason, .. } => Some(*reason),
+            // It had yielded what it had, and went by itself.
+            State::Draining { reason, .. } if exit.is_success() => Some(*reason),
+            State::Draining { .. }
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Backoff { .. }
+            | State::Exited
+            | State::Failed { .. } => None,
+        };
+        match asked {
+            Some(StopReason::Stop | StopReason::ScaleDown | StopReason::Replaced | StopReason::RolledBack) => {
+                Gone::Asked
+            }
+            Some(StopReason::NotReady | StopReason::Unhealthy | StopReason::Watchdog | StopReason::Own) | None => {
+                Gone::Crashed
+            }
+        }
+    }
+
+    /// The ledger tells something.
+    pub(super) fn heard_of_tasks(&mut self, report: Report) {
+        match report {
+            Report::Fact(Fact::Ready { launch }) => {
+                let awaited = self.processes.get(&launch).is_some_and(|process| {
+                    matches!(process.record.config.ready.check, ReadyCheck::Notify | ReadyCheck::Protocol)
+                });
+                if awaited {
+                    self.fact(launch, WorkerEvent::ReadyProven { proof: Proof::Notified });
+                }
+            }
+            Report::Fact(Fact::InHand { launch, tasks, asker: _ }) => {
+                self.fact(launch, WorkerEvent::TasksInHand { tasks });
+                if tasks == 0 {
+                    self.look_closely(launch);
+                }
+            }
+            Report::Fact(Fact::Deadline { launch, at }) => self.fact(launch, WorkerEvent::TasksDeadline { at }),
+            Report::Fact(Fact::TimeOver { launch }) => self.fact(launch, WorkerEvent::TasksTaken),
+            Report::Fact(Fact::Settled { launch, tally }) => self.fact(launch, WorkerEvent::TasksSettled(tally)),
+            Report::Gone(launch) => self.tell_exit(launch),
+            Report::Trouble(why) => {
+                let note = format!("{TROUBLE}{why}");
+                self.notes.retain(|note| !note.starts_with(TROUBLE));
+                self.notes.push(note);
+            }
+            Report::Mended => self.notes.retain(|note| !note.starts_with(TROUBLE)),
+        }
+    }
+
+    /// A worker told by datagram that it took up a task. False when there is no ledger to hear of it.
+    pub(super) fn ledger_hears_begin(&mut self, launch: Launch, id: &str, kind: Option<&str>) -> bool {
+        if self.tasks.is_none() {
+            return false;
+        }
+        if let Some(process) = self.processes.get_mut(&launch)
+            && process.told.len() < TOLD_MAX
+        {
+            process.told.entry(id.to_owned()).or_insert_with(sys::boottime);
+        }
+        // A kind that is none is still a task.
+        let kind = kind.and_then(|kind| Kind::new(kind).ok());
+        self.tell_tasks(Command::Told(launch, TaskId::told(launch, id), Told::Began { kind }));
+        true
+    }
+
+    /// And that it ended.
+    pub(super) fn ledger_hears_end(&mut self, launch: Launch, id: &str, outcome: TaskOutcome) -> bool {
+        if let Some(process) = self.processes.get_mut(&launch) {
+            process.told.remove(id);
+        }
+        let ending = match outcome {
+            TaskOutcome::Ok => Ending::Ok,
+            TaskOutcome::Error => Ending::Error,
+            TaskOutcome::Cancelled => Ending::Cancelled,
+        };
+        self.tell_tasks(Command::Told(launch, TaskId::told(launch, id), Told::Ended(ending)));
+        self.tasks.is_some()
+    }
+
+    /// And that it is at a safe point.
+    pub(super) fn tell_safe(&self, launch: Launch, id: &str) {
+        self.tell_tasks(Command::Told(launch, TaskId::told(launch, id), Told::Safe));
+    }
+
+    /// Somebody asks of tasks: the ledger answers, when its round is committed.
+    pub(super) fn ask_tasks(&self, question: Question, reply: ReplySink) {
+        let unknown = question
+            .names()
+            .iter()
+            .find(|name| name.as_str() != ALL && !self.fleet.apps().any(|app| app.head.name.as_str() == name.as_str()));
+        if let Some(name) = unknown {
+            let error = ErrorObject::new(ErrorKind::NoSuchApp, format!("no app is called {name:?}"));
+            return reply.finish(Err(error.with_help("`agentctl ls` lists the apps")));
+        }
+        match &self.tasks {
+            Some(tasks) => tasks.tell(Command::Ask(Box::new(question), Asker::new(move |answer| reply.finish(answer)))),
+            None => {
+                let why = "there is no ledger of tasks: `agentctl daemon status` says why";
+                reply.finish(Err(ErrorObject::new(ErrorKind::Internal, why)));
+            }
+        }
+    }
+
+    /// The present process start of a worker.
+    pub(super) fn launch_of(&self, worker: &WorkerId) -> Option<Launch> {
+        self.fleet.app(&worker.app)?.workers.get(&worker.slot)?.launch()
+    }
+}
+
+/// Tasks of one worker, told of by datagram, whose beginning is remembered for their events.
+const TOLD_MAX: usize = 10_000;
+
+/// How a note begins that tells of tasks that cannot be written.
+const TROUBLE: &str = "tasks are not being saved: ";

@@ -1,0 +1,45 @@
+//! Tasks: what workers tell of their work, made durable, and handed on when a worker goes.
+//!
+//! Owns the worker socket, `tasks.db` with its blobs, and the thread that holds core's ledger of open tasks. Decides
+//! nothing about tasks: that is [`agentd_core::task`]. Knows no processes: the dispatcher tells which there are, and
+//! hears what the fleet must know of their tasks.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`thread`] | the handle: commands in, reports out |
+//! | `desk` | the loop: gather, decide, commit once, answer |
+//! | `serve` | one line, from bytes to rows and an answer |
+//! | `orders` | what the daemon tells |
+//! | `ask`, `lists` | what people ask |
+//! | `measure` | what tasks take, learned |
+//! | `link`, `listener` | connections and their bounds |
+//! | `db`, `lookup`, `effects`, `kv`, `schema` | `tasks.db` |
+//! | `blob`, `payload` | what tasks carry |
+//! | [`retention`] | how much is kept |
+//! | [`token`] | what workers prove themselves by |
+
+mod ask;
+mod blob;
+mod db;
+mod desk;
+mod effects;
+mod kv;
+mod link;
+mod listener;
+mod lists;
+mod lookup;
+mod measure;
+mod orders;
+mod payload;
+pub mod retention;
+mod schema;
+mod serve;
+pub mod thread;
+pub mod token;
+mod wire;
+
+pub use ask::Question;
+pub use blob::BlobError;
+pub use db::DbError;
+pub use retention::Retention;
+pub use thread::{Asker, Born, Command, Drain, Gauge, Governed, Parts, Report, TaskThread, TasksError};

@@ -1,0 +1,128 @@
+//! What the daemon tells the ledger thread: which processes there are, how they stand, what a person wants.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentd_core::grace;
+use agentd_core::id::{Launch, WorkerId};
+use agentd_core::task::{Drain as CoreDrain, Link, Order, Outcome};
+use agentd_core::time::{Moment, Tick};
+
+use super::desk::{Desk, Next};
+use super::thread::{Born, Command, Drain, Gauge};
+
+/// A process start that is there.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) worker: WorkerId,
+    /// `app.slot.generation`.
+    pub(super) name: String,
+    pub(super) release: String,
+    pub(super) gauge: Arc<Gauge>,
+    /// Its connections.
+    pub(super) links: u32,
+}
+
+impl Launched {
+    /// Whether a peer of this user may be one of its processes. Workers run as the daemon's user.
+    pub(super) fn takes(&self, uid: u32) -> bool {
+        uid == nix::unistd::geteuid().as_raw() || uid == 0
+    }
+}
+
+impl Desk {
+    /// Does what the daemon says.
+    pub(super) fn obey(&mut self, tick: Tick, command: Command) -> Next {
+        match command {
+            Command::Govern(app, governed) => {
+                let policy = governed.tasks.clone();
+                self.governed.insert(app.clone(), *governed);
+                self.order(tick, Order::Policy { app, policy });
+            }
+            Command::Born(born) => self.born(tick, *born),
+            Command::Ready(launch) => self.order(tick, Order::LaunchReady { launch }),
+            Command::Drain(drain) => self.drain(tick, *drain),
+            Command::Gone(launch, gone) => {
+                self.order(tick, Order::LaunchGone { launch, gone });
+                self.batch.gone.push(launch);
+                self.launches.remove(&launch);
+                self.unshown.remove(&launch);
+            }
+            Command::Told(launch, task, word) => {
+                self.unshown.insert(launch);
+                self.order(tick, Order::Told { launch, task, word });
+            }
+            Command::AllTold => {
+                self.order(tick, Order::AllTold);
+                self.open_doors();
+            }
+            Command::Ask(question, asker) => self.ask(tick, *question, asker),
+            Command::Stop => return Next::Stop,
+        }
+        Next::Continue
+    }
+
+    /// Gives core an order; it counts with the round.
+    pub(super) fn order(&mut self, tick: Tick, order: Order) {
+        let mut out = Outcome::default();
+        self.ledger.order(tick, order.clone(), &mut out);
+        self.batch.orders.push(order);
+        self.take_up(tick, out);
+    }
+
+    fn born(&mut self, tick: Tick, born: Born) {
+        let Born { launch, worker, release, gauge } = born;
+        let (app, generation) = (worker.app.clone(), worker.generation);
+        let launched = Launched { name: worker.to_string(), worker, release, gauge, links: 0 };
+        self.launches.insert(launch, launched);
+        self.order(tick, Order::LaunchBorn { launch, app, generation, state_version: None });
+    }
+
+    fn drain(&mut self, tick: Tick, drain: Drain) {
+        let Drain { launch, reason, to_release, asked_by, latest } = drain;
+        let Some(app) = self.launches.get(&launch).map(|launched| launched.worker.app.clone()) else { return };
+        let Some(governed) = self.governed.get(&app) else { return };
+        let in_hand = self.ledger.in_hand(launch, tick.now);
+        let usual = self.measures.usual(&app, &governed.grace, governed.tasks.lease);
+        let counted = in_hand.iter().filter(|task| {
+            // Whoever asked waits for nothing, and what does not get on is given its own deadline, not others' time.
+            asked_by.as_ref() != Some(&task.task) && task.since_sign <= usual.of(task.kind.as_ref())
+        });
+        let grace = self.measures.query(&app, counted, &governed.grace);
+        // Of a worker that told of no task nothing is known but its connections.
+        let bound = if in_hand.is_empty() { grace::bound(&governed.grace) } else { grace.bound };
+        let deadline = (tick.now + bound).min(latest);
+        tracing::info!(worker = self.launches[&launch].name, %grace, "a drain begins");
+        let drain = CoreDrain { reason: reason.to_owned(), to_release, deadline, latest, asked_by, usual };
+        self.order(tick, Order::DrainBegan { launch, drain });
+    }
+
+    /// A connection is gone.
+    pub(super) fn link_closed(&mut self, launch: Launch, id: u64) {
+        if let Some(launched) = self.launches.get_mut(&launch) {
+            launched.links = launched.links.saturating_sub(1);
+        }
+        let tick = self.tick();
+        self.order(tick, Order::LinkClosed { launch, link: Link(id) });
+    }
+
+    /// Shows what workers have in hand.
+    pub(super) fn show_gauges(&mut self) {
+        let now = crate::process::sys::boottime();
+        for launch in std::mem::take(&mut self.unshown) {
+            let Some(launched) = self.launches.get(&launch) else { continue };
+            let Some(governed) = self.governed.get(&launched.worker.app) else { continue };
+            let in_hand = self.ledger.in_hand(launch, now);
+            let oldest = in_hand.iter().map(|task| task.age).max();
+            let tasks = u32::try_from(in_hand.len()).unwrap_or(u32::MAX);
+            let grace = self.measures.query(&launched.worker.app, in_hand.iter(), &governed.grace);
+            let grace = (tasks > 0).then_some(grace.bound);
+            launched.gauge.set(tasks, oldest.map(|age| began(now, age)), grace);
+        }
+    }
+}
+
+/// When something began that is so old now.
+fn began(now: Moment, age: Duration) -> Moment {
+    Moment::from_micros(now.as_micros().saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX)))
+}
