@@ -145,6 +145,12 @@ impl Task {
         self.signs.checkpoint_wanted.load(Ordering::Relaxed)
     }
 
+    /// Whether it was cancelled: its next step is [`Error::Cancelled`].
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.signs.cancelled.get().is_some()
+    }
+
     /// Keeps a checkpoint; returns when it is durable. It is a place to hand the task over at: [`Error::Drained`] when
     /// the worker is being replaced.
     pub fn save(&self, step: u64, state: &Value) -> Result<(), Error> {
