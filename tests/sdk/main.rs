@@ -1,0 +1,6 @@
+//! The worker SDKs: their conformance vectors, and each against the real daemon. What they need is installed by
+//! `tests/prepare`.
+
+mod conformance;
+mod programs;
+mod real;

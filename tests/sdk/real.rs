@@ -1,0 +1,1 @@
+//! Each SDK under the real daemon.
