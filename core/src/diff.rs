@@ -32,9 +32,10 @@ pub enum Work {
 
 /// Fields that only the supervisor goes by. A worker is told nothing of them when it starts, so they can change under
 /// it. `ready` is among them because it is asked at a start only: it holds from the next one on.
-const IN_PLACE: [&str; 14] = [
+const IN_PLACE: [&str; 16] = [
     "cron_reload",
     "file",
+    "gates",
     "grace",
     "kind",
     "live",
@@ -45,12 +46,13 @@ const IN_PLACE: [&str; 14] = [
     "reload",
     "restart",
     "stop",
+    "tasks",
     "upgrade",
     "watch",
 ];
 
 /// Fields that begin as one of [`IN_PLACE`], and that a worker is told of all the same.
-const TOLD: [&str; 1] = ["live.watchdog"];
+const TOLD: [&str; 2] = ["live.watchdog", "tasks.lease"];
 
 /// The field whose change is a change of the number of workers.
 const WORKERS: &str = "workers";

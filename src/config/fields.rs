@@ -13,7 +13,7 @@ use super::app::{AppConfig, LiveCheck};
 use super::quantity::format_duration;
 
 /// What fields are called where the file has another word: the beginning of the stored name, and the file's.
-const NAMES: [(&str, &str); 16] = [
+const NAMES: [(&str, &str); 24] = [
     ("restart.when", "restart.policy"),
     ("restart.backoff_min", "restart.backoff (first)"),
     ("restart.backoff_max", "restart.backoff (longest)"),
@@ -30,6 +30,14 @@ const NAMES: [(&str, &str); 16] = [
     ("live.check.command", "live.command"),
     ("live.check", "live"),
     ("kind.skill", "kind"),
+    ("tasks.policy.on_deadline", "grace.on_deadline"),
+    ("tasks.policy.doubts", "tasks.effects"),
+    ("tasks.policy", "tasks"),
+    ("tasks.retention.count", "tasks.keep"),
+    ("tasks.retention.age", "tasks.keep_for"),
+    ("tasks.retention.bytes", "tasks.keep_bytes"),
+    ("upgrade.eval_timeout", "gates.eval_timeout"),
+    ("upgrade.eval", "gates.eval"),
 ];
 
 /// The fields of a configuration that is read again from `file`, if any.

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use super::commit::in_full;
 use super::{Dispatcher, SPAWNS_AT_ONCE};
 use crate::process::tree::Tree;
+use crate::tasks::Command;
 
 impl Dispatcher {
     /// Does what is to be done, in order, up to [`SPAWNS_AT_ONCE`] starts.
@@ -67,7 +68,12 @@ impl Dispatcher {
         let Some(process) = self.processes.get_mut(&launch) else { return };
         let record = self.apps.get(&process.worker.app).and_then(|app| app.revisions.get(&revision));
         match record {
-            Some(record) => process.record = Arc::clone(record),
+            Some(record) => {
+                process.record = Arc::clone(record);
+                let app = process.worker.app.clone();
+                let governed = Box::new(record.config.governed());
+                self.tell_tasks(Command::Govern(app, governed));
+            }
             None => tracing::error!(%launch, %revision, "the configuration that is to govern it is not known"),
         }
     }

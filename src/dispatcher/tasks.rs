@@ -20,7 +20,7 @@ use crate::revision::RevisionRecord;
 use crate::tasks::{Asker, Born, Command, Drain, Gauge, Question, Report};
 
 impl Dispatcher {
-    fn tell_tasks(&self, command: Command) {
+    pub(super) fn tell_tasks(&self, command: Command) {
         if let Some(tasks) = &self.tasks {
             tasks.tell(command);
         }

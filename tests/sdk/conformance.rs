@@ -77,8 +77,7 @@ fn play(runner: &[OsString], then: &[&str], path: &Path) -> Result<(), String> {
     let mut runner = Runner(command.spawn().expect("the runner starts"));
     let out = runner.0.stdout.take().expect("its output");
     let prints = thread::spawn(move || BufReader::new(out).lines().map_while(Result::ok).collect::<Vec<_>>());
-    let mut bound: HashMap<String, Value> =
-        serde_json::from_value(vector["bind"].clone()).unwrap_or_default();
+    let mut bound: HashMap<String, Value> = serde_json::from_value(vector["bind"].clone()).unwrap_or_default();
     if let Some(script) = script {
         Player { listener, line: None, last: Value::Null, bound: &mut bound }.play(script)?;
     }
@@ -194,9 +193,11 @@ impl Player<'_> {
     fn fill(&self, word: &Value) -> Value {
         match word {
             Value::String(name) if name.starts_with('$') => self.bound.get(name).unwrap_or(word).clone(),
-            Value::Object(fields) => {
-                fields.iter().map(|(name, field)| (name.clone(), self.fill(field))).collect::<serde_json::Map<_, _>>().into()
-            }
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(name, field)| (name.clone(), self.fill(field)))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
             other => other.clone(),
         }
     }
