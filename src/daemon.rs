@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use camino::Utf8PathBuf;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{self, Access, Identity, bind_private};
-use crate::dispatcher::{Dispatcher, Parts, Signals, Sources};
+use crate::dispatcher::{Departure, Dispatcher, Parts, Signals, Sources};
 use crate::home::{Home, HomeError};
 use crate::logs::thread::{LogThread, LogThreadError};
 use crate::process::cgroup::Cgroups;
@@ -21,6 +20,7 @@ use crate::process::reaper;
 use crate::process::spawn::Launcher;
 use crate::status;
 use crate::store::{Store, StoreError};
+use crate::systemd::Systemd;
 
 /// Requests that wait for the loop before their clients do.
 const CALLS_WAITING: usize = 256;
@@ -62,7 +62,9 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// What keeps it from running; nothing of an earlier or another daemon was changed then.
-pub fn run(home: Home) -> Result<(), DaemonError> {
+pub fn run(home: Home) -> Result<Departure, DaemonError> {
+    // First: the numbers of what systemd passes on are anybody's once something else was opened.
+    let (systemd, kept_by_systemd) = Systemd::from_environment();
     let (home, _lock) = home.enter()?;
     let kernel = |step| move |source| DaemonError::Kernel { step, source };
     reaper::adopt_orphans().map_err(kernel("adopt orphans"))?;
@@ -104,7 +106,19 @@ pub fn run(home: Home) -> Result<(), DaemonError> {
         };
         let access = Access::owner_only(nix::unistd::geteuid().as_raw());
         let (ended, end) = oneshot::channel::<()>();
-        let parts = Parts { home, instance, store, logs, launcher, cgroups, inputs: input_sender, files, notes };
+        let parts = Parts {
+            home,
+            instance,
+            store,
+            logs,
+            launcher,
+            cgroups,
+            inputs: input_sender,
+            files,
+            notes,
+            systemd,
+            kept_by_systemd,
+        };
         let mut dispatcher = Dispatcher::new(parts);
         dispatcher.restore()?;
         let status = tokio::spawn(status::serve(status_socket, query_sender));
@@ -113,28 +127,19 @@ pub fn run(home: Home) -> Result<(), DaemonError> {
             let _ = end.await;
         };
         let control = tokio::spawn(control::serve(control_socket, access, identity, call_sender, shutdown));
-        tell_service_manager(NotifyState::Ready);
-        dispatcher.run(Sources { inputs, control: control_calls, status: queries, signals }).await;
-        tell_service_manager(NotifyState::Stopping);
+        let departure = dispatcher.run(Sources { inputs, control: control_calls, status: queries, signals }).await;
         drop(ended);
         // Those who await an answer get a moment to read it.
         if let Err(error) = control.await {
             tracing::error!(%error, "the control server failed");
         }
         status.abort();
-        Ok(())
+        Ok(departure)
     })
 }
 
 fn bind(path: Utf8PathBuf, mode: u32) -> Result<control::BoundSocket, DaemonError> {
     bind_private(&path, mode).map_err(|source| DaemonError::Socket { path, source })
-}
-
-/// Tells whoever started the daemon (`Type=notify`), if somebody waits for it. Nobody does where `NOTIFY_SOCKET` is unset.
-fn tell_service_manager(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager could not be told of the daemon's state");
-    }
 }
 
 /// A name that no other instance has: written once, kept for ever.

@@ -17,6 +17,7 @@
 //! | [`daemon`] | the daemon from its first breath to the loop |
 //! | [`dispatcher`] | the loop that ties all of it to core |
 //! | [`store`] | what survives the supervisor |
+//! | [`systemd`] | what systemd is told when it started us, and the descriptors that it keeps for us |
 //! | [`control`], [`status`] | the two sockets that people and scripts talk to |
 #![deny(unsafe_code)]
 
@@ -34,3 +35,4 @@ pub mod revision;
 pub mod sockets;
 pub mod status;
 pub mod store;
+pub mod systemd;

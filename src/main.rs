@@ -5,8 +5,10 @@
 
 use std::process::ExitCode;
 
+use agentd::dispatcher::Departure;
 use agentd::home::Home;
 use camino::Utf8PathBuf;
+use nix::sys::signal::Signal;
 
 const USAGE: &str = "\
 agentd: a process supervisor for AI agents (the daemon; agentctl is its command line)
@@ -40,7 +42,8 @@ fn main() -> ExitCode {
     };
     log_to_stderr();
     match agentd::daemon::run(Home::locate(home.as_deref())) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Departure::Stopped) => ExitCode::SUCCESS,
+        Ok(Departure::Left(signal)) => end_by(signal),
         Err(error) => {
             let mut text = error.to_string();
             let mut cause = std::error::Error::source(&error);
@@ -52,6 +55,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends as one who has no handler for `signal` would: whoever waits for us (a shell, systemd) can tell a daemon that left
+/// its workers from one that was asked to stop everything.
+fn end_by(signal: Signal) -> ExitCode {
+    let number = signal as i32;
+    // Both of the signals that we leave by end the process here.
+    let _ = signal_hook::low_level::emulate_default_handler(number);
+    ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))
 }
 
 enum Asked {

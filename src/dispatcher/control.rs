@@ -20,7 +20,7 @@ use camino::Utf8PathBuf;
 use super::commit::in_full;
 use super::prepare::Prepared;
 use super::tell::{Waiter, operation_kind};
-use super::{Dispatcher, End};
+use super::{Departure, Dispatcher, End};
 use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
 use crate::process::sys;
@@ -244,11 +244,14 @@ impl Dispatcher {
         self.record(None, None, EventKind::DaemonStopping { why: "asked to".to_owned() });
         let workers = u32::try_from(self.processes.len()).unwrap_or(u32::MAX);
         self.end = End::WhenEmpty { workers, waiting: vec![reply] };
+        let graces = self.processes.values().map(|process| process.record.config.grace.max);
+        self.systemd.draining(self.processes.len(), graces.max().unwrap_or_default());
         self.carry_out(outcome);
     }
 
     /// SIGHUP: read the configuration files again and say what is wrong with them; nothing changes by itself.
     pub(super) fn hang_up(&mut self) {
+        self.systemd.reloading();
         let files: BTreeSet<Utf8PathBuf> = self
             .apps
             .values()
@@ -267,21 +270,27 @@ impl Dispatcher {
             }
         }
         tracing::info!("SIGHUP: configuration files were checked; `agentctl reload` applies changes");
+        self.systemd.ready();
     }
 
     /// The loop is over. Workers that stay keep their sockets, files and all; the keeper stays with them.
-    pub(super) fn leave(mut self) {
+    pub(super) fn leave(mut self) -> Departure {
         let left = self.processes.len();
         tracing::info!(left, "the daemon ends");
         if let Err(error) = self.store.set_meta("events", &self.journal.seq().to_string()) {
             tracing::debug!(%error, "event numbers go on after a gap");
         }
         match self.end {
-            End::Now => {
+            End::Now(signal) => {
+                self.systemd.leaving();
                 // Dropping the sockets would remove their names from the file system under the workers' feet.
                 let _stay = std::mem::ManuallyDrop::new(std::mem::take(&mut self.apps));
+                Departure::Left(signal)
             }
-            End::Open | End::WhenEmpty { .. } => self.dismiss_keeper(),
+            End::Open | End::WhenEmpty { .. } => {
+                self.dismiss_keeper();
+                Departure::Stopped
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use agentd_core::event::{Exit as WorkerExit, WorkerEvent};
 use agentd_core::id::{AppName, Launch, Pid};
+use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::ControlCall;
@@ -101,7 +102,7 @@ pub enum DaemonSignal {
     /// A child ended.
     Child,
     /// Leave, and leave the workers be (SIGTERM, SIGINT).
-    Leave,
+    Leave(Signal),
     /// Read the configuration again (SIGHUP).
     Hangup,
 }

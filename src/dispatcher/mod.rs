@@ -34,6 +34,7 @@ mod tell;
 mod view;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use agentd_core::effect::{Effect, Outcome};
@@ -42,10 +43,11 @@ use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Launch, Pid};
 use agentd_core::time::{Moment, Tick};
 use jiff::Timestamp;
+use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::home::Home;
-use crate::keeper::Keeper;
+use crate::keeper::{Held, Keeper};
 use crate::logs::thread::LogThread;
 use crate::process::cgroup::Cgroups;
 use crate::process::reaper::Exit;
@@ -54,6 +56,7 @@ use crate::process::sys;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
 use crate::store::Store;
+use crate::systemd::Systemd;
 
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
@@ -97,6 +100,9 @@ pub struct Dispatcher {
     end: End,
     /// The limit of open files that workers get unless they are configured otherwise.
     files: Option<u64>,
+    systemd: Systemd,
+    /// What systemd kept for us, until the restore has taken what it needs.
+    kept_by_systemd: BTreeMap<Held, OwnedFd>,
     /// What the operator should know of this machine: what cannot be enforced, what could not be saved.
     notes: Vec<String>,
 }
@@ -123,7 +129,16 @@ enum End {
         waiting: Vec<crate::control::ReplySink>,
     },
     /// Now; the workers stay.
-    Now,
+    Now(Signal),
+}
+
+/// How the daemon's work ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// Every worker was drained and stopped, as somebody asked.
+    Stopped,
+    /// By this signal; the workers stay for the next daemon.
+    Left(Signal),
 }
 
 /// What a dispatcher is made of.
@@ -147,13 +162,18 @@ pub struct Parts {
     pub files: Option<u64>,
     /// What the operator should know of this machine.
     pub notes: Vec<String>,
+    /// Who started us, perhaps.
+    pub systemd: Systemd,
+    /// What it kept from our predecessor.
+    pub kept_by_systemd: BTreeMap<Held, OwnedFd>,
 }
 
 impl Dispatcher {
     /// A dispatcher of an empty fleet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { home, instance, store, logs, launcher, cgroups, inputs, files, notes } = parts;
+        let Parts { home, instance, store, logs, launcher, cgroups, inputs, files, notes, systemd, kept_by_systemd } =
+            parts;
         Self {
             home,
             instance,
@@ -179,14 +199,18 @@ impl Dispatcher {
             events_reserved: 0,
             end: End::Open,
             files,
+            systemd,
+            kept_by_systemd,
             notes,
         }
     }
 
     /// Runs until somebody asks for the end.
-    pub async fn run(mut self, mut sources: Sources) {
+    pub async fn run(mut self, mut sources: Sources) -> Departure {
+        self.systemd.ready();
         self.settle();
         while !self.ended() {
+            self.systemd.beat(sys::boottime());
             let more_to_do = !self.todo.is_empty();
             if let Some(input) = sources.next(self.next_wake(), more_to_do).await {
                 self.take(input);
@@ -200,12 +224,12 @@ impl Dispatcher {
             }
             self.settle();
         }
-        self.leave();
+        self.leave()
     }
 
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
-        self.fleet.next_wake().into_iter().chain(self.next_show()).min()
+        self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.systemd.next_beat()).min()
     }
 
     /// Takes in one input. Facts are queued; everything else is done or answered.
@@ -214,9 +238,9 @@ impl Dispatcher {
             Input::Control(call) => self.control(call),
             Input::Status(query) => self.status(query),
             Input::Signal(DaemonSignal::Child) => self.reap(),
-            Input::Signal(DaemonSignal::Leave) => {
-                tracing::info!("asked to leave by a signal; the workers stay");
-                self.end = End::Now;
+            Input::Signal(DaemonSignal::Leave(signal)) => {
+                tracing::info!(%signal, "asked to leave; the workers stay");
+                self.end = End::Now(signal);
             }
             Input::Signal(DaemonSignal::Hangup) => self.hang_up(),
             Input::Worker(launch, event) => self.fact(launch, event),
@@ -274,7 +298,7 @@ impl Dispatcher {
     fn ended(&mut self) -> bool {
         match &mut self.end {
             End::Open => false,
-            End::Now => true,
+            End::Now(_) => true,
             End::WhenEmpty { workers, waiting } => {
                 if !self.processes.is_empty() {
                     return false;

@@ -1,6 +1,6 @@
 //! Going on from what an earlier daemon wrote down and left running.
 //!
-//! In this order: what the keeper holds; the sockets, from the keeper or bound afresh; the workers, each verified (see
+//! In this order: what the keeper holds, and what systemd does beyond it; the sockets, from there or bound afresh; the workers, each verified (see
 //! `adopt.rs`); then core goes on with every deployment and request where it was. Processes that carry our mark and
 //! that nobody recorded are ended. After a reboot nothing is adopted: the apps start as they were wanted.
 
@@ -27,7 +27,7 @@ use crate::store::{Change, Durability, StoreError, Stored};
 /// What is there for the taking.
 #[derive(Debug, Default)]
 pub(super) struct Takeover {
-    /// What the keeper held.
+    /// What the keeper held, or systemd.
     pub(super) held: BTreeMap<Held, OwnedFd>,
     /// Living processes with our mark, by launch: the first that was started of each.
     marked: BTreeMap<Launch, Stat>,
@@ -65,12 +65,15 @@ impl Dispatcher {
         self.journal = crate::status::EventJournal::after(reserved);
         self.reserve_events();
         if self.keeper.is_none() {
+            // What is had is systemd's: the new keeper has nothing.
+            self.apps.values_mut().for_each(|app| app.kept.clear());
             self.start_keeper();
         } else {
             for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
                 self.keep_lanes(&name);
             }
         }
+        self.store_everything();
         self.record(
             None,
             None,
@@ -105,6 +108,12 @@ impl Dispatcher {
             },
             Err(error) => tracing::debug!(error = in_full(&error), "no keeper of an earlier daemon"),
         }
+        let stored = std::mem::take(&mut self.kept_by_systemd);
+        let missing: BTreeMap<_, _> = stored.into_iter().filter(|(held, _)| !taken.held.contains_key(held)).collect();
+        if !missing.is_empty() {
+            tracing::info!(held = missing.len(), "took over what systemd held and no keeper");
+        }
+        taken.held.extend(missing);
         match ProcessTable::read() {
             Ok(table) => {
                 for process in table.processes {
@@ -215,6 +224,7 @@ impl Dispatcher {
     /// What the keeper held and nobody needs any more: of apps that were deleted, of workers that have ended.
     fn give_back(&mut self, taken: Takeover) {
         let names: Vec<Held> = taken.held.into_keys().collect();
+        self.systemd.unstore(&names);
         if let Some(keeper) = &self.keeper
             && !names.is_empty()
             && let Err(error) = keeper.release(&names)

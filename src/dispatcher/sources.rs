@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use agentd_core::time::Moment;
+use nix::sys::signal::Signal;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
@@ -73,8 +74,8 @@ impl Signals {
         use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
         let meanings = [
             (SIGCHLD, DaemonSignal::Child),
-            (SIGTERM, DaemonSignal::Leave),
-            (SIGINT, DaemonSignal::Leave),
+            (SIGTERM, DaemonSignal::Leave(Signal::SIGTERM)),
+            (SIGINT, DaemonSignal::Leave(Signal::SIGINT)),
             (SIGHUP, DaemonSignal::Hangup),
         ];
         let mut pipes = Vec::new();

@@ -258,7 +258,7 @@ fn seqpacket() -> io::Result<OwnedFd> {
 }
 
 /// Sends one word with its descriptors, waiting for room as long as [`PATIENCE`].
-fn send(socket: BorrowedFd<'_>, word: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send(socket: BorrowedFd<'_>, word: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     loop {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(AT_ONCE))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);

@@ -274,6 +274,20 @@ pub(crate) fn listening_descriptor() -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(NUMBER) }
 }
 
+/// Takes over the descriptors that systemd passes on, from 3 up, as many as `LISTEN_FDS` says, and closes them on
+/// `execve`. Once, before anything else opens one. Numbers that are not open are left out, by `None`.
+pub(crate) fn passed_descriptors(count: usize) -> Vec<Option<OwnedFd>> {
+    let numbers = (3..).take(count);
+    numbers
+        .map(|number: RawFd| {
+            // SAFETY: only marks the number, if it is open.
+            let open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } >= 0;
+            // SAFETY: it is open, and by systemd's convention it is ours alone; nobody opened one before.
+            open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+        })
+        .collect()
+}
+
 /// How a process ended that somebody else reaped, as far as the kernel still knows by its pidfd, which must have been
 /// opened before: the wait status. None before Linux 6.15, and while it was not reaped.
 #[must_use]
