@@ -6,6 +6,9 @@
 //! | run | `$AGENTD_HOME/run` | `/run/agentd` | `$XDG_RUNTIME_DIR/agentd`, else `/tmp/agentd-<uid>` |
 //! | logs | `$AGENTD_HOME/logs` | `/var/log/agentd` | `$XDG_STATE_HOME/agentd/logs` |
 //!
+//! Where systemd made all three for the unit (`STATE_DIRECTORY`, `RUNTIME_DIRECTORY`, `LOGS_DIRECTORY`), and no home is
+//! given, they are taken, whoever runs the daemon.
+//!
 //! Every folder is made with mode 0700 and must belong to the user that runs the daemon. A Unix socket's name holds
 //! 107 bytes; where `run` is so deep that a worker's notify socket would not fit, `run` is made a link to a short folder
 //! below `/tmp` with a name that only this path has.
@@ -89,6 +92,11 @@ impl Home {
         if let Some(home) = home.map(Utf8Path::to_owned).or_else(given) {
             let home = camino::absolute_utf8(&home).unwrap_or(home);
             return Self { state: home.join("state"), run: home.join("run"), logs: home.join("logs") };
+        }
+        if let (Some(state), Some(run), Some(logs)) =
+            (variable("STATE_DIRECTORY"), variable("RUNTIME_DIRECTORY"), variable("LOGS_DIRECTORY"))
+        {
+            return Self { state, run, logs };
         }
         let uid = nix::unistd::geteuid();
         if uid.is_root() {

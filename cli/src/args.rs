@@ -67,7 +67,7 @@ pub(crate) enum Command {
     Signal(SignalArgs),
     /// Replace the workers of apps one by one, without refusing a connection or cutting a task
     #[command(visible_alias = "gracefulReload")]
-    Reload(ChangeArgs),
+    Reload(ReloadArgs),
     /// List the apps
     #[command(visible_aliases = ["list", "l", "ps"])]
     Ls,
@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Show what happened
     Events(EventsArgs),
+    /// Make agentd a service of systemd, which starts with the machine
+    Startup(StartupArgs),
     /// Start, stop or look at the daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
@@ -123,6 +125,17 @@ pub(crate) struct ChangeArgs {
     /// How to wait.
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
+}
+
+/// `reload NAME...`.
+#[derive(Debug, Args)]
+pub(crate) struct ReloadArgs {
+    /// Which apps, and how to wait.
+    #[command(flatten)]
+    pub(crate) change: ChangeArgs,
+    /// Only those whose configuration file says something else than what runs
+    #[arg(long)]
+    pub(crate) changed: bool,
 }
 
 /// `scale NAME N`.
@@ -226,11 +239,50 @@ pub(crate) enum DaemonCommand {
     /// Start the daemon in the background
     Start,
     /// Stop every app and the daemon
-    Stop(WaitArgs),
+    Stop(DaemonStopArgs),
     /// Show whether the daemon runs, and where
     Status,
     /// Become the daemon, in the foreground
     Run(RunArgs),
+}
+
+/// `startup`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --user and --system: for root the system's service, for everybody else their own. The \
+                        system's service runs as the user agentd unless --as names another; workers run as that user \
+                        too. Doing it again changes nothing."
+)]
+pub(crate) struct StartupArgs {
+    /// A service of this user
+    #[arg(long, conflicts_with = "system")]
+    pub(crate) user: bool,
+    /// A service of the system; needs root
+    #[arg(long)]
+    pub(crate) system: bool,
+    /// Who runs the system's service: a user, or root where workers are to have users of their own
+    #[arg(long = "as", value_name = "USER", conflicts_with_all = ["user", "remove"])]
+    pub(crate) run_as: Option<String>,
+    /// Stop the service, every worker drained, and remove it
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `daemon stop`.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonStopArgs {
+    /// How to wait.
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    /// For ExecStop=: do nothing where systemd stops this unit only to start it again
+    #[arg(long, value_name = "UNIT", hide = true)]
+    pub(crate) unless_restarting: Option<String>,
+    /// The unit is a user's
+    #[arg(long, hide = true, requires = "unless_restarting")]
+    pub(crate) user: bool,
 }
 
 /// `daemon run`.

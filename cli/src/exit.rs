@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::client::ClientError;
 use crate::commands::start::TargetError;
+use crate::commands::startup::StartupError;
 use crate::home::HomeError;
 use crate::launch::LaunchError;
 use crate::render::{self, diagnostic};
@@ -40,6 +41,9 @@ pub(crate) enum Failure {
     /// What is to be started makes no sense.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// agentd as a service.
+    #[error(transparent)]
+    Startup(#[from] StartupError),
     /// Named to a command that only reads the status.
     #[error("no app is called {name:?}")]
     NoSuchApp {
@@ -86,6 +90,7 @@ impl Failure {
                 StatusErrorKind::Malformed | StatusErrorKind::TooSlow | StatusErrorKind::Unknown => exit::FAILED,
             },
             Self::Target(_) => exit::USAGE,
+            Self::Startup(error) => error.code(),
             Self::NoSuchApp { .. } => exit::NO_SUCH_APP,
             Self::TimedOut { .. } => exit::TIMED_OUT,
             Self::Detached { .. } => DETACHED,
@@ -125,6 +130,7 @@ impl Failure {
                 Some("agentctl and agentd may be of different versions; install both from one release".to_owned())
             }
             Self::Target(error) => error.help(),
+            Self::Startup(error) => error.help(),
             Self::NoSuchApp { known, .. } if known.is_empty() => {
                 Some("no app is known yet; start one with: agentctl start FILE".to_owned())
             }
@@ -147,6 +153,7 @@ impl Failure {
             | Self::Client(_)
             | Self::Status(_)
             | Self::Target(_)
+            | Self::Startup(_)
             | Self::NoSuchApp { .. }
             | Self::TimedOut { .. }
             | Self::Detached { .. }
@@ -172,6 +179,7 @@ impl Failure {
             | Self::Client(_)
             | Self::Status(_)
             | Self::Target(_)
+            | Self::Startup(_)
             | Self::NoSuchApp { .. }
             | Self::TimedOut { .. }
             | Self::Interrupt(_)
@@ -204,6 +212,7 @@ impl Failure {
             | Self::Client(_)
             | Self::Status(_)
             | Self::Target(_)
+            | Self::Startup(_)
             | Self::NoSuchApp { .. }
             | Self::Interrupt(_)
             | Self::Output(_) => json!({ "error": error }),

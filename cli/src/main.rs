@@ -13,6 +13,8 @@ mod launch;
 mod line;
 mod render;
 mod status;
+mod systemctl;
+mod unit;
 
 use std::process::ExitCode;
 

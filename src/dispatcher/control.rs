@@ -61,6 +61,7 @@ impl Dispatcher {
             Request::Reload(params) => {
                 let prepared =
                     self.to_reload(&params.names).and_then(|apps| self.prepare_anew(&apps, CoreKind::Reload));
+                let prepared = prepared.map(|all| if params.changed { self.only_changed(all) } else { all });
                 self.begin(prepared, params.wait, reply);
             }
             Request::Scale(ScaleParams { name, workers, wait }) => {

@@ -8,6 +8,7 @@ pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod signal;
 pub(crate) mod start;
+pub(crate) mod startup;
 pub(crate) mod status;
 pub(crate) mod wait;
 
@@ -46,6 +47,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Describe(args) => describe::run(&context, args),
         Command::Logs(args) => logs::run(&context, args),
         Command::Events(args) => events::run(&context, &args),
+        Command::Startup(args) => startup::run(&context, &args),
         Command::Daemon(command) => daemon::run(&context, command),
     }
 }

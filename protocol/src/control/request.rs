@@ -215,8 +215,19 @@ by_names! {
     RestartParams;
     /// Parameters of `delete`.
     DeleteParams;
-    /// Parameters of `reload`.
-    ReloadParams;
+}
+
+/// Parameters of `reload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReloadParams {
+    /// Apps by name, or `all`.
+    pub names: Vec<String>,
+    /// Only those whose configuration is another than the one that runs.
+    #[serde(default)]
+    pub changed: bool,
+    /// Answer when it has ended, instead of when it is accepted.
+    #[serde(default)]
+    pub wait: bool,
 }
 
 /// Parameters of `scale`.
