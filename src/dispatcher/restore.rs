@@ -18,6 +18,7 @@ use agentd_core::worker::{KernelProcess, Worker};
 use super::Dispatcher;
 use super::commit::in_full;
 use crate::keeper::{Held, Keeper};
+use crate::process::boot::Boot;
 use crate::process::stat::{self, ProcessTable, Stat};
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
@@ -40,8 +41,8 @@ impl Dispatcher {
     /// The store cannot be read.
     pub fn restore(&mut self) -> Result<(), StoreError> {
         let Stored { counters, mut heads, mut workers, revisions, boot } = self.store.load()?;
-        let this_boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        if boot.as_deref() != Some(this_boot.trim()) {
+        let this_boot = Boot::current().map_err(StoreError::Boot)?;
+        if !boot.is_some_and(|written| this_boot.is(&written)) {
             // Moments of another boot mean nothing, and neither do its processes.
             heads.iter_mut().for_each(forget_the_running);
             let gone = workers.drain(..).map(|worker| Change::WorkerGone(worker.id.app, worker.id.slot));
@@ -49,7 +50,7 @@ impl Dispatcher {
             // Written before the new boot is: a record left behind would be taken for a worker of this boot next time.
             let changes: Vec<Change> = gone.chain(heads).collect();
             self.store.commit(&changes, Durability::Power)?;
-            self.store.set_meta("boot", this_boot.trim())?;
+            self.store.set_meta("boot", this_boot.as_str())?;
         }
         let mut taken = self.take_over();
         self.know(revisions);

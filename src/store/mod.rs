@@ -87,6 +87,9 @@ pub enum StoreError {
         /// Why.
         source: serde_json::Error,
     },
+    /// Whether its processes can be there still is not known.
+    #[error("failed to read which boot this is")]
+    Boot(#[source] std::io::Error),
     /// A commit did not take place.
     #[error("failed to commit to the state database")]
     Commit(#[source] rusqlite::Error),

@@ -68,7 +68,7 @@ fn a_daemon_that_crashes_again_and_again_is_started_again_every_time(service: Se
     for _ in 0..8 {
         let daemon = service.main_pid();
         service.machine.ok(&["kill", "-9", &daemon.to_string()]);
-        service.until("another daemon", || (![0, daemon].contains(&service.main_pid())).then_some(()));
+        service.await_another_daemon(daemon);
     }
     assert_eq!(service.ready_workers(), workers);
     assert_eq!(service.property("ActiveState"), "active");

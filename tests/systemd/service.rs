@@ -92,7 +92,9 @@ impl Service {
     /// The process of every worker that is ready, once all are.
     pub(crate) fn ready_workers(&self) -> BTreeMap<String, u32> {
         self.until("a fleet that is ready", || {
-            let workers: Vec<_> = self.status().apps.into_iter().flat_map(|app| app.workers).collect();
+            let workers = self.status().apps.into_iter().flat_map(|app| app.workers);
+            // Those of a stopped app are shown as what they were.
+            let workers: Vec<_> = workers.filter(|worker| worker.state != WorkerState::Exited).collect();
             let ready = !workers.is_empty() && workers.iter().all(|worker| worker.state == WorkerState::Ready);
             ready.then(|| workers.into_iter().filter_map(|worker| Some((worker.id, worker.pid?))).collect())
         })
@@ -108,7 +110,7 @@ impl Service {
         self.machine.on_its_network(|| {
             Load::run(
                 80,
-                Mix { keepalive: 0, long: 1, sse: 1, task: Duration::from_millis(500), ..Mix::default() },
+                Mix { keepalive: 0, long: 1, sse: 0, task: Duration::from_millis(500), ..Mix::default() },
                 work,
             )
         })

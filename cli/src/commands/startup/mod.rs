@@ -224,7 +224,13 @@ fn perform(scope: Scope, step: &Step) -> Result<String, StartupError> {
         }
         Step::ReadUnits => drop(scope.call(&["daemon-reload"])?),
         Step::Enable => drop(scope.call(&["enable", "--quiet", unit::NAME])?),
-        Step::Linger => drop(systemctl::run(&["loginctl", "enable-linger"])?),
+        Step::Linger => {
+            // Only some machines let users do it themselves, and the service is none the worse until they log out.
+            if systemctl::run(&["loginctl", "enable-linger"]).is_err() {
+                let root = "loginctl enable-linger $USER";
+                return Ok(format!("your services end when you log out, until root types: {root}"));
+            }
+        }
         Step::Start => drop(scope.call(&["start", unit::NAME])?),
         Step::Restart => drop(scope.call(&["restart", unit::NAME])?),
         Step::Disable => drop(scope.call(&["disable", "--quiet", unit::NAME])?),

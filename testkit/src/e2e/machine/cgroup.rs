@@ -31,6 +31,11 @@ impl OwnCgroup {
         Self { path }
     }
 
+    /// Where a container in it has its first process.
+    pub(super) fn of_the_leader(&self) -> PathBuf {
+        self.path.join("payload/init.scope")
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

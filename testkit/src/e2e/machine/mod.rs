@@ -146,7 +146,8 @@ impl Machine {
         let deadline = Instant::now() + BOOT_WITHIN;
         loop {
             if let Some(leader) = leader_of(&nspawn) {
-                let state = command::run(&mut inside(leader, &["systemctl", "is-system-running"]), COMMAND_WITHIN);
+                let mut asked = self.inside(leader, &["systemctl", "is-system-running"]);
+                let state = command::run(&mut asked, COMMAND_WITHIN);
                 if matches!(state.stdout.trim(), "running" | "degraded") {
                     self.running = Some(Running { nspawn, leader });
                     return;
@@ -208,7 +209,7 @@ impl Machine {
     /// # Panics
     /// When the machine does not run.
     pub fn command(&self, words: &[&str]) -> Command {
-        inside(self.running.as_ref().expect("it runs").leader, words)
+        self.inside(self.running.as_ref().expect("it runs").leader, words)
     }
 
     /// Writes a file in it, with the folders above.
@@ -243,6 +244,15 @@ impl Machine {
     pub fn journal(&self) -> String {
         let words = ["journalctl", "--no-pager", "--output=short-monotonic", "-u", "agentd", "-n", "200"];
         self.run(&words).stdout
+    }
+
+    /// In its cgroups too, which `nsenter` alone does not enter: logind has no word with somebody from outside.
+    fn inside(&self, leader: Pid, words: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ >\"$0/cgroup.procs\" && exec nsenter \"$@\""]).arg(self.cgroup.of_the_leader());
+        command.args(["--all", "--target", &leader.to_string(), "env", "-i", "HOME=/root", "LANG=C.UTF-8"]);
+        command.arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").args(words);
+        command
     }
 
     fn root(&self) -> PathBuf {
@@ -283,11 +293,4 @@ fn leader_of(nspawn: &Child) -> Option<Pid> {
     let leader = children.split_whitespace().next()?;
     let name = fs::read_to_string(format!("/proc/{leader}/comm")).ok()?;
     (name.trim() == "systemd").then_some(Pid::from_raw(leader.parse().ok()?))
-}
-
-fn inside(leader: Pid, words: &[&str]) -> Command {
-    let mut command = Command::new("nsenter");
-    command.args(["--all", "--target", &leader.to_string(), "env", "-i", "HOME=/root", "LANG=C.UTF-8"]);
-    command.arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").args(words);
-    command
 }
