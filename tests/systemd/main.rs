@@ -4,6 +4,7 @@
 //! why and passes.
 
 mod boot;
+mod guide;
 mod install;
 mod reload;
 mod restart;
