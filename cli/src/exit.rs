@@ -113,6 +113,9 @@ impl Failure {
                 LaunchError::Home(error) => home_help(error),
                 LaunchError::NoProgram => Some("put agentd beside agentctl, or its folder on PATH".to_owned()),
                 LaunchError::Silent { .. } => Some("look again with: agentctl daemon status".to_owned()),
+                LaunchError::Service(_) => {
+                    Some("what it said is in the journal: journalctl -u agentd -n 20".to_owned())
+                }
                 LaunchError::StateFolder { .. }
                 | LaunchError::Log { .. }
                 | LaunchError::Spawn(_)

@@ -1,9 +1,11 @@
 //! The unit that makes agentd a service: its text for this machine, from the units that are shipped.
 //!
-//! Pure: paths and users come in, text goes out. What is shipped in `systemd/` is what is installed, but for the paths of
+//! But for where it belongs, pure: paths and users come in, text goes out. What is shipped in `systemd/` is what is installed, but for the paths of
 //! the programs and the user; so whatever is verified of the one holds for the other.
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::systemctl::Scope;
 
 /// The unit's name.
 pub(crate) const NAME: &str = "agentd.service";
@@ -13,6 +15,18 @@ const OF_A_USER: &str = include_str!("../../systemd/agentd-user.service");
 
 /// Lines that only mean something where the daemon is not root.
 const WITHOUT_ROOT: [&str; 3] = ["# Ports below 1024", "AmbientCapabilities=", "CapabilityBoundingSet="];
+
+/// Where the unit's file belongs. None where the user has no home.
+pub(crate) fn path(scope: Scope) -> Option<Utf8PathBuf> {
+    let variable = |name| std::env::var(name).ok().filter(|path| path.starts_with('/')).map(Utf8PathBuf::from);
+    let folder = match scope {
+        Scope::System => "/etc/systemd/system".into(),
+        Scope::User => {
+            variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))?.join("systemd/user")
+        }
+    };
+    Some(folder.join(NAME))
+}
 
 /// The text of the system's unit.
 pub(crate) fn of_the_system(programs: &Utf8Path, user: &str) -> String {

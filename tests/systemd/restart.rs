@@ -51,6 +51,12 @@ fn a_daemon_that_hangs_is_ended_by_the_watchdog_and_another_takes_over(service: 
     service.machine.ok(&["systemctl", "restart", "agentd"]);
     let workers = service.ready_workers();
     let hung = service.main_pid();
+    let heard = || service.property("WatchdogTimestampMonotonic");
+    for _ in 0..3 {
+        let last = heard();
+        service.until("another beat", || (heard() != last).then_some(()));
+    }
+    assert_eq!(service.main_pid(), hung, "a daemon that beats is left alone");
     let report = service.under_load(|| {
         service.machine.ok(&["kill", "-STOP", &hung.to_string()]);
         service.await_another_daemon(hung);

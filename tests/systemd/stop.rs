@@ -76,4 +76,7 @@ fn a_daemon_that_was_asked_to_stop_everything_is_not_started_again(service: Serv
     assert_eq!(state, "inactive", "{}", service.machine.journal());
     assert_eq!(service.left_over(), "");
     assert_eq!(service.property("NRestarts"), "0");
+    // Whoever needs the daemon next has the service, not a daemon beside it.
+    service.machine.ok(&["agentctl", "start", "web"]);
+    assert_eq!(service.property("ActiveState"), "active");
 }

@@ -183,17 +183,12 @@ fn place(args: &StartupArgs) -> Result<Place, StartupError> {
         Scope::System => {
             let user = args.run_as.clone().unwrap_or_else(|| SERVICE_USER.to_owned());
             let text = unit::of_the_system(&programs, &user);
-            let unit = Utf8Path::new("/etc/systemd/system").join(unit::NAME);
-            Ok(Place { scope, programs, unit, text, user })
+            Ok(Place { scope, programs, unit: unit::path(scope).ok_or(StartupError::NoHome)?, text, user })
         }
         Scope::User => {
             let text = unit::of_a_user(&programs);
-            let variable = |name| std::env::var(name).ok().filter(|path| path.starts_with('/')).map(Utf8PathBuf::from);
-            let config = variable("XDG_CONFIG_HOME")
-                .or_else(|| Some(variable("HOME")?.join(".config")))
-                .ok_or(StartupError::NoHome)?;
             let user = nix::unistd::geteuid().to_string();
-            Ok(Place { scope, programs, unit: config.join("systemd/user").join(unit::NAME), text, user })
+            Ok(Place { scope, programs, unit: unit::path(scope).ok_or(StartupError::NoHome)?, text, user })
         }
     }
 }
