@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
@@ -227,10 +228,20 @@ pub(crate) enum DaemonCommand {
     Start,
     /// Stop every app and the daemon
     Stop(WaitArgs),
-    /// Show whether the daemon runs, and where
+    /// Show whether the daemon runs, where, and who ran before it
     Status,
+    /// Put another binary in the daemon's place; every worker goes on
+    Upgrade(UpgradeArgs),
     /// Become the daemon, in the foreground
     Run(RunArgs),
+}
+
+/// `daemon upgrade`.
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// The new agentd; the file that the daemon was started from when none is given
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
 }
 
 /// `daemon run`.

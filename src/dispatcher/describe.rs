@@ -82,6 +82,7 @@ impl Dispatcher {
             memory_bytes: usage::of_process(agentd_core::id::Pid(std::process::id())),
             seq: self.journal.seq(),
             notes,
+            supervisors: self.supervisors.views(),
         }
     }
 }

@@ -307,7 +307,7 @@ impl Dispatcher {
     }
 }
 
-fn core_exit(exit: Exit) -> CoreExit {
+pub(super) fn core_exit(exit: Exit) -> CoreExit {
     match exit {
         Exit::Code(code) => CoreExit::Code(code),
         Exit::Signal { number, .. } => CoreExit::Signal(number),

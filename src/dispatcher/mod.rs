@@ -31,6 +31,7 @@ mod restore;
 mod shell;
 mod sources;
 mod tell;
+mod upgrade;
 mod view;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -44,6 +45,7 @@ use agentd_core::time::{Moment, Tick};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::handover::NewBinary;
 use crate::home::Home;
 use crate::keeper::Keeper;
 use crate::logs::thread::LogThread;
@@ -54,8 +56,10 @@ use crate::process::sys;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
 use crate::store::Store;
+use crate::supervisors::Supervisors;
 
 pub use input::{DaemonSignal, Input};
+pub use upgrade::CheckResult;
 pub use sources::{Signals, Sources};
 
 use shell::{AppShell, ProcessShell};
@@ -63,6 +67,9 @@ use tell::Waiter;
 
 /// Inputs taken in before the outside is looked at again.
 const BATCH: usize = 256;
+
+/// Turns of every task that can go on, before another program takes our place: one writes an answer.
+const TURNS_FOR_ANSWERS: u32 = 64;
 
 /// Spawns done before the outside is looked at again, so that a thousand starts leave nobody unheard.
 const SPAWNS_AT_ONCE: usize = 64;
@@ -99,6 +106,12 @@ pub struct Dispatcher {
     files: Option<u64>,
     /// What the operator should know of this machine: what cannot be enforced, what could not be saved.
     notes: Vec<String>,
+    /// Who supervised before us, and we.
+    supervisors: Supervisors,
+    /// Another binary that is to take our place.
+    upgrade: Option<upgrade::Upgrade>,
+    /// Children that ended before we began to look, as they may have under the program before us in this process.
+    ended_before: HashMap<Pid, Exit>,
 }
 
 /// What a child process is to us.
@@ -124,6 +137,24 @@ enum End {
     },
     /// Now; the workers stay.
     Now,
+    /// As soon as nothing is half told; then another binary takes our place.
+    Upgrade {
+        /// It.
+        binary: NewBinary,
+        /// Who asked for it: its connection ends with this program.
+        reply: crate::control::ReplySink,
+        /// When what is half told is left so.
+        until: Moment,
+    },
+}
+
+/// Why the loop is over.
+#[derive(Debug)]
+pub enum Left {
+    /// The daemon ends.
+    Ended,
+    /// This binary is to take its place.
+    Upgrade(NewBinary),
 }
 
 /// What a dispatcher is made of.
@@ -147,13 +178,15 @@ pub struct Parts {
     pub files: Option<u64>,
     /// What the operator should know of this machine.
     pub notes: Vec<String>,
+    /// Children that had ended before the loop began to listen.
+    pub ended_before: Vec<(Pid, Exit)>,
 }
 
 impl Dispatcher {
     /// A dispatcher of an empty fleet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { home, instance, store, logs, launcher, cgroups, inputs, files, notes } = parts;
+        let Parts { home, instance, store, logs, launcher, cgroups, inputs, files, notes, ended_before } = parts;
         Self {
             home,
             instance,
@@ -180,13 +213,16 @@ impl Dispatcher {
             end: End::Open,
             files,
             notes,
+            supervisors: Supervisors::default(),
+            upgrade: None,
+            ended_before: ended_before.into_iter().collect(),
         }
     }
 
     /// Runs until somebody asks for the end.
-    pub async fn run(mut self, mut sources: Sources) {
+    pub async fn run(mut self, sources: &mut Sources) -> Left {
         self.settle();
-        while !self.ended() {
+        while !self.ended(sources) {
             let more_to_do = !self.todo.is_empty();
             if let Some(input) = sources.next(self.next_wake(), more_to_do).await {
                 self.take(input);
@@ -199,13 +235,20 @@ impl Dispatcher {
                 self.events.push_back(Event::Woke);
             }
             self.settle();
+            self.go_on_with_upgrade();
         }
-        self.leave();
+        if matches!(self.end, End::Upgrade { .. }) {
+            // Answers that are given already get to their clients.
+            for _ in 0..TURNS_FOR_ANSWERS {
+                tokio::task::yield_now().await;
+            }
+        }
+        self.leave()
     }
 
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
-        self.fleet.next_wake().into_iter().chain(self.next_show()).min()
+        self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.upgrade_wake()).min()
     }
 
     /// Takes in one input. Facts are queued; everything else is done or answered.
@@ -226,6 +269,7 @@ impl Dispatcher {
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
             Input::KeeperGone => self.keeper_gone(),
+            Input::UpgradeChecked(result) => self.upgrade_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
@@ -271,10 +315,14 @@ impl Dispatcher {
         Tick { now: sys::boottime(), entropy: z ^ (z >> 31) }
     }
 
-    fn ended(&mut self) -> bool {
+    fn ended(&mut self, sources: &Sources) -> bool {
         match &mut self.end {
             End::Open => false,
             End::Now => true,
+            End::Upgrade { until, .. } => {
+                let late = *until <= sys::boottime();
+                late || sources.is_empty() && self.is_settled()
+            }
             End::WhenEmpty { workers, waiting } => {
                 if !self.processes.is_empty() {
                     return false;

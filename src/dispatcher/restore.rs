@@ -10,19 +10,24 @@ use std::sync::Arc;
 
 use agentd_core::app::{Desired, Head};
 use agentd_core::effect::Effect;
-use agentd_core::event::{Event, WorkerEvent};
+use agentd_core::event::{Event, Exit, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Launch, Revision};
+use agentd_core::time::Moment;
 use agentd_core::worker::{KernelProcess, Worker};
+use agentd_protocol::control::SocketOrigins;
 
 use super::Dispatcher;
 use super::commit::in_full;
-use crate::keeper::{Held, Keeper};
+use super::launch::core_exit;
+use crate::keeper::{Held, Keeper, Taken};
 use crate::process::stat::{self, ProcessTable, Stat};
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
 use crate::sockets::ListenAddr;
+use crate::process::sys;
 use crate::store::{Change, Durability, StoreError, Stored};
+use crate::supervisors::{Found, Supervisors};
 
 /// What is there for the taking.
 #[derive(Debug, Default)]
@@ -31,6 +36,10 @@ pub(super) struct Takeover {
     pub(super) held: BTreeMap<Held, OwnedFd>,
     /// Living processes with our mark, by launch: the first that was started of each.
     marked: BTreeMap<Launch, Stat>,
+    /// Since when nobody watched, if the keeper noticed.
+    alone_since: Option<Moment>,
+    /// Where sockets came from.
+    origins: SocketOrigins,
 }
 
 impl Dispatcher {
@@ -40,8 +49,11 @@ impl Dispatcher {
     /// The store cannot be read.
     pub fn restore(&mut self) -> Result<(), StoreError> {
         let Stored { counters, mut heads, mut workers, revisions, boot } = self.store.load()?;
+        let history = self.store.meta("supervisors")?;
+        self.supervisors = Supervisors::from_stored(history.as_deref());
         let this_boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        if boot.as_deref() != Some(this_boot.trim()) {
+        let rebooted = boot.as_deref() != Some(this_boot.trim());
+        if rebooted {
             // Moments of another boot mean nothing, and neither do its processes.
             heads.iter_mut().for_each(forget_the_running);
             let gone = workers.drain(..).map(|worker| Change::WorkerGone(worker.id.app, worker.id.slot));
@@ -60,6 +72,7 @@ impl Dispatcher {
         self.fleet = Fleet::restore(counters, heads, workers);
         let adopted = self.adopt_all(&mut taken);
         self.end_strays(&taken);
+        let Takeover { alone_since, origins: sockets, .. } = taken;
         self.give_back(taken);
         let reserved = self.store.meta("events")?.and_then(|text| text.parse().ok()).unwrap_or(0);
         self.journal = crate::status::EventJournal::after(reserved);
@@ -87,7 +100,18 @@ impl Dispatcher {
         let mut outcome = self.fleet.resume(tick);
         outcome.act.retain(|effect| !self.was_told_already(effect));
         self.carry_out(outcome);
+        let found = Found { adopted, sockets, alone_since, rebooted };
+        let version = env!("CARGO_PKG_VERSION");
+        self.supervisors.begin(std::process::id(), version, self.started_at, sys::boottime(), found);
+        self.save_supervisors();
+        self.ended_before.clear();
         Ok(())
+    }
+
+    pub(super) fn save_supervisors(&mut self) {
+        if let Err(error) = self.store.set_meta("supervisors", &self.supervisors.to_stored()) {
+            tracing::warn!(error = in_full(&error), "the history of supervisors was not saved");
+        }
     }
 
     /// Looks for a keeper and for processes with our mark.
@@ -95,9 +119,10 @@ impl Dispatcher {
         let mut taken = Takeover::default();
         match Keeper::find(&Keeper::path(&self.home.run)) {
             Ok(keeper) => match keeper.take() {
-                Ok(held) => {
+                Ok(Taken { held, alone_since }) => {
                     tracing::info!(held = held.len(), "took over what the keeper held");
                     taken.held = held.into_iter().collect();
+                    taken.alone_since = alone_since;
                     self.watch_keeper(&keeper);
                     self.keeper = Some(keeper);
                 }
@@ -163,8 +188,10 @@ impl Dispatcher {
             }
             let count = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
             let regained = if lanes.is_empty() {
+                taken.origins.fresh += 1;
                 app.addresses.add(&BTreeMap::from([("it".to_owned(), addr.clone())]), 1)
             } else {
+                taken.origins.keeper += count;
                 app.kept.extend((0..count).map(|lane| (addr.clone(), lane)));
                 app.addresses.adopt(&addr, lanes)
             };
@@ -205,8 +232,10 @@ impl Dispatcher {
                 taken.marked.remove(&launch);
                 adopted += 1;
             } else {
-                tracing::info!(worker = %worker.id, pid = %kernel.pid, "it ended while nobody watched");
-                self.last_lines_of(&worker, taken);
+                // Known where it was our child all the time, under the program before us in this process.
+                let exit = self.ended_before.get(&kernel.pid).copied().map_or(Exit::Unknown, core_exit);
+                tracing::info!(worker = %worker.id, pid = %kernel.pid, %exit, "it ended while nobody watched");
+                self.last_lines_of(&worker, exit, taken);
             }
         }
         adopted

@@ -9,6 +9,7 @@ pub(crate) mod ls;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod status;
+pub(crate) mod upgrade;
 pub(crate) mod wait;
 
 use agentd_protocol::control::ALL;
