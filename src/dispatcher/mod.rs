@@ -108,6 +108,8 @@ pub struct Dispatcher {
     notes: Vec<String>,
     /// Who supervised before us, and we.
     supervisors: Supervisors,
+    /// Whether what is decided gets written down.
+    saving: commit::Saving,
     /// Another binary that is to take our place.
     upgrade: Option<upgrade::Upgrade>,
     /// Children that ended before we began to look, as they may have under the program before us in this process.
@@ -214,6 +216,7 @@ impl Dispatcher {
             files,
             notes,
             supervisors: Supervisors::default(),
+            saving: commit::Saving::Works,
             upgrade: None,
             ended_before: ended_before.into_iter().collect(),
         }
@@ -235,6 +238,7 @@ impl Dispatcher {
                 self.events.push_back(Event::Woke);
             }
             self.settle();
+            self.save_again();
             self.go_on_with_upgrade();
         }
         if matches!(self.end, End::Upgrade { .. }) {
@@ -248,7 +252,7 @@ impl Dispatcher {
 
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
-        self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.upgrade_wake()).min()
+        self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.upgrade_wake()).chain(self.saving.wake()).min()
     }
 
     /// Takes in one input. Facts are queued; everything else is done or answered.

@@ -220,6 +220,19 @@ impl Store {
         transaction.commit().map_err(StoreError::Commit)
     }
 
+    /// As [`commit`](Self::commit), after forgetting every app, worker and revision that there was.
+    ///
+    /// # Errors
+    /// Nothing changes then.
+    pub fn replace(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction().map_err(StoreError::Commit)?;
+        transaction.execute_batch("DELETE FROM worker; DELETE FROM revision; DELETE FROM app").map_err(StoreError::Commit)?;
+        for change in changes {
+            write(&transaction, change)?;
+        }
+        transaction.commit().map_err(StoreError::Commit)
+    }
+
     /// Everything that was kept. Records that cannot be understood are an error, never skipped: a worker that is not
     /// known would be started a second time.
     ///
