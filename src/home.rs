@@ -16,6 +16,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -78,7 +79,17 @@ pub enum HomeError {
 /// Held as long as the daemon lives; the kernel lets go of it with the process.
 #[derive(Debug)]
 pub struct InstanceLock {
-    _file: Flock<File>,
+    file: Flock<File>,
+}
+
+impl InstanceLock {
+    /// A second hold on it, to be passed on to the program that takes this one's place.
+    ///
+    /// # Errors
+    /// Descriptors have run out.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
 }
 
 impl Home {
@@ -113,15 +124,32 @@ impl Home {
     ///
     /// # Errors
     /// What stands in the way; [`HomeError::Taken`] names the other daemon.
-    pub fn enter(mut self) -> Result<(Self, InstanceLock), HomeError> {
+    pub fn enter(self) -> Result<(Self, InstanceLock), HomeError> {
+        let home = self.make()?;
+        let lock = lock(&home.run)?;
+        Ok((home, lock))
+    }
+
+    /// As [`enter`](Self::enter), where the program before this one, in the same process, holds the lock already.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn enter_with(self, lock: OwnedFd) -> Result<(Self, InstanceLock), HomeError> {
+        let home = self.make()?;
+        let path = home.run.join("agentd.lock");
+        let file = Flock::lock(File::from(lock), FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| HomeError::Lock { path, source: errno.into() })?;
+        Ok((home, InstanceLock { file }))
+    }
+
+    fn make(mut self) -> Result<Self, HomeError> {
         make(&self.state)?;
         make(&self.logs)?;
         self.run = short_run(&self.run)?;
         for below in ["notify", "fifo"] {
             make(&self.run.join(below))?;
         }
-        let lock = lock(&self.run)?;
-        Ok((self, lock))
+        Ok(self)
     }
 
     /// Where agentctl talks to the daemon.
@@ -197,7 +225,7 @@ fn lock(run: &Utf8Path) -> Result<InstanceLock, HomeError> {
             file.set_len(0).map_err(failed)?;
             file.rewind().map_err(failed)?;
             writeln!(file, "{}", std::process::id()).map_err(failed)?;
-            Ok(InstanceLock { _file: file })
+            Ok(InstanceLock { file })
         }
         Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
             let mut pid = String::new();

@@ -6,6 +6,9 @@
 //! | module | owns |
 //! |---|---|
 //! | [`config`] | the user's TOML, parsed once into typed values or refused with line and reason |
+//! | [`handover`] | what passes to the next program when the daemon is upgraded in place |
+//! | [`supervisors`] | who supervised this instance before, and how each ended |
+//! | [`fault`] | deaths at chosen moments, for tests |
 //! | [`home`] | where an instance keeps its things, and the lock that makes it the only one there |
 //! | [`process`] | starting programs through the exec shim, their trees, their ends |
 //! | [`sockets`] | the listening sockets, their lanes and weights, the steered probe |
@@ -25,6 +28,8 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dispatcher;
+pub mod fault;
+pub mod handover;
 pub mod home;
 pub mod keeper;
 pub mod logs;
@@ -35,4 +40,5 @@ pub mod revision;
 pub mod sockets;
 pub mod status;
 pub mod store;
+pub mod supervisors;
 pub mod systemd;

@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use agentd::dispatcher::Departure;
+use agentd::handover::{self, Handover};
 use agentd::home::Home;
 use camino::Utf8PathBuf;
 use nix::sys::signal::Signal;
@@ -13,11 +14,12 @@ use nix::sys::signal::Signal;
 const USAGE: &str = "\
 agentd: a process supervisor for AI agents (the daemon; agentctl is its command line)
 
-usage: agentd [run] [--home DIR]
+usage: agentd [run] [--home DIR] [--check-state]
 
-  --home DIR   keep state, sockets and logs below DIR (or set AGENTD_HOME)
-  --version    print the version
-  --help       print this
+  --home DIR     keep state, sockets and logs below DIR (or set AGENTD_HOME)
+  --check-state  say whether this binary can go on from the state there, and change nothing
+  --version      print the version
+  --help         print this
 
 AGENTD_LOG sets what is logged to stderr: error, warn, info (default), debug, or tracing's filter syntax.";
 
@@ -29,8 +31,9 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|command| command == "keep") {
         return agentd::keeper::process::run();
     }
-    let home = match arguments(std::env::args().skip(1)) {
-        Ok(Asked::Run(home)) => home,
+    let (home, handed) = match arguments(std::env::args().skip(1)) {
+        Ok(Asked::Run { home, handed }) => (home, handed),
+        Ok(Asked::Check(home)) => return check(&Home::locate(home.as_deref())),
         Ok(Asked::Print(text)) => {
             println!("{text}");
             return ExitCode::SUCCESS;
@@ -41,19 +44,35 @@ fn main() -> ExitCode {
         }
     };
     log_to_stderr();
-    match agentd::daemon::run(Home::locate(home.as_deref())) {
-        Ok(Departure::Stopped) => ExitCode::SUCCESS,
+    match agentd::daemon::run(Home::locate(home.as_deref()), handed) {
+        // A daemon that becomes another program does not come here.
+        Ok(Departure::Stopped | Departure::Upgrade(_)) => ExitCode::SUCCESS,
         Ok(Departure::Left(signal)) => end_by(signal),
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
-            eprintln!("agentd: {text}");
-            ExitCode::FAILURE
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    eprintln!("agentd: {text}");
+    ExitCode::FAILURE
+}
+
+/// For the daemon that runs, before this binary may take its place.
+fn check(home: &Home) -> ExitCode {
+    let checked = agentd::daemon::check_state(home);
+    match checked.map(|checked| serde_json::to_string(&checked)) {
+        Ok(Ok(line)) => {
+            println!("{line}");
+            ExitCode::SUCCESS
         }
+        Ok(Err(error)) => fail(&error),
+        Err(error) => fail(&error),
     }
 }
 
@@ -67,12 +86,17 @@ fn end_by(signal: Signal) -> ExitCode {
 }
 
 enum Asked {
-    Run(Option<Utf8PathBuf>),
+    Run {
+        home: Option<Utf8PathBuf>,
+        /// From the program before this one, in the same process.
+        handed: Option<Handover>,
+    },
+    Check(Option<Utf8PathBuf>),
     Print(String),
 }
 
 fn arguments(given: impl Iterator<Item = String>) -> Result<Asked, String> {
-    let mut home = None;
+    let (mut home, mut handed, mut check) = (None, None, false);
     let mut given = given.peekable();
     given.next_if(|word| word == "run");
     while let Some(word) = given.next() {
@@ -83,10 +107,15 @@ fn arguments(given: impl Iterator<Item = String>) -> Result<Asked, String> {
             }
             "--version" | "-V" => return Ok(Asked::Print(format!("agentd {}", env!("CARGO_PKG_VERSION")))),
             "--help" | "-h" => return Ok(Asked::Print(USAGE.to_owned())),
+            handover::CHECK_FLAG => check = true,
+            handover::FLAG => {
+                let words = given.next().unwrap_or_default();
+                handed = Some(Handover::take(&words).map_err(|error| error.to_string())?);
+            }
             other => return Err(format!("{other:?} is not understood")),
         }
     }
-    Ok(Asked::Run(home))
+    Ok(if check { Asked::Check(home) } else { Asked::Run { home, handed } })
 }
 
 fn log_to_stderr() {

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
@@ -240,8 +241,10 @@ pub(crate) enum DaemonCommand {
     Start,
     /// Stop every app and the daemon
     Stop(DaemonStopArgs),
-    /// Show whether the daemon runs, and where
+    /// Show whether the daemon runs, where, and who ran before it
     Status,
+    /// Put another binary in the daemon's place; every worker goes on
+    Upgrade(UpgradeArgs),
     /// Become the daemon, in the foreground
     Run(RunArgs),
 }
@@ -283,6 +286,14 @@ pub(crate) struct DaemonStopArgs {
     /// The unit is a user's
     #[arg(long, hide = true, requires = "unless_restarting")]
     pub(crate) user: bool,
+}
+
+/// `daemon upgrade`.
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// The new agentd; the file that the daemon was started from when none is given
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
 }
 
 /// `daemon run`.

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::tokio::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
+use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixListener;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
@@ -98,6 +100,16 @@ impl BoundSocket {
         &self.path
     }
 
+    /// A second hold on the listening socket, to be passed on to the program that takes this one's place.
+    ///
+    /// # Errors
+    /// Descriptors have run out.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        match &self.listener {
+            Listener::UdSocket(listener) => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+
     /// The next connection. When the kernel gives none, for want of descriptors above all, tries again after a pause:
     /// an error that stays must not become a loop that takes the processor from the dispatcher.
     pub async fn accept(&self) -> Stream {
@@ -143,6 +155,18 @@ pub fn bind_private(path: &Utf8Path, mode: u32) -> Result<BoundSocket, BindError
     Ok(bound)
 }
 
+/// Takes over a socket that listens at `path` already, with whoever waits in its queue. Must be called within a tokio
+/// runtime.
+///
+/// # Errors
+/// [`BindError::Bind`] when it is no listening socket, or its file is gone.
+pub fn adopt_bound(path: &Utf8Path, socket: OwnedFd) -> Result<BoundSocket, BindError> {
+    let bind = |source| BindError::Bind { path: path.to_owned(), source };
+    let listener = UnixListener::try_from(socket).map_err(bind)?;
+    let found = fs::symlink_metadata(path).map_err(bind)?;
+    Ok(BoundSocket { listener: listener.into(), path: path.to_owned(), file: (found.dev(), found.ino()) })
+}
+
 fn clear_stale(path: &Utf8Path) -> Result<(), BindError> {
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -180,7 +204,7 @@ fn who_listens(path: &Utf8Path) -> Result<Option<Option<u32>>, BindError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::UnixListener as StdListener;
 
     use super::*;
 
@@ -206,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_dead_daemon_left_is_replaced_and_what_a_living_one_holds_is_not() {
         let (_dir, path) = folder();
-        drop(UnixListener::bind(&path).expect("a first listener"));
+        drop(StdListener::bind(&path).expect("a first listener"));
         assert!(path.exists(), "the dead daemon leaves its file");
         let living = bind_private(&path, 0o600).expect("bound in its place");
         let error = bind_private(&path, 0o600).expect_err("a second daemon is refused");

@@ -124,7 +124,7 @@ impl Dispatcher {
     }
 
     /// A worker ended while nobody watched: what it had printed goes to its log, then its end is told.
-    pub(super) fn last_lines_of(&mut self, worker: &Worker, taken: &mut Takeover) {
+    pub(super) fn last_lines_of(&mut self, worker: &Worker, exit: Exit, taken: &mut Takeover) {
         let Some(launch) = worker.launch() else { return };
         let record = self.apps.get(&worker.id.app).and_then(|app| app.revisions.get(&worker.revision)).cloned();
         let streams = record.map_or_else(Vec::new, |record| self.adopt_streams(launch, worker, &record, taken));
@@ -136,7 +136,7 @@ impl Dispatcher {
                 // A log thread that is gone has nothing more to write.
                 let _ = answer.await;
             }
-            let _ = inputs.send(Input::Worker(launch, WorkerEvent::Exited { exit: Exit::Unknown }));
+            let _ = inputs.send(Input::Worker(launch, WorkerEvent::Exited { exit }));
         });
     }
 

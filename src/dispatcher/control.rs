@@ -12,10 +12,11 @@ use agentd_core::effect::{OperationKind as CoreKind, Outcome};
 use agentd_core::id::{AppName, Operation, Revision};
 use agentd_protocol::control::{
     Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationView, Reply, Request, ScaleParams, SignalParams,
-    Signalled, SignalledWorker,
+    Signalled, SignalledWorker, SupervisorEnd,
 };
 use agentd_protocol::events::EventKind;
 use camino::Utf8PathBuf;
+use jiff::Timestamp;
 
 use super::commit::in_full;
 use super::prepare::Prepared;
@@ -36,7 +37,11 @@ impl Dispatcher {
         let ControlCall { request, peer, reply } = call;
         tracing::debug!(method = request.method(), uid = peer.uid, pid = peer.pid, "asked");
         if !matches!(self.end, End::Open) && request.operates() {
-            reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, "the daemon is ending")));
+            let why = match self.end {
+                End::Upgrade { .. } => "the daemon is being upgraded; ask again in a moment",
+                End::Open | End::WhenEmpty { .. } | End::Now(_) => "the daemon is ending",
+            };
+            reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, why)));
             return;
         }
         match request {
@@ -83,6 +88,7 @@ impl Dispatcher {
             Request::Logs(params) => self.logs(&params, reply),
             Request::DaemonStatus(_) => reply.finish(Ok(Reply::Daemon(Box::new(self.daemon_view())))),
             Request::DaemonStop(_) => self.stop_daemon(reply),
+            Request::DaemonUpgrade(params) => self.begin_upgrade(&params, reply),
         }
     }
 
@@ -281,16 +287,29 @@ impl Dispatcher {
         if let Err(error) = self.store.set_meta("events", &self.journal.seq().to_string()) {
             tracing::debug!(%error, "event numbers go on after a gap");
         }
-        match self.end {
+        let how = match &self.end {
+            End::Now(_) => SupervisorEnd::Signalled,
+            End::Upgrade { .. } => SupervisorEnd::Upgraded,
+            End::Open | End::WhenEmpty { .. } => SupervisorEnd::Stopped,
+        };
+        self.supervisors.leave(how, Timestamp::now(), sys::boottime());
+        self.save_supervisors();
+        if matches!(self.end, End::Now(_) | End::Upgrade { .. }) {
+            // Dropping the sockets would remove their names from the file system under the workers' feet.
+            let _stay = std::mem::ManuallyDrop::new(std::mem::take(&mut self.apps));
+        }
+        match std::mem::replace(&mut self.end, End::Open) {
             End::Now(signal) => {
                 self.systemd.leaving();
-                // Dropping the sockets would remove their names from the file system under the workers' feet.
-                let _stay = std::mem::ManuallyDrop::new(std::mem::take(&mut self.apps));
                 Departure::Left(signal)
             }
             End::Open | End::WhenEmpty { .. } => {
                 self.dismiss_keeper();
                 Departure::Stopped
+            }
+            End::Upgrade { binary, reply, .. } => {
+                reply.leave_open();
+                Departure::Upgrade(binary)
             }
         }
     }

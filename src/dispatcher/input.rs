@@ -34,6 +34,8 @@ pub enum Input {
     Reaped(Launch, Pid, WorkerExit),
     /// A worker that is not our child has ended.
     Gone(Launch),
+    /// The binary that is to take our place was asked whether it can.
+    UpgradeChecked(super::CheckResult),
     /// The keeper is gone.
     KeeperGone,
     /// Time to look at what a draining worker still has.

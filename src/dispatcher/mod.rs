@@ -31,6 +31,7 @@ mod restore;
 mod shell;
 mod sources;
 mod tell;
+mod upgrade;
 mod view;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -46,6 +47,7 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::handover::NewBinary;
 use crate::home::Home;
 use crate::keeper::{Held, Keeper};
 use crate::logs::thread::LogThread;
@@ -56,16 +58,21 @@ use crate::process::sys;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
 use crate::store::Store;
+use crate::supervisors::Supervisors;
 use crate::systemd::Systemd;
 
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
+pub use upgrade::CheckResult;
 
 use shell::{AppShell, ProcessShell};
 use tell::Waiter;
 
 /// Inputs taken in before the outside is looked at again.
 const BATCH: usize = 256;
+
+/// Turns of every task that can go on, before another program takes our place: one writes an answer.
+const TURNS_FOR_ANSWERS: u32 = 64;
 
 /// Spawns done before the outside is looked at again, so that a thousand starts leave nobody unheard.
 const SPAWNS_AT_ONCE: usize = 64;
@@ -105,6 +112,14 @@ pub struct Dispatcher {
     kept_by_systemd: BTreeMap<Held, OwnedFd>,
     /// What the operator should know of this machine: what cannot be enforced, what could not be saved.
     notes: Vec<String>,
+    /// Who supervised before us, and we.
+    supervisors: Supervisors,
+    /// Whether what is decided gets written down.
+    saving: commit::Saving,
+    /// Another binary that is to take our place.
+    upgrade: Option<upgrade::Upgrade>,
+    /// Children that ended before we began to look, as they may have under the program before us in this process.
+    ended_before: HashMap<Pid, Exit>,
 }
 
 /// What a child process is to us.
@@ -130,15 +145,26 @@ enum End {
     },
     /// Now; the workers stay.
     Now(Signal),
+    /// As soon as nothing is half told; then another binary takes our place.
+    Upgrade {
+        /// It.
+        binary: NewBinary,
+        /// Who asked for it: its connection ends with this program.
+        reply: crate::control::ReplySink,
+        /// When what is half told is left so.
+        until: Moment,
+    },
 }
 
 /// How the daemon's work ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Departure {
     /// Every worker was drained and stopped, as somebody asked.
     Stopped,
     /// By this signal; the workers stay for the next daemon.
     Left(Signal),
+    /// This binary is to take its place.
+    Upgrade(NewBinary),
 }
 
 /// What a dispatcher is made of.
@@ -166,14 +192,28 @@ pub struct Parts {
     pub systemd: Systemd,
     /// What it kept from our predecessor.
     pub kept_by_systemd: BTreeMap<Held, OwnedFd>,
+    /// Children that had ended before the loop began to listen.
+    pub ended_before: Vec<(Pid, Exit)>,
 }
 
 impl Dispatcher {
     /// A dispatcher of an empty fleet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { home, instance, store, logs, launcher, cgroups, inputs, files, notes, systemd, kept_by_systemd } =
-            parts;
+        let Parts {
+            home,
+            instance,
+            store,
+            logs,
+            launcher,
+            cgroups,
+            inputs,
+            files,
+            notes,
+            systemd,
+            kept_by_systemd,
+            ended_before,
+        } = parts;
         Self {
             home,
             instance,
@@ -202,14 +242,18 @@ impl Dispatcher {
             systemd,
             kept_by_systemd,
             notes,
+            supervisors: Supervisors::default(),
+            saving: commit::Saving::Works,
+            upgrade: None,
+            ended_before: ended_before.into_iter().collect(),
         }
     }
 
     /// Runs until somebody asks for the end.
-    pub async fn run(mut self, mut sources: Sources) -> Departure {
+    pub async fn run(mut self, sources: &mut Sources) -> Departure {
         self.systemd.ready();
         self.settle();
-        while !self.ended() {
+        while !self.ended(sources) {
             self.systemd.beat(sys::boottime());
             let more_to_do = !self.todo.is_empty();
             if let Some(input) = sources.next(self.next_wake(), more_to_do).await {
@@ -223,13 +267,22 @@ impl Dispatcher {
                 self.events.push_back(Event::Woke);
             }
             self.settle();
+            self.save_again();
+            self.go_on_with_upgrade();
+        }
+        if matches!(self.end, End::Upgrade { .. }) {
+            // Answers that are given already get to their clients.
+            for _ in 0..TURNS_FOR_ANSWERS {
+                tokio::task::yield_now().await;
+            }
         }
         self.leave()
     }
 
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
-        self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.systemd.next_beat()).min()
+        let core = self.fleet.next_wake().into_iter().chain(self.next_show());
+        core.chain(self.systemd.next_beat()).chain(self.upgrade_wake()).chain(self.saving.wake()).min()
     }
 
     /// Takes in one input. Facts are queued; everything else is done or answered.
@@ -250,6 +303,7 @@ impl Dispatcher {
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
             Input::KeeperGone => self.keeper_gone(),
+            Input::UpgradeChecked(result) => self.upgrade_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
@@ -295,10 +349,14 @@ impl Dispatcher {
         Tick { now: sys::boottime(), entropy: z ^ (z >> 31) }
     }
 
-    fn ended(&mut self) -> bool {
+    fn ended(&mut self, sources: &Sources) -> bool {
         match &mut self.end {
             End::Open => false,
             End::Now(_) => true,
+            End::Upgrade { until, .. } => {
+                let late = *until <= sys::boottime();
+                late || sources.is_empty() && self.is_settled()
+            }
             End::WhenEmpty { workers, waiting } => {
                 if !self.processes.is_empty() {
                     return false;

@@ -5,25 +5,35 @@
 //! that nobody recorded are ended. After a reboot nothing is adopted: the apps start as they were wanted.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use agentd_core::app::{Desired, Head};
 use agentd_core::effect::Effect;
-use agentd_core::event::{Event, WorkerEvent};
+use agentd_core::event::{Event, Exit, WorkerEvent};
 use agentd_core::fleet::Fleet;
-use agentd_core::id::{AppName, Launch, Revision};
+use agentd_core::id::{AppName, Lane, Launch, Revision};
+use agentd_core::time::Moment;
 use agentd_core::worker::{KernelProcess, Worker};
+use agentd_protocol::control::SocketOrigins;
 
 use super::Dispatcher;
+use super::adopt::hold_process;
 use super::commit::in_full;
-use crate::keeper::{Held, Keeper};
+use super::launch::core_exit;
+use crate::fault;
+use crate::keeper::{Held, Keeper, Taken};
 use crate::process::boot::Boot;
 use crate::process::stat::{self, ProcessTable, Stat};
+use crate::process::sys;
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
-use crate::sockets::ListenAddr;
+use crate::sockets::{self, ListenAddr};
 use crate::store::{Change, Durability, StoreError, Stored};
+use crate::supervisors::{Found, Supervisors};
+
+/// Lanes that one address may have had: twice the workers that an app may have.
+const LANES_MAX: u32 = 8192;
 
 /// What is there for the taking.
 #[derive(Debug, Default)]
@@ -32,6 +42,10 @@ pub(super) struct Takeover {
     pub(super) held: BTreeMap<Held, OwnedFd>,
     /// Living processes with our mark, by launch: the first that was started of each.
     marked: BTreeMap<Launch, Stat>,
+    /// Since when nobody watched, if the keeper noticed.
+    alone_since: Option<Moment>,
+    /// Where sockets came from.
+    origins: SocketOrigins,
 }
 
 impl Dispatcher {
@@ -41,8 +55,11 @@ impl Dispatcher {
     /// The store cannot be read.
     pub fn restore(&mut self) -> Result<(), StoreError> {
         let Stored { counters, mut heads, mut workers, revisions, boot } = self.store.load()?;
+        let history = self.store.meta("supervisors")?;
+        self.supervisors = Supervisors::from_stored(history.as_deref());
         let this_boot = Boot::current().map_err(StoreError::Boot)?;
-        if !boot.is_some_and(|written| this_boot.is(&written)) {
+        let rebooted = !boot.is_some_and(|written| this_boot.is(&written));
+        if rebooted {
             // Moments of another boot mean nothing, and neither do its processes.
             heads.iter_mut().for_each(forget_the_running);
             let gone = workers.drain(..).map(|worker| Change::WorkerGone(worker.id.app, worker.id.slot));
@@ -53,6 +70,7 @@ impl Dispatcher {
             self.store.set_meta("boot", this_boot.as_str())?;
         }
         let mut taken = self.take_over();
+        fault::point("took");
         self.know(revisions);
         heads.retain(|head| self.is_known(head));
         for head in &mut heads {
@@ -61,6 +79,7 @@ impl Dispatcher {
         self.fleet = Fleet::restore(counters, heads, workers);
         let adopted = self.adopt_all(&mut taken);
         self.end_strays(&taken);
+        let Takeover { alone_since, origins: sockets, .. } = taken;
         self.give_back(taken);
         let reserved = self.store.meta("events")?.and_then(|text| text.parse().ok()).unwrap_or(0);
         self.journal = crate::status::EventJournal::after(reserved);
@@ -90,8 +109,20 @@ impl Dispatcher {
         let tick = self.tick();
         let mut outcome = self.fleet.resume(tick);
         outcome.act.retain(|effect| !self.was_told_already(effect));
+        fault::point("resumed");
         self.carry_out(outcome);
+        let found = Found { adopted, sockets, alone_since, rebooted };
+        let version = env!("CARGO_PKG_VERSION");
+        self.supervisors.begin(std::process::id(), version, self.started_at, sys::boottime(), found);
+        self.save_supervisors();
+        self.ended_before.clear();
         Ok(())
+    }
+
+    pub(super) fn save_supervisors(&mut self) {
+        if let Err(error) = self.store.set_meta("supervisors", &self.supervisors.to_stored()) {
+            tracing::warn!(error = in_full(&error), "the history of supervisors was not saved");
+        }
     }
 
     /// Looks for a keeper and for processes with our mark.
@@ -99,9 +130,10 @@ impl Dispatcher {
         let mut taken = Takeover::default();
         match Keeper::find(&Keeper::path(&self.home.run)) {
             Ok(keeper) => match keeper.take() {
-                Ok(held) => {
+                Ok(Taken { held, alone_since }) => {
                     tracing::info!(held = held.len(), "took over what the keeper held");
                     taken.held = held.into_iter().collect();
+                    taken.alone_since = alone_since;
                     self.watch_keeper(&keeper);
                     self.keeper = Some(keeper);
                 }
@@ -163,24 +195,36 @@ impl Dispatcher {
         let addresses: std::collections::BTreeSet<ListenAddr> =
             app.revisions.values().flat_map(|record| record.config.listen.values().cloned()).collect();
         for addr in addresses {
-            let mut lanes = Vec::new();
-            while let Some(fd) = taken.held.remove(&Held::Lane {
-                app: head.name.clone(),
-                lane: agentd_core::id::Lane(u32::try_from(lanes.len()).unwrap_or(u32::MAX)),
-                addr: addr.clone(),
-            }) {
-                lanes.push(fd);
-            }
-            let count = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
-            let regained = if lanes.is_empty() {
-                app.addresses.add(&BTreeMap::from([("it".to_owned(), addr.clone())]), 1)
+            let kept = taken.lanes(&head.name, &addr);
+            let own = workers.iter().filter(|worker| worker.id.app == head.name);
+            let regained = if !kept.is_empty() {
+                taken.origins.keeper += count(&kept);
+                app.kept.extend(kept.keys().map(|lane| (addr.clone(), *lane)));
+                app.addresses.adopt(&addr, in_order(kept))
             } else {
-                app.kept.extend((0..count).map(|lane| (addr.clone(), lane)));
-                app.addresses.adopt(&addr, lanes)
+                let rescued = rescue(&addr, own.clone());
+                if rescued.is_empty() {
+                    taken.origins.fresh += 1;
+                    app.addresses.add(&BTreeMap::from([("it".to_owned(), addr.clone())]), 1)
+                } else {
+                    tracing::warn!(app = %head.name, %addr, sockets = rescued.len(), "nobody kept its sockets: taken back out of its workers");
+                    taken.origins.workers += count(&rescued);
+                    app.addresses.adopt(&addr, in_order(rescued))
+                }
             };
-            if let Err(error) = regained {
-                tracing::error!(app = %head.name, error = in_full(&error), "it cannot listen; it is left stopped");
-                self.notes.push(format!("{} cannot listen and is stopped: {}", head.name, in_full(&error)));
+            let Err(error) = regained else { continue };
+            let why = in_full(&error);
+            if own.clone().any(|worker| kernel_of(worker).is_some_and(|kernel| hold_process(kernel).is_some())) {
+                // To stop them because we lost hold of their sockets would make the loss complete.
+                tracing::error!(app = %head.name, why, "its sockets are its workers' alone; they serve on");
+                self.notes.push(format!(
+                    "{} serves on and cannot be reloaded until its workers have ended: its sockets were lost with the \
+                     keeper ({why})",
+                    head.name
+                ));
+            } else {
+                tracing::error!(app = %head.name, why, "it cannot listen; it is left stopped");
+                self.notes.push(format!("{} cannot listen and is stopped: {why}", head.name));
                 head.desired = Desired::Stopped;
             }
         }
@@ -212,11 +256,14 @@ impl Dispatcher {
                 self.commit(&outcome.persist);
             }
             if self.adopt(&worker, kernel, taken) {
+                fault::point("adopted");
                 taken.marked.remove(&launch);
                 adopted += 1;
             } else {
-                tracing::info!(worker = %worker.id, pid = %kernel.pid, "it ended while nobody watched");
-                self.last_lines_of(&worker, taken);
+                // Known where it was our child all the time, under the program before us in this process.
+                let exit = self.ended_before.get(&kernel.pid).copied().map_or(Exit::Unknown, core_exit);
+                tracing::info!(worker = %worker.id, pid = %kernel.pid, %exit, "it ended while nobody watched");
+                self.last_lines_of(&worker, exit, taken);
             }
         }
         adopted
@@ -256,6 +303,49 @@ impl Dispatcher {
             stat::catches(process.tree.leader(), signal) == Some(true)
         })
     }
+}
+
+impl Takeover {
+    /// The sockets of one address of an app that the keeper held, by lane.
+    fn lanes(&mut self, app: &AppName, at: &ListenAddr) -> BTreeMap<u32, OwnedFd> {
+        let of_it = |held: &Held| matches!(held, Held::Lane { app: of, addr, .. } if of == app && addr == at);
+        let names: Vec<Held> = self.held.keys().filter(|held| of_it(held)).cloned().collect();
+        let taken = names.into_iter().filter_map(|name| match (&name, self.held.remove(&name)) {
+            (Held::Lane { lane, .. }, Some(fd)) => Some((lane.0, fd)),
+            (_, _) => None,
+        });
+        taken.collect()
+    }
+}
+
+/// The sockets of an address that live workers hold, by lane.
+fn rescue<'w>(addr: &ListenAddr, workers: impl Iterator<Item = &'w Worker>) -> BTreeMap<u32, OwnedFd> {
+    let mut rescued = BTreeMap::new();
+    for worker in workers {
+        let (Some(Lane(lane)), Some(kernel)) = (worker.lane, kernel_of(worker)) else { continue };
+        let Some(pidfd) = hold_process(kernel).filter(|_| !rescued.contains_key(&lane)) else { continue };
+        match sockets::lane_of(addr, lane, kernel.pid, pidfd.as_fd()) {
+            Ok(Some(socket)) => drop(rescued.insert(lane, socket)),
+            Ok(None) => tracing::debug!(worker = %worker.id, %addr, "it does not hold its socket any more"),
+            Err(error) => tracing::warn!(worker = %worker.id, %addr, %error, "its socket cannot be had"),
+        }
+    }
+    rescued
+}
+
+fn kernel_of(worker: &Worker) -> Option<KernelProcess> {
+    worker.state.process().and_then(|process| process.kernel)
+}
+
+fn count(lanes: &BTreeMap<u32, OwnedFd>) -> u32 {
+    u32::try_from(lanes.len()).unwrap_or(u32::MAX)
+}
+
+/// Every lane from 0 to the last that there is, with its socket if that is left.
+fn in_order(mut lanes: BTreeMap<u32, OwnedFd>) -> Vec<Option<OwnedFd>> {
+    // A number that no app has would be no lane of ours.
+    let last = lanes.keys().next_back().copied().unwrap_or(0).min(LANES_MAX);
+    (0..=last).map(|lane| lanes.remove(&lane)).collect()
 }
 
 /// What a reboot leaves of an app: what is wanted of it.

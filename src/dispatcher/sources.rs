@@ -48,6 +48,12 @@ impl Sources {
         }
     }
 
+    /// Whether nothing waits to be taken in. Signals aside: those wait for whoever comes next.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inputs.is_empty() && self.control.is_empty() && self.status.is_empty()
+    }
+
     /// An input that is there already.
     pub fn try_next(&mut self) -> Option<Input> {
         self.signals
@@ -106,7 +112,8 @@ impl Signals {
         }
     }
 
-    fn try_next(&mut self) -> Option<DaemonSignal> {
+    /// A signal that came already.
+    pub fn try_next(&mut self) -> Option<DaemonSignal> {
         let mut bytes = [0; 64];
         // What coalesced is one signal: each handler of it looks at everything there is.
         self.pipes

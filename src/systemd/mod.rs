@@ -42,8 +42,9 @@ pub struct Systemd {
     watchdog: Option<Duration>,
     phase: Phase,
     beaten: Option<Moment>,
-    /// What it keeps for us.
+    /// What it keeps for us, as far as we know.
     stored: BTreeSet<Held>,
+    predecessor: Predecessor,
     hears: Hears,
 }
 
@@ -54,6 +55,15 @@ enum Hears {
     Well,
     /// It was not, which our log tells once.
     Not,
+}
+
+/// Who stored what systemd has from before us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Predecessor {
+    /// Another process, or nobody: all that is there was passed on to us.
+    Another,
+    /// This process, before it became this program: what is there is not known.
+    Ourselves,
 }
 
 /// Which words are due.
@@ -74,11 +84,19 @@ impl Systemd {
     /// start: it takes over the descriptors from 3 on if they are meant for us.
     #[must_use]
     pub fn from_environment() -> (Self, BTreeMap<Held, OwnedFd>) {
-        let variable = |name: &str| std::env::var(name).ok();
-        let for_us = |name: &str| variable(name).is_some_and(|pid| pid == std::process::id().to_string());
-        let count = variable("LISTEN_FDS").filter(|_| for_us("LISTEN_PID")).and_then(|count| count.parse().ok());
+        let count = variable("LISTEN_FDS").filter(|_| is_ours("LISTEN_PID")).and_then(|count| count.parse().ok());
         let kept = sys::passed_descriptors(count.unwrap_or(0));
         let fd_names = variable("LISTEN_FDNAMES").unwrap_or_default();
+        let mut systemd = Self { predecessor: Predecessor::Another, ..Self::after_an_upgrade() };
+        let held = systemd.recognise(kept, &fd_names);
+        systemd.stored = held.keys().cloned().collect();
+        (systemd, held)
+    }
+
+    /// The same in a process that became another program: the environment still speaks of descriptors that are
+    /// long something else.
+    #[must_use]
+    pub fn after_an_upgrade() -> Self {
         let socket = variable("NOTIFY_SOCKET").and_then(|address| match connected(&address) {
             Ok(socket) => Some(socket),
             Err(error) => {
@@ -87,14 +105,19 @@ impl Systemd {
             }
         });
         let interval =
-            variable("WATCHDOG_USEC").filter(|_| variable("WATCHDOG_PID").is_none() || for_us("WATCHDOG_PID"));
+            variable("WATCHDOG_USEC").filter(|_| variable("WATCHDOG_PID").is_none() || is_ours("WATCHDOG_PID"));
         let watchdog =
             interval.and_then(|text| text.parse().ok()).map(Duration::from_micros).filter(|_| socket.is_some());
-        let mut systemd =
-            Self { socket, watchdog, stored: BTreeSet::new(), phase: Phase::Serving, beaten: None, hears: Hears::Well };
-        let held = systemd.recognise(kept, &fd_names);
-        systemd.stored = held.keys().cloned().collect();
-        (systemd, held)
+        let predecessor = Predecessor::Ourselves;
+        Self {
+            socket,
+            watchdog,
+            stored: BTreeSet::new(),
+            predecessor,
+            phase: Phase::Serving,
+            beaten: None,
+            hears: Hears::Well,
+        }
     }
 
     /// Everything is restored, and whoever connects is served.
@@ -158,6 +181,10 @@ impl Systemd {
             }
             // Not polled: a listening socket or a FIFO without a writer would be taken for dead.
             if let Some(name) = names::encode(held) {
+                // Where it is there already by another opening, systemd would keep both.
+                if self.predecessor == Predecessor::Ourselves {
+                    self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+                }
                 self.tell_with(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), &[*fd]);
                 self.stored.insert(held.clone());
             }
@@ -216,6 +243,15 @@ impl Systemd {
             }
         }
     }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Whether the process that a variable names is this one.
+fn is_ours(name: &str) -> bool {
+    variable(name).is_some_and(|pid| pid == std::process::id().to_string())
 }
 
 /// A socket to `NOTIFY_SOCKET`: a path, or `@` and a name without a file.

@@ -21,6 +21,7 @@ fn listened(watchdog: Option<Duration>) -> (Systemd, Listener) {
         phase: Phase::Serving,
         beaten: None,
         stored: BTreeSet::new(),
+        predecessor: Predecessor::Another,
         hears: Hears::Well,
     };
     (systemd, Listener { _folder: folder, socket })

@@ -7,6 +7,7 @@ with_either_systemd! {
     a_crash_a_restart_and_the_end_of_both_holders_cost_no_request_no_worker_and_no_line;
     a_daemon_that_hangs_is_ended_by_the_watchdog_and_another_takes_over;
     a_daemon_that_crashes_again_and_again_is_started_again_every_time;
+    an_upgrade_in_place_is_the_same_service_and_both_holders_still_hold;
 }
 
 fn a_crash_a_restart_and_the_end_of_both_holders_cost_no_request_no_worker_and_no_line(service: Service) {
@@ -26,7 +27,8 @@ fn a_crash_a_restart_and_the_end_of_both_holders_cost_no_request_no_worker_and_n
         assert_eq!(service.ready_workers(), workers, "after systemctl restart");
 
         let (third, keeper) = (service.main_pid(), service.keeper_pid());
-        machine.ok(&["kill", "-9", &keeper, &third.to_string()]);
+        // In this order: a daemon that sees its keeper die starts another.
+        machine.ok(&["kill", "-9", &third.to_string(), &keeper]);
         service.await_another_daemon(third);
         assert_eq!(service.ready_workers(), workers, "after the daemon and its keeper died together");
 
@@ -79,4 +81,27 @@ fn a_daemon_that_crashes_again_and_again_is_started_again_every_time(service: Se
     }
     assert_eq!(service.ready_workers(), workers);
     assert_eq!(service.property("ActiveState"), "active");
+}
+
+fn an_upgrade_in_place_is_the_same_service_and_both_holders_still_hold(service: Service) {
+    let service = service.with_fleet();
+    let workers = service.ready_workers();
+    let machine = &service.machine;
+    // One that has taken descriptors of systemd's: the numbers are others after the upgrade.
+    let first = service.main_pid();
+    machine.ok(&["kill", "-9", &first.to_string()]);
+    service.await_another_daemon(first);
+    let report = service.under_load(|| {
+        let daemon = service.main_pid();
+        let stored = service.property("NFileDescriptorStore");
+        machine.ok(&["agentctl", "daemon", "upgrade"]);
+        service.until("its sockets", || (machine.run(&["agentctl", "ls"]).code == Some(0)).then_some(()));
+        assert_eq!(service.main_pid(), daemon, "the same process");
+        assert_eq!(service.ready_workers(), workers);
+        assert_eq!(service.property("NFileDescriptorStore"), stored);
+        machine.ok(&["kill", "-9", &daemon.to_string(), &service.keeper_pid()]);
+        service.await_another_daemon(daemon);
+    });
+    report.assert_none_lost();
+    assert_eq!(service.ready_workers(), workers);
 }

@@ -4,13 +4,14 @@ use agentd_protocol::control::{DaemonStatusParams, DaemonStop, DaemonStopParams,
 use agentd_protocol::{Timestamp, exit};
 use serde_json::json;
 
-use super::{Context, wait};
+use super::{Context, upgrade, wait};
 use crate::args::{DaemonCommand, DaemonStopArgs, RunArgs};
 use crate::client::{self, Client, ClientError};
 use crate::exit::Failure;
 use crate::home::HomeError;
 use crate::render::bytes_time::{between, bytes, span};
 use crate::render::operation::plural;
+use crate::render::supervisors;
 use crate::systemctl::{Job, Scope};
 use crate::{launch, render};
 
@@ -23,6 +24,7 @@ pub(crate) fn run(context: &Context, command: DaemonCommand) -> Result<u8, Failu
         DaemonCommand::Start => start(context),
         DaemonCommand::Stop(args) => stop(context, &args),
         DaemonCommand::Status => status(context),
+        DaemonCommand::Upgrade(args) => upgrade::run(context, args),
         DaemonCommand::Run(RunArgs { detach, args }) => Err(launch::become_daemon(&context.home, detach, &args).into()),
     }
 }
@@ -104,7 +106,7 @@ fn status(context: &Context) -> Result<u8, Failure> {
     Ok(exit::DONE)
 }
 
-fn view(context: &Context) -> Result<DaemonView, Failure> {
+pub(super) fn view(context: &Context) -> Result<DaemonView, Failure> {
     Ok(Client::connect(&context.home)?.call(DaemonStatusParams {})?)
 }
 
@@ -123,5 +125,6 @@ fn page(view: &DaemonView) -> String {
         ("logs", view.log_dir.clone()),
     ];
     rows.extend(view.notes.iter().map(|note| ("note", note.clone())));
-    rows.iter().map(|(name, value)| format!("{name:8}  {value}\n")).collect()
+    let page: String = rows.iter().map(|(name, value)| format!("{name:8}  {value}\n")).collect();
+    if view.supervisors.is_empty() { page } else { format!("{page}\n{}", supervisors::table(&view.supervisors)) }
 }

@@ -14,6 +14,7 @@ pub(crate) mod log;
 pub(crate) mod operation;
 pub(crate) mod progress;
 pub(crate) mod state;
+pub(crate) mod supervisors;
 pub(crate) mod table;
 pub(crate) mod worker;
 

@@ -21,7 +21,8 @@
 //! [`request`] has what is asked, [`reply`] what is answered, [`error`] what is refused, [`message`] the envelopes.
 //!
 //! # Version history
-//! - protocol 1 (0.1.0): the first.
+//! - protocol 1 (0.1.0): the first. Methods and fields may be added: who does not know a field passes over it, and who
+//!   does not know a method answers `unknown_method`.
 //!
 //! [`frame::REQUEST_MAX`]: crate::frame::REQUEST_MAX
 
@@ -29,6 +30,7 @@ pub mod error;
 pub mod message;
 pub mod reply;
 pub mod request;
+pub mod supervisor;
 
 pub use error::{Diagnostic, ErrorData, ErrorKind, ErrorObject};
 pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMessageError};
@@ -38,10 +40,11 @@ pub use reply::{
     SignalledWorker, TaskCounts,
 };
 pub use request::{
-    Command, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams, HelloParams, LogStream, LogsParams,
-    ReloadParams, Request, RestartParams, ScaleParams, SignalParams, StartParams, StartTarget, StatusParams,
-    StopParams,
+    Command, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams, DeleteParams, DescribeParams, HelloParams,
+    LogStream, LogsParams, ReloadParams, Request, RestartParams, ScaleParams, SignalParams, StartParams, StartTarget,
+    StatusParams, StopParams,
 };
+pub use supervisor::{DaemonUpgrade, SocketOrigins, SupervisorEnd, SupervisorView};
 
 /// The number in `hello`. It rises only when a method or field goes or changes its meaning.
 pub const PROTOCOL: u32 = 1;

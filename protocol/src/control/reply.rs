@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::request::LogStream;
+use super::supervisor::{DaemonUpgrade, SupervisorView};
 use crate::exit;
 use crate::status::{AppView, StatusDocument};
 
@@ -30,6 +31,8 @@ pub enum Reply {
     Daemon(Box<DaemonView>),
     /// To `daemon.stop`.
     DaemonStop(DaemonStop),
+    /// To `daemon.upgrade`.
+    DaemonUpgrade(DaemonUpgrade),
 }
 
 /// What a peer may do.
@@ -346,6 +349,9 @@ pub struct DaemonView {
     /// What a person should know of its surroundings: no cgroup controllers, no `SO_ATTACH_REUSEPORT_EBPF`.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// The instance's last supervisors, the oldest first; the last of them is the one that answers.
+    #[serde(default)]
+    pub supervisors: Vec<SupervisorView>,
 }
 
 /// Answer to `daemon.stop`.

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::reply::{AppDetails, Changed, DaemonStop, DaemonView, HelloReply, LogsEnd, Signalled};
+use super::supervisor::DaemonUpgrade;
 use crate::status::StatusDocument;
 
 /// A method and its parameters.
@@ -44,11 +45,15 @@ pub enum Request {
     /// Drain and end every worker, then the daemon. Answered with [`DaemonStop`].
     #[serde(rename = "daemon.stop")]
     DaemonStop(DaemonStopParams),
+    /// Put another binary in the daemon's place; every worker goes on. A refusal is an answer; otherwise the connection
+    /// ends, and the new daemon tells of itself in `daemon.status`. See [`DaemonUpgrade`].
+    #[serde(rename = "daemon.upgrade")]
+    DaemonUpgrade(DaemonUpgradeParams),
 }
 
 impl Request {
     /// Every method of this version.
-    pub const METHODS: [&str; 13] = [
+    pub const METHODS: [&str; 14] = [
         "hello",
         "start",
         "stop",
@@ -62,6 +67,7 @@ impl Request {
         "logs",
         "daemon.status",
         "daemon.stop",
+        "daemon.upgrade",
     ];
 
     /// The method's name on the wire.
@@ -81,6 +87,7 @@ impl Request {
             Self::Logs(_) => "logs",
             Self::DaemonStatus(_) => "daemon.status",
             Self::DaemonStop(_) => "daemon.stop",
+            Self::DaemonUpgrade(_) => "daemon.upgrade",
         }
     }
 
@@ -96,7 +103,8 @@ impl Request {
             | Self::Scale(_)
             | Self::Signal(_)
             | Self::Reload(_)
-            | Self::DaemonStop(_) => true,
+            | Self::DaemonStop(_)
+            | Self::DaemonUpgrade(_) => true,
         }
     }
 }
@@ -135,6 +143,7 @@ commands! {
     LogsParams => Logs -> LogsEnd;
     DaemonStatusParams => DaemonStatus -> DaemonView;
     DaemonStopParams => DaemonStop -> DaemonStop;
+    DaemonUpgradeParams => DaemonUpgrade -> DaemonUpgrade;
 }
 
 /// Parameters of `hello`.
@@ -325,4 +334,12 @@ pub struct DaemonStopParams {
     /// Answer when every worker has ended, instead of when it is accepted.
     #[serde(default)]
     pub wait: bool,
+}
+
+/// Parameters of `daemon.upgrade`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DaemonUpgradeParams {
+    /// The new program, by its full path; the file that the daemon was started from when none is given.
+    #[serde(default)]
+    pub binary: Option<String>,
 }

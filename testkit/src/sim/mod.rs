@@ -30,7 +30,7 @@ use agentd_core::time::{Moment, Tick};
 
 use cause::{Cause, Happening, Record};
 use invariants::Step;
-use random::Random;
+pub use random::Random;
 use report::Broken;
 pub use report::{Failure, Summary};
 use script::Script;
