@@ -27,6 +27,7 @@ mod launch;
 mod lines;
 mod prepare;
 mod probe;
+mod rebuild;
 mod restore;
 mod shell;
 mod sources;
@@ -55,7 +56,7 @@ use crate::process::spawn::Launcher;
 use crate::process::sys;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
-use crate::store::Store;
+use crate::store::{Damage, Opened, Store, Stored};
 use crate::supervisors::Supervisors;
 
 pub use input::{DaemonSignal, Input};
@@ -82,6 +83,8 @@ pub struct Dispatcher {
     started_at: Timestamp,
     fleet: Fleet,
     store: Store,
+    /// What was in it, until it is taken up.
+    found: Option<(Stored, Option<Damage>)>,
     apps: BTreeMap<AppName, AppShell>,
     processes: HashMap<Launch, ProcessShell>,
     /// Whose end the reaper's word about a process is.
@@ -166,8 +169,8 @@ pub struct Parts {
     pub home: Home,
     /// The instance's name, unlike any other's.
     pub instance: Arc<str>,
-    /// The opened store.
-    pub store: Store,
+    /// The opened store, and what was in it.
+    pub opened: Opened,
     /// The log thread.
     pub logs: LogThread,
     /// Starts processes.
@@ -188,10 +191,12 @@ impl Dispatcher {
     /// A dispatcher of an empty fleet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { home, instance, store, logs, launcher, cgroups, inputs, files, notes, ended_before } = parts;
+        let Parts { home, instance, opened, logs, launcher, cgroups, inputs, files, notes, ended_before } = parts;
+        let Opened { store, stored, damage } = opened;
         Self {
             home,
             instance,
+            found: Some((stored, damage)),
             started_at: Timestamp::now(),
             fleet: Fleet::default(),
             store,

@@ -17,7 +17,7 @@ use agentd_core::time::Moment;
 use agentd_core::worker::{KernelProcess, Worker};
 use agentd_protocol::control::SocketOrigins;
 
-use super::Dispatcher;
+use super::{Dispatcher, rebuild};
 use super::adopt::hold_process;
 use super::commit::in_full;
 use super::launch::core_exit;
@@ -28,7 +28,7 @@ use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
 use crate::sockets::{self, ListenAddr};
 use crate::process::sys;
-use crate::store::{Change, Durability, StoreError, Stored};
+use crate::store::{Change, Damage, Durability, StoreError, Stored};
 use crate::supervisors::{Found, Supervisors};
 
 /// Lanes that one address may have had: twice the workers that an app may have.
@@ -53,7 +53,11 @@ impl Dispatcher {
     /// # Errors
     /// The store cannot be read.
     pub fn restore(&mut self) -> Result<(), StoreError> {
-        let Stored { counters, mut heads, mut workers, revisions, boot } = self.store.load()?;
+        let (stored, damage) = self.found.take().expect("restore is called once");
+        let mut taken = self.take_over();
+        fault::point("took");
+        let stored = self.complete(stored, damage.as_ref(), &taken);
+        let Stored { counters, mut heads, mut workers, revisions, boot } = stored;
         let history = self.store.meta("supervisors")?;
         self.supervisors = Supervisors::from_stored(history.as_deref());
         let this_boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -68,8 +72,6 @@ impl Dispatcher {
             self.store.commit(&changes, Durability::Power)?;
             self.store.set_meta("boot", this_boot.trim())?;
         }
-        let mut taken = self.take_over();
-        fault::point("took");
         self.know(revisions);
         heads.retain(|head| self.is_known(head));
         for head in &mut heads {
@@ -107,12 +109,34 @@ impl Dispatcher {
         outcome.act.retain(|effect| !self.was_told_already(effect));
         fault::point("resumed");
         self.carry_out(outcome);
+        if damage.is_some() {
+            self.store.replace(&self.everything())?;
+            self.store.set_meta("boot", this_boot.trim())?;
+        }
         let found = Found { adopted, sockets, alone_since, rebooted };
         let version = env!("CARGO_PKG_VERSION");
         self.supervisors.begin(std::process::id(), version, self.started_at, sys::boottime(), found);
         self.save_supervisors();
         self.ended_before.clear();
         Ok(())
+    }
+
+    /// Where the store was damaged: what is left of it, and what the processes tell beside it.
+    fn complete(&mut self, mut stored: Stored, damage: Option<&Damage>, taken: &Takeover) -> Stored {
+        let Some(Damage { why, aside }) = damage else { return stored };
+        let rebuilt = rebuild::from_processes(&mut stored, taken);
+        if rebuild::lives_on(taken) {
+            stored.boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
+        }
+        let note = format!(
+            "the state was damaged ({why}) and is kept as {aside}; {} apps were readable, {rebuilt} workers were taken up \
+             from what their processes tell: `agentctl start FILE` for what is missing, `agentctl reload NAME` for its \
+             configuration",
+            stored.heads.len()
+        );
+        tracing::error!("{note}");
+        self.notes.push(note);
+        stored
     }
 
     pub(super) fn save_supervisors(&mut self) {
@@ -295,6 +319,11 @@ impl Dispatcher {
 }
 
 impl Takeover {
+    /// Living processes with our mark.
+    pub(super) fn marked(&self) -> impl Iterator<Item = (&Launch, &Stat)> {
+        self.marked.iter()
+    }
+
     /// The sockets of one address of an app that the keeper held, by lane.
     fn lanes(&mut self, app: &AppName, at: &ListenAddr) -> BTreeMap<u32, OwnedFd> {
         let of_it = |held: &Held| matches!(held, Held::Lane { app: of, addr, .. } if of == app && addr == at);

@@ -9,11 +9,13 @@
 //! reboot: such a commit goes to the kernel only (`synchronous=NORMAL` under WAL), which `kill -9` cannot undo and
 //! which costs tens of µs instead of an fsync. See docs/adr/0002-two-durabilities.md.
 //!
-//! **What can go wrong.** A file of a newer version is refused and left alone. A damaged one is refused with what to
-//! do. A full or failing disk is told to the caller, who goes on serving without it.
+//! **What can go wrong.** A file of a newer version is refused and left alone. A damaged one is set aside and named (see
+//! `damage.rs`). A full or failing disk is told to the caller, who goes on serving without it.
 
+mod damage;
 mod schema;
 
+pub use damage::{Damage, Opened, open};
 pub use schema::SCHEMA;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -94,6 +96,14 @@ pub enum StoreError {
         key: String,
         /// Why.
         source: serde_json::Error,
+    },
+    /// A damaged file could not be given another name.
+    #[error("failed to set the damaged {path} aside")]
+    Aside {
+        /// Which.
+        path: Utf8PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// A commit did not take place.
     #[error("failed to commit to the state database")]

@@ -45,7 +45,7 @@ impl Home {
         path
     }
 
-    pub(super) fn socket(&self, name: &str) -> PathBuf {
+    pub fn socket(&self, name: &str) -> PathBuf {
         self.path().join("run").join(name)
     }
 
