@@ -18,7 +18,7 @@ use agentd_core::worker::{KernelProcess, Worker};
 use agentd_protocol::control::SocketOrigins;
 
 use super::{Dispatcher, rebuild};
-use super::adopt::hold_process;
+use super::adopt::{exit_of_remains, hold_process};
 use super::commit::in_full;
 use super::launch::core_exit;
 use crate::fault;
@@ -140,9 +140,8 @@ impl Dispatcher {
     }
 
     pub(super) fn save_supervisors(&mut self) {
-        if let Err(error) = self.store.set_meta("supervisors", &self.supervisors.to_stored()) {
-            tracing::warn!(error = in_full(&error), "the history of supervisors was not saved");
-        }
+        let history = Change::Meta { key: "supervisors", value: self.supervisors.to_stored() };
+        self.write_down(&[history], Durability::Process);
     }
 
     /// Looks for a keeper and for processes with our mark.
@@ -275,7 +274,8 @@ impl Dispatcher {
                 adopted += 1;
             } else {
                 // Known where it was our child all the time, under the program before us in this process.
-                let exit = self.ended_before.get(&kernel.pid).copied().map_or(Exit::Unknown, core_exit);
+                let exit = self.ended_before.get(&kernel.pid).copied().map(core_exit);
+                let exit = exit.or_else(|| exit_of_remains(kernel)).unwrap_or(Exit::Unknown);
                 tracing::info!(worker = %worker.id, pid = %kernel.pid, %exit, "it ended while nobody watched");
                 self.last_lines_of(&worker, exit, taken);
             }

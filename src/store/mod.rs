@@ -143,6 +143,13 @@ pub enum Change {
     RevisionGone(AppName, Revision),
     /// The numbers to go on from.
     Counters(Counters),
+    /// A named text.
+    Meta {
+        /// Its name.
+        key: &'static str,
+        /// The text.
+        value: String,
+    },
 }
 
 /// Everything that was kept.
@@ -344,6 +351,9 @@ fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(),
         ),
         Change::RevisionGone(app, revision) => {
             run("DELETE FROM revision WHERE app = ?1 AND id = ?2", params![app.as_str(), revision.0.cast_signed()])
+        }
+        Change::Meta { key, value } => {
+            run("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, value])
         }
         Change::Counters(counters) => {
             let json = encode("numbers", "counters", counters)?;

@@ -18,7 +18,7 @@ fn let_it_write(daemon: u32, bytes: Option<u64>) {
 fn a_full_disk_stops_no_worker_is_told_of_and_saving_resumes_by_itself() {
     let (mut daemon, _) = fleet();
     let before = pids(&daemon.status());
-    let_it_write(daemon.pid(), Some(0));
+    let_it_write(daemon.pid(), Some(32 * 1024));
     let victim = daemon.app("web").workers[0].pid.expect("it runs");
     workers::kill_nine(victim);
     daemon.wait_until(PATIENCE, |document| all_ready(document) && !pids(document).contains(&victim));

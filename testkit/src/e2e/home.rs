@@ -45,6 +45,8 @@ impl Home {
         path
     }
 
+    /// Where one of its sockets is.
+    #[must_use]
     pub fn socket(&self, name: &str) -> PathBuf {
         self.path().join("run").join(name)
     }
