@@ -127,6 +127,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<(), DaemonError> {
         let (handed_control, handed_status) = handed.unzip();
         let status_socket = bind(home.status_socket(), 0o660, handed_status)?;
         let control_socket = bind(home.control_socket(), 0o600, handed_control)?;
+        let doors = vec![control_socket.doors(), status_socket.doors()];
         let copied = kernel("copy its sockets");
         let handed = Handover {
             lock: lock.copy().map_err(copied)?,
@@ -150,7 +151,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<(), DaemonError> {
         };
         let control = tokio::spawn(control::serve(control_socket, access, identity, call_sender, shutdown));
         tell_service_manager(NotifyState::Ready);
-        let mut sources = Sources { inputs, control: control_calls, status: queries, signals };
+        let mut sources = Sources { inputs, control: control_calls, status: queries, signals, doors };
         match dispatcher.run(&mut sources).await {
             Left::Upgrade(binary) => {
                 tracing::info!(binary = %binary.path().display(), "becoming the new binary");

@@ -247,9 +247,13 @@ impl Dispatcher {
             self.go_on_with_upgrade();
         }
         if matches!(self.end, End::Upgrade { .. }) {
-            // Answers that are given already get to their clients.
+            // Who comes from now on waits for the next program; who is there already is answered.
+            sources.close_doors();
             for _ in 0..TURNS_FOR_ANSWERS {
                 tokio::task::yield_now().await;
+                while let Some(input) = sources.try_question() {
+                    self.take(input);
+                }
             }
         }
         self.leave()
