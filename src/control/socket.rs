@@ -126,7 +126,7 @@ impl BoundSocket {
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = doors.wait_for(|closed| *closed) => std::future::pending().await,
+                () = shut(&mut doors) => std::future::pending().await,
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
@@ -180,6 +180,11 @@ pub fn adopt_bound(path: &Utf8Path, socket: OwnedFd) -> Result<BoundSocket, Bind
     let listener = UnixListener::try_from(socket).map_err(bind)?;
     let found = fs::symlink_metadata(path).map_err(bind)?;
     Ok(BoundSocket { listener: listener.into(), path: path.to_owned(), file: (found.dev(), found.ino()), doors: doors() })
+}
+
+/// Waits until the doors are closed. Its sender lives as long as the socket.
+async fn shut(doors: &mut watch::Receiver<bool>) {
+    let _shut = doors.wait_for(|shut| *shut).await.map(|shut| *shut);
 }
 
 fn doors() -> watch::Sender<bool> {
