@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use camino::Utf8PathBuf;
-use nix::sys::signal::Signal;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -85,7 +85,8 @@ pub fn check_state(home: &Home) -> Result<Checked, DaemonError> {
 /// # Errors
 /// What keeps it from running; nothing of an earlier or another daemon was changed then.
 pub fn run(home: Home, handed: Option<Handover>) -> Result<(), DaemonError> {
-    let (handed_lock, handed) = handed.map_or((None, None), |handed| (Some(handed.lock), Some((handed.control, handed.status))));
+    let (handed_lock, handed) =
+        handed.map_or((None, None), |handed| (Some(handed.lock), Some((handed.control, handed.status))));
     let (home, lock) = match handed_lock {
         Some(lock) => home.enter_with(lock)?,
         None => home.enter()?,
@@ -141,7 +142,8 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<(), DaemonError> {
         };
         let access = Access::owner_only(nix::unistd::geteuid().as_raw());
         let (ended, end) = oneshot::channel::<()>();
-        let parts = Parts { home, instance, opened, logs, launcher, cgroups, inputs: input_sender, files, notes, ended_before };
+        let parts =
+            Parts { home, instance, opened, logs, launcher, cgroups, inputs: input_sender, files, notes, ended_before };
         let mut dispatcher = Dispatcher::new(parts);
         dispatcher.restore()?;
         let status = tokio::spawn(status::serve(status_socket, query_sender));
@@ -217,7 +219,8 @@ fn instance_name(store: &mut Store, home: &Home) -> Result<Arc<str>, DaemonError
     let name = match stored.clone().or_else(|| in_file.clone().filter(is_name)) {
         Some(name) => name,
         None => {
-            let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(kernel("draw an instance name"))?;
+            let random =
+                std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(kernel("draw an instance name"))?;
             random.chars().filter(char::is_ascii_hexdigit).take(12).collect()
         }
     };

@@ -119,9 +119,8 @@ impl NewBinary {
     /// A path to exactly this file: its name, or, where another file has that by now, our hold on it.
     #[must_use]
     pub fn exact_path(&self) -> PathBuf {
-        let same = |one: &std::fs::Metadata, other: &std::fs::Metadata| {
-            (one.dev(), one.ino()) == (other.dev(), other.ino())
-        };
+        let same =
+            |one: &std::fs::Metadata, other: &std::fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
         match (std::fs::metadata(&self.path), self.file.metadata()) {
             (Ok(named), Ok(held)) if same(&named, &held) => self.path.clone(),
             (_, _) => PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd())),
@@ -209,10 +208,16 @@ mod tests {
     #[test]
     fn what_is_handed_is_named_in_order_and_nothing_else_is_believed() {
         assert_eq!(numbers("lock=5,control=6,status=7"), Some([5, 6, 7]));
-        for wrong in
-            ["", "lock=5", "lock=5,control=6,status=7,more=8", "lock=1,control=6,status=7", "lock=5,control=5,status=7",
-             "control=5,lock=6,status=7", "lock=-1,control=6,status=7", "lock=5,control=6,status=x"]
-        {
+        for wrong in [
+            "",
+            "lock=5",
+            "lock=5,control=6,status=7,more=8",
+            "lock=1,control=6,status=7",
+            "lock=5,control=5,status=7",
+            "control=5,lock=6,status=7",
+            "lock=-1,control=6,status=7",
+            "lock=5,control=6,status=x",
+        ] {
             assert_eq!(numbers(wrong), None, "{wrong:?}");
         }
     }

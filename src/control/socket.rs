@@ -179,7 +179,12 @@ pub fn adopt_bound(path: &Utf8Path, socket: OwnedFd) -> Result<BoundSocket, Bind
     let bind = |source| BindError::Bind { path: path.to_owned(), source };
     let listener = UnixListener::try_from(socket).map_err(bind)?;
     let found = fs::symlink_metadata(path).map_err(bind)?;
-    Ok(BoundSocket { listener: listener.into(), path: path.to_owned(), file: (found.dev(), found.ino()), doors: doors() })
+    Ok(BoundSocket {
+        listener: listener.into(),
+        path: path.to_owned(),
+        file: (found.dev(), found.ino()),
+        doors: doors(),
+    })
 }
 
 /// Waits until the doors are closed. Its sender lives as long as the socket.

@@ -60,8 +60,8 @@ use crate::store::{Damage, Opened, Store, Stored};
 use crate::supervisors::Supervisors;
 
 pub use input::{DaemonSignal, Input};
-pub use upgrade::CheckResult;
 pub use sources::{Signals, Sources};
+pub use upgrade::CheckResult;
 
 use shell::{AppShell, ProcessShell};
 use tell::Waiter;
@@ -261,7 +261,13 @@ impl Dispatcher {
 
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
-        self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.upgrade_wake()).chain(self.saving.wake()).min()
+        self.fleet
+            .next_wake()
+            .into_iter()
+            .chain(self.next_show())
+            .chain(self.upgrade_wake())
+            .chain(self.saving.wake())
+            .min()
     }
 
     /// Takes in one input. Facts are queued; everything else is done or answered.

@@ -17,17 +17,17 @@ use agentd_core::time::Moment;
 use agentd_core::worker::{KernelProcess, Worker};
 use agentd_protocol::control::SocketOrigins;
 
-use super::{Dispatcher, rebuild};
 use super::adopt::{exit_of_remains, hold_process};
 use super::commit::in_full;
 use super::launch::core_exit;
+use super::{Dispatcher, rebuild};
 use crate::fault;
 use crate::keeper::{Held, Keeper, Taken};
 use crate::process::stat::{self, ProcessTable, Stat};
+use crate::process::sys;
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
 use crate::sockets::{self, ListenAddr};
-use crate::process::sys;
 use crate::store::{Change, Damage, Durability, StoreError, Stored};
 use crate::supervisors::{Found, Supervisors};
 
@@ -126,7 +126,8 @@ impl Dispatcher {
         let Some(Damage { why, aside }) = damage else { return stored };
         let rebuilt = rebuild::from_processes(&mut stored, taken);
         if rebuild::lives_on(taken) {
-            stored.boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
+            stored.boot =
+                std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
         }
         let note = format!(
             "the state was damaged ({why}) and is kept as {aside}; {} apps were readable, {rebuilt} workers were taken up \

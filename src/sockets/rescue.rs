@@ -89,7 +89,8 @@ mod tests {
         let _connected = std::net::TcpStream::connect(addr).expect("it listens");
         let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).expect("we are here");
         let pid = Pid(std::process::id());
-        let found = lane_of(&ListenAddr::Tcp(addr), 0, pid, pidfd.as_fd()).expect("it is our own").expect("it is there");
+        let found =
+            lane_of(&ListenAddr::Tcp(addr), 0, pid, pidfd.as_fd()).expect("it is our own").expect("it is there");
         let inode = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).expect("it is open").st_ino;
         assert_eq!(inode(found.as_fd()), inode(listener.as_fd()));
         let port = other.local_addr().expect("it is bound");

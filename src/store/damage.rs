@@ -64,7 +64,9 @@ fn is_damage(error: &StoreError) -> bool {
         StoreError::Open { source, .. } | StoreError::Read { source, .. } | StoreError::Migrate { source, .. } => {
             of_sqlite(source)
         }
-        StoreError::Newer { .. } | StoreError::Encode { .. } | StoreError::Commit(_) | StoreError::Aside { .. } => false,
+        StoreError::Newer { .. } | StoreError::Encode { .. } | StoreError::Commit(_) | StoreError::Aside { .. } => {
+            false
+        }
     }
 }
 
@@ -88,7 +90,8 @@ fn set_aside(path: &Utf8Path) -> Result<Utf8PathBuf, StoreError> {
 
 /// Every record that can be understood.
 fn salvage(path: &Utf8Path) -> Stored {
-    let nothing = Stored { counters: Counters::default(), heads: vec![], workers: vec![], revisions: vec![], boot: None };
+    let nothing =
+        Stored { counters: Counters::default(), heads: vec![], workers: vec![], revisions: vec![], boot: None };
     let Ok(connection) = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE) else { return nothing };
     let store = Store { connection, durability: Durability::Power };
     let meta = |key: &str| store.meta(key).ok().flatten();

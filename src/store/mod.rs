@@ -243,7 +243,9 @@ impl Store {
     /// Nothing changes then.
     pub fn replace(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let transaction = self.connection.transaction().map_err(StoreError::Commit)?;
-        transaction.execute_batch("DELETE FROM worker; DELETE FROM revision; DELETE FROM app").map_err(StoreError::Commit)?;
+        transaction
+            .execute_batch("DELETE FROM worker; DELETE FROM revision; DELETE FROM app")
+            .map_err(StoreError::Commit)?;
         for change in changes {
             write(&transaction, change)?;
         }

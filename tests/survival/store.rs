@@ -73,7 +73,8 @@ fn a_damaged_store_is_set_aside_and_the_fleet_goes_on_from_what_its_processes_te
                 for file in ["agentd.db-wal", "agentd.db-shm"] {
                     drop(fs::remove_file(path.with_file_name(file)));
                 }
-                fs::write(&path, "not a database any more, and long enough to be looked at ".repeat(200)).expect("written");
+                fs::write(&path, "not a database any more, and long enough to be looked at ".repeat(200))
+                    .expect("written");
             } else {
                 let database = rusqlite::Connection::open(&path).expect("it is there");
                 database.execute("UPDATE worker SET record = '{' WHERE app = 'web' AND slot = 0", []).expect("updated");
@@ -86,7 +87,8 @@ fn a_damaged_store_is_set_aside_and_the_fleet_goes_on_from_what_its_processes_te
         let told = daemon.ctl_ok(&["daemon", "status"]).stdout;
         assert!(told.contains("damaged"), "{damage}: {told}");
         let state = fs::read_dir(daemon.home.path().join("state")).expect("it is there");
-        let names: Vec<String> = state.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let names: Vec<String> =
+            state.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         assert!(names.iter().any(|name| name.contains("damaged")), "{names:?}");
         // A supervisor that knows them again can do with them what one may.
         daemon.ctl_ok(&["scale", "web", "3"]);

@@ -73,9 +73,13 @@ fn a_binary_that_cannot_take_over_is_refused_and_nothing_has_changed() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
         path.to_string_lossy().into_owned()
     };
-    let newer = script("newer", "#!/bin/sh\necho 'agentd: the state has schema 1, and this agentd knows 0' >&2\nexit 1\n");
+    let newer =
+        script("newer", "#!/bin/sh\necho 'agentd: the state has schema 1, and this agentd knows 0' >&2\nexit 1\n");
     let stranger = script("stranger", "#!/bin/sh\necho hello\n");
-    let future = script("future", "#!/bin/sh\necho '{\"version\":\"9\",\"schema\":9,\"handover\":2,\"apps\":0,\"workers\":0}'\n");
+    let future = script(
+        "future",
+        "#!/bin/sh\necho '{\"version\":\"9\",\"schema\":9,\"handover\":2,\"apps\":0,\"workers\":0}'\n",
+    );
     for (binary, why) in [
         (newer.as_str(), "knows 0"),
         (stranger.as_str(), "no agentd"),
@@ -132,7 +136,8 @@ fn a_client_of_another_version_is_understood_as_far_as_it_can_be() {
         socket.write_all(format!("{line}\n").as_bytes()).expect("sent");
         serde_json::from_str(&answers.next().expect("an answer").expect("it is read")).expect("JSON")
     };
-    let hello = ask(r#"{"jsonrpc":"2.0","id":1,"method":"hello","params":{"protocol":99,"version":"9.9","future":[1]}}"#);
+    let hello =
+        ask(r#"{"jsonrpc":"2.0","id":1,"method":"hello","params":{"protocol":99,"version":"9.9","future":[1]}}"#);
     assert_eq!(hello["result"]["protocol"], 1, "the newest that both speak: {hello}");
     let later = ask(r#"{"jsonrpc":"2.0","id":2,"method":"scale","params":{"name":"web","workers":2,"by":"somebody"}}"#);
     assert!(later["error"].is_null(), "a field that is not known is passed over: {later}");

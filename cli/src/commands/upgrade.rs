@@ -29,10 +29,12 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) fn run(context: &Context, args: UpgradeArgs) -> Result<u8, Failure> {
     let before = view(context)?;
     let mut client = Client::connect(&context.home)?;
-    let binary = args.binary.map(|path| Utf8PathBuf::from(std::path::absolute(&path).map_or_else(
-        |_| path.to_string_lossy().into_owned(),
-        |path| path.to_string_lossy().into_owned(),
-    )));
+    let binary = args.binary.map(|path| {
+        Utf8PathBuf::from(
+            std::path::absolute(&path)
+                .map_or_else(|_| path.to_string_lossy().into_owned(), |path| path.to_string_lossy().into_owned()),
+        )
+    });
     client.send(DaemonUpgradeParams { binary: binary.map(Into::into) })?;
     let until = Instant::now() + REFUSED_WITHIN;
     loop {

@@ -40,9 +40,9 @@ pub use reply::{
     SignalledWorker, TaskCounts,
 };
 pub use request::{
-    Command, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams, DeleteParams, DescribeParams, HelloParams, LogStream, LogsParams,
-    ReloadParams, Request, RestartParams, ScaleParams, SignalParams, StartParams, StartTarget, StatusParams,
-    StopParams,
+    Command, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams, DeleteParams, DescribeParams, HelloParams,
+    LogStream, LogsParams, ReloadParams, Request, RestartParams, ScaleParams, SignalParams, StartParams, StartTarget,
+    StatusParams, StopParams,
 };
 pub use supervisor::{DaemonUpgrade, SocketOrigins, SupervisorEnd, SupervisorView};
 

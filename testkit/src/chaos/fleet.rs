@@ -213,7 +213,8 @@ impl Fleet {
         let files = find(&logs, "printer");
         let mut expected = 0;
         for file in files {
-            let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("reading {}: {error}", file.display()));
+            let text =
+                std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("reading {}: {error}", file.display()));
             for line in text.lines() {
                 assert_eq!(line.parse(), Ok(expected), "a line was lost, doubled or garbled in {}", file.display());
                 expected += 1;

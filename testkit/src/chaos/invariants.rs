@@ -32,7 +32,8 @@ pub(super) fn hold(fleet: &mut Fleet, action: Action, death: Death) -> Duration 
     same_processes(fleet, &document, action, &context);
     all_accounted_for(fleet, &context);
     for app in &document.apps {
-        let ready: u32 = app.workers.iter().filter(|worker| worker.state == WorkerState::Ready).map(|w| u32::from(w.weight)).sum();
+        let ready: u32 =
+            app.workers.iter().filter(|worker| worker.state == WorkerState::Ready).map(|w| u32::from(w.weight)).sum();
         let all: u32 = app.workers.iter().map(|worker| u32::from(worker.weight)).sum();
         assert_eq!(ready, all, "{context}: weight is where nobody is ready: {app:#?}");
     }
@@ -61,7 +62,10 @@ fn status_is_true(fleet: &Fleet, context: &str) {
         let ghost = named.iter().find(|pid| !is_marked(**pid, fleet.daemon.instance()));
         let Some(ghost) = ghost else { return };
         // It may have ended between the two looks.
-        assert!(Instant::now() < until, "{context}: the status names process {ghost}, which is not there: {document:#?}");
+        assert!(
+            Instant::now() < until,
+            "{context}: the status names process {ghost}, which is not there: {document:#?}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -101,7 +105,10 @@ fn all_accounted_for(fleet: &Fleet, context: &str) {
         let stray = marked.into_iter().find(|pid| session(*pid).is_some_and(|session| !named.contains(&session)));
         let Some(stray) = stray else { return };
         let command = fs::read_to_string(format!("/proc/{stray}/cmdline")).unwrap_or_default().replace('\0', " ");
-        assert!(Instant::now() < until, "{context}: process {stray} ({command}) is nobody's; the status names {named:?}");
+        assert!(
+            Instant::now() < until,
+            "{context}: process {stray} ({command}) is nobody's; the status names {named:?}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

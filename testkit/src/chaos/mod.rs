@@ -173,7 +173,11 @@ fn die(fleet: &mut Fleet, random: &mut Random) -> Death {
 fn after(fleet: &mut Fleet, summary: &mut Summary, action: Action, death: Death, verbose: bool) {
     let settled = invariants::hold(fleet, action, death);
     if verbose {
-        eprintln!("chaos: {:>4}  {death:?} during {action:?}: settled in {} ms", summary.deaths() + 1, settled.as_millis());
+        eprintln!(
+            "chaos: {:>4}  {death:?} during {action:?}: settled in {} ms",
+            summary.deaths() + 1,
+            settled.as_millis()
+        );
     }
     summary.add(action, death, settled);
 }

@@ -34,7 +34,11 @@ impl Summary {
     /// Deaths at this fault point.
     #[must_use]
     pub fn at_point(&self, point: &str) -> u32 {
-        self.deaths.iter().filter(|(death, _)| matches!(death, Death::AtPoint(at) if *at == point)).map(|(_, n)| n).sum()
+        self.deaths
+            .iter()
+            .filter(|(death, _)| matches!(death, Death::AtPoint(at) if *at == point))
+            .map(|(_, n)| n)
+            .sum()
     }
 
     pub(super) fn add(&mut self, action: Action, death: Death, settled: Duration) {

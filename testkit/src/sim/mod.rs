@@ -203,9 +203,7 @@ impl Simulation {
                 self.dooms.clear();
                 Ok(())
             }
-            Happening::Ask | Happening::Connect | Happening::Jump(_) | Happening::Die | Happening::Doom(_)
-                if calm =>
-            {
+            Happening::Ask | Happening::Connect | Happening::Jump(_) | Happening::Die | Happening::Doom(_) if calm => {
                 Ok(())
             }
             Happening::Ask => {
