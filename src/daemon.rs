@@ -101,8 +101,8 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     reaper::adopt_orphans().map_err(kernel("adopt orphans"))?;
     quiet_signals().map_err(kernel("set signal handlers"))?;
     let files = raise_file_limit();
-    let mut store = Store::open(&home.database())?;
-    let instance = instance_name(&mut store)?;
+    let mut opened = store::open(&home.database())?;
+    let instance = instance_name(&mut opened.store, &home)?;
     let launcher = Launcher::of_this_binary().map_err(kernel("open its own binary"))?;
     let logs = LogThread::start()?;
     let mut notes = Vec::new();
@@ -134,6 +134,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         let (handed_control, handed_status) = handed.unzip();
         let status_socket = bind(home.status_socket(), 0o660, handed_status)?;
         let control_socket = bind(home.control_socket(), 0o600, handed_control)?;
+        let doors = vec![control_socket.doors(), status_socket.doors()];
         let copied = kernel("copy its sockets");
         let handed = Handover {
             lock: lock.copy().map_err(copied)?,
@@ -150,7 +151,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         let parts = Parts {
             home,
             instance,
-            store,
+            opened,
             logs,
             launcher,
             cgroups,
@@ -169,7 +170,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
             let _ = end.await;
         };
         let control = tokio::spawn(control::serve(control_socket, access, identity, call_sender, shutdown));
-        let mut sources = Sources { inputs, control: control_calls, status: queries, signals };
+        let mut sources = Sources { inputs, control: control_calls, status: queries, signals, doors };
         let departure = dispatcher.run(&mut sources).await;
         if let Departure::Upgrade(binary) = departure {
             tracing::info!(binary = %binary.path().display(), "becoming the new binary");
@@ -214,15 +215,30 @@ async fn hold_signals(sources: &mut Sources) -> io::Result<()> {
     Ok(())
 }
 
-/// A name that no other instance has: written once, kept for ever.
-fn instance_name(store: &mut Store) -> Result<Arc<str>, DaemonError> {
-    if let Some(name) = store.meta("instance")? {
-        return Ok(name.into());
+/// A name that no other instance has: written once, kept for ever. In a file of its own too: should the store be lost,
+/// the workers that carry it are still ours.
+fn instance_name(store: &mut Store, home: &Home) -> Result<Arc<str>, DaemonError> {
+    let path = home.state.join("instance");
+    let kernel = |step| move |source| DaemonError::Kernel { step, source };
+    let in_file = std::fs::read_to_string(&path).ok().map(|text| text.trim().to_owned());
+    let is_name = |name: &String| name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let stored = store.meta("instance")?;
+    let name = match stored.clone().or_else(|| in_file.clone().filter(is_name)) {
+        Some(name) => name,
+        None => {
+            let random =
+                std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(kernel("draw an instance name"))?;
+            random.chars().filter(char::is_ascii_hexdigit).take(12).collect()
+        }
+    };
+    if stored.is_none() {
+        store.set_meta("instance", &name)?;
     }
-    let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
-        .map_err(|source| DaemonError::Kernel { step: "draw an instance name", source })?;
-    let name: String = random.chars().filter(char::is_ascii_hexdigit).take(12).collect();
-    store.set_meta("instance", &name)?;
+    if in_file.as_ref() != Some(&name)
+        && let Err(error) = std::fs::write(&path, format!("{name}\n"))
+    {
+        tracing::warn!(%path, %error, "the instance's name is in the database alone");
+    }
     Ok(name.into())
 }
 

@@ -19,6 +19,7 @@ use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixListener;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// Between two tries to accept, after one failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -91,6 +92,8 @@ pub struct BoundSocket {
     path: Utf8PathBuf,
     /// Device and inode of the file, so that a successor's is never removed.
     file: (u64, u64),
+    /// True once nobody is to be let in any more: who comes waits in the queue, for the next program.
+    doors: watch::Sender<bool>,
 }
 
 impl BoundSocket {
@@ -110,11 +113,23 @@ impl BoundSocket {
         }
     }
 
+    /// What lets nobody in any more, by `send(true)`.
+    #[must_use]
+    pub fn doors(&self) -> watch::Sender<bool> {
+        self.doors.clone()
+    }
+
     /// The next connection. When the kernel gives none, for want of descriptors above all, tries again after a pause:
     /// an error that stays must not become a loop that takes the processor from the dispatcher.
     pub async fn accept(&self) -> Stream {
+        let mut doors = self.doors.subscribe();
         loop {
-            match self.listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                () = shut(&mut doors) => std::future::pending().await,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
                 Ok(stream) => return stream,
                 Err(error) => {
                     tracing::warn!(path = %self.path, %error, "could not accept a connection");
@@ -148,7 +163,7 @@ pub fn bind_private(path: &Utf8Path, mode: u32) -> Result<BoundSocket, BindError
         ListenerOptions::new().name(name).mode(mode & 0o777).reclaim_name(false).create_tokio().map_err(bind)?;
     let wrong = |source| BindError::Mode { path: path.to_owned(), mode, source };
     let found = fs::symlink_metadata(path).map_err(wrong)?;
-    let bound = BoundSocket { listener, path: path.to_owned(), file: (found.dev(), found.ino()) };
+    let bound = BoundSocket { listener, path: path.to_owned(), file: (found.dev(), found.ino()), doors: doors() };
     if found.mode() & 0o777 != mode {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(wrong)?;
     }
@@ -164,7 +179,21 @@ pub fn adopt_bound(path: &Utf8Path, socket: OwnedFd) -> Result<BoundSocket, Bind
     let bind = |source| BindError::Bind { path: path.to_owned(), source };
     let listener = UnixListener::try_from(socket).map_err(bind)?;
     let found = fs::symlink_metadata(path).map_err(bind)?;
-    Ok(BoundSocket { listener: listener.into(), path: path.to_owned(), file: (found.dev(), found.ino()) })
+    Ok(BoundSocket {
+        listener: listener.into(),
+        path: path.to_owned(),
+        file: (found.dev(), found.ino()),
+        doors: doors(),
+    })
+}
+
+/// Waits until the doors are closed. Its sender lives as long as the socket.
+async fn shut(doors: &mut watch::Receiver<bool>) {
+    let _shut = doors.wait_for(|shut| *shut).await.map(|shut| *shut);
+}
+
+fn doors() -> watch::Sender<bool> {
+    watch::channel(false).0
 }
 
 fn clear_stale(path: &Utf8Path) -> Result<(), BindError> {

@@ -118,6 +118,7 @@ async fn dispatch(mut calls: mpsc::Receiver<ControlCall>, tell: mpsc::UnboundedS
             | Request::Scale(_)
             | Request::Signal(_)
             | Request::Status(_)
+            | Request::DaemonUpgrade(_)
             | Request::DaemonStatus(_) => reply.finish(Ok(Reply::Signalled(Signalled::default()))),
         }
     }

@@ -226,6 +226,13 @@ fn status_of(pidfd: &impl AsFd, pid: Pid, started: StartTime) -> Option<i32> {
     })
 }
 
+/// How a process ended that nobody has reaped yet.
+pub(super) fn exit_of_remains(kernel: KernelProcess) -> Option<Exit> {
+    let remains = stat::Stat::of(kernel.pid)?;
+    let is_it = remains.started == StartTime(kernel.start_time) && remains.is_zombie;
+    is_it.then(|| exit_of(remains.wait_status))
+}
+
 /// A wait status in words.
 fn exit_of(status: i32) -> Exit {
     match status & 0x7f {

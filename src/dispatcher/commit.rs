@@ -32,7 +32,9 @@ impl Dispatcher {
         }
         // A person's wish outlives a power cut; which process fills which slot only has to outlive us.
         let durability = if dirty.apps.is_empty() { Durability::Process } else { Durability::Power };
+        fault::point("decided");
         self.write_down(&changes, durability);
+        fault::point("committed");
     }
 
     pub(super) fn write_down(&mut self, changes: &[Change], durability: Durability) {
@@ -40,9 +42,8 @@ impl Dispatcher {
         if matches!(self.saving, Saving::Fails { .. }) {
             return;
         }
-        fault::point("decided");
         match self.store.commit(changes, durability) {
-            Ok(()) => fault::point("committed"),
+            Ok(()) => {}
             Err(error) => {
                 let why = in_full(&error);
                 tracing::error!(why, "state was not saved; the fleet goes on, and saving is tried again");

@@ -284,9 +284,8 @@ impl Dispatcher {
     pub(super) fn leave(mut self) -> Departure {
         let left = self.processes.len();
         tracing::info!(left, "the daemon ends");
-        if let Err(error) = self.store.set_meta("events", &self.journal.seq().to_string()) {
-            tracing::debug!(%error, "event numbers go on after a gap");
-        }
+        let numbers = Change::Meta { key: "events", value: self.journal.seq().to_string() };
+        self.write_down(&[numbers], Durability::Process);
         let how = match &self.end {
             End::Now(_) => SupervisorEnd::Signalled,
             End::Upgrade { .. } => SupervisorEnd::Upgraded,

@@ -27,6 +27,7 @@ mod launch;
 mod lines;
 mod prepare;
 mod probe;
+mod rebuild;
 mod restore;
 mod shell;
 mod sources;
@@ -57,7 +58,7 @@ use crate::process::spawn::Launcher;
 use crate::process::sys;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
-use crate::store::Store;
+use crate::store::{Damage, Opened, Store, Stored};
 use crate::supervisors::Supervisors;
 use crate::systemd::Systemd;
 
@@ -85,6 +86,8 @@ pub struct Dispatcher {
     started_at: Timestamp,
     fleet: Fleet,
     store: Store,
+    /// What was in it, until it is taken up.
+    found: Option<(Stored, Option<Damage>)>,
     apps: BTreeMap<AppName, AppShell>,
     processes: HashMap<Launch, ProcessShell>,
     /// Whose end the reaper's word about a process is.
@@ -174,8 +177,8 @@ pub struct Parts {
     pub home: Home,
     /// The instance's name, unlike any other's.
     pub instance: Arc<str>,
-    /// The opened store.
-    pub store: Store,
+    /// The opened store, and what was in it.
+    pub opened: Opened,
     /// The log thread.
     pub logs: LogThread,
     /// Starts processes.
@@ -203,7 +206,7 @@ impl Dispatcher {
         let Parts {
             home,
             instance,
-            store,
+            opened,
             logs,
             launcher,
             cgroups,
@@ -214,9 +217,11 @@ impl Dispatcher {
             kept_by_systemd,
             ended_before,
         } = parts;
+        let Opened { store, stored, damage } = opened;
         Self {
             home,
             instance,
+            found: Some((stored, damage)),
             started_at: Timestamp::now(),
             fleet: Fleet::default(),
             store,
@@ -271,9 +276,13 @@ impl Dispatcher {
             self.go_on_with_upgrade();
         }
         if matches!(self.end, End::Upgrade { .. }) {
-            // Answers that are given already get to their clients.
+            // Who comes from now on waits for the next program; who is there already is answered.
+            sources.close_doors();
             for _ in 0..TURNS_FOR_ANSWERS {
                 tokio::task::yield_now().await;
+                while let Some(input) = sources.try_question() {
+                    self.take(input);
+                }
             }
         }
         self.leave()

@@ -17,10 +17,10 @@ use agentd_core::time::Moment;
 use agentd_core::worker::{KernelProcess, Worker};
 use agentd_protocol::control::SocketOrigins;
 
-use super::Dispatcher;
-use super::adopt::hold_process;
+use super::adopt::{exit_of_remains, hold_process};
 use super::commit::in_full;
 use super::launch::core_exit;
+use super::{Dispatcher, rebuild};
 use crate::fault;
 use crate::keeper::{Held, Keeper, Taken};
 use crate::process::boot::Boot;
@@ -29,7 +29,7 @@ use crate::process::sys;
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
 use crate::sockets::{self, ListenAddr};
-use crate::store::{Change, Durability, StoreError, Stored};
+use crate::store::{Change, Damage, Durability, StoreError, Stored};
 use crate::supervisors::{Found, Supervisors};
 
 /// Lanes that one address may have had: twice the workers that an app may have.
@@ -54,7 +54,11 @@ impl Dispatcher {
     /// # Errors
     /// The store cannot be read.
     pub fn restore(&mut self) -> Result<(), StoreError> {
-        let Stored { counters, mut heads, mut workers, revisions, boot } = self.store.load()?;
+        let (stored, damage) = self.found.take().expect("restore is called once");
+        let mut taken = self.take_over();
+        fault::point("took");
+        let stored = self.complete(stored, damage.as_ref(), &taken);
+        let Stored { counters, mut heads, mut workers, revisions, boot } = stored;
         let history = self.store.meta("supervisors")?;
         self.supervisors = Supervisors::from_stored(history.as_deref());
         let this_boot = Boot::current().map_err(StoreError::Boot)?;
@@ -69,8 +73,6 @@ impl Dispatcher {
             self.store.commit(&changes, Durability::Power)?;
             self.store.set_meta("boot", this_boot.as_str())?;
         }
-        let mut taken = self.take_over();
-        fault::point("took");
         self.know(revisions);
         heads.retain(|head| self.is_known(head));
         for head in &mut heads {
@@ -111,6 +113,10 @@ impl Dispatcher {
         outcome.act.retain(|effect| !self.was_told_already(effect));
         fault::point("resumed");
         self.carry_out(outcome);
+        if damage.is_some() {
+            self.store.replace(&self.everything())?;
+            self.store.set_meta("boot", this_boot.as_str())?;
+        }
         let found = Found { adopted, sockets, alone_since, rebooted };
         let version = env!("CARGO_PKG_VERSION");
         self.supervisors.begin(std::process::id(), version, self.started_at, sys::boottime(), found);
@@ -119,10 +125,28 @@ impl Dispatcher {
         Ok(())
     }
 
-    pub(super) fn save_supervisors(&mut self) {
-        if let Err(error) = self.store.set_meta("supervisors", &self.supervisors.to_stored()) {
-            tracing::warn!(error = in_full(&error), "the history of supervisors was not saved");
+    /// Where the store was damaged: what is left of it, and what the processes tell beside it.
+    fn complete(&mut self, mut stored: Stored, damage: Option<&Damage>, taken: &Takeover) -> Stored {
+        let Some(Damage { why, aside }) = damage else { return stored };
+        let rebuilt = rebuild::from_processes(&mut stored, taken);
+        if rebuild::lives_on(taken) {
+            stored.boot =
+                std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
         }
+        let note = format!(
+            "the state was damaged ({why}) and is kept as {aside}; {} apps were readable, {rebuilt} workers were taken up \
+             from what their processes tell: `agentctl start FILE` for what is missing, `agentctl reload NAME` for its \
+             configuration",
+            stored.heads.len()
+        );
+        tracing::error!("{note}");
+        self.notes.push(note);
+        stored
+    }
+
+    pub(super) fn save_supervisors(&mut self) {
+        let history = Change::Meta { key: "supervisors", value: self.supervisors.to_stored() };
+        self.write_down(&[history], Durability::Process);
     }
 
     /// Looks for a keeper and for processes with our mark.
@@ -261,7 +285,8 @@ impl Dispatcher {
                 adopted += 1;
             } else {
                 // Known where it was our child all the time, under the program before us in this process.
-                let exit = self.ended_before.get(&kernel.pid).copied().map_or(Exit::Unknown, core_exit);
+                let exit = self.ended_before.get(&kernel.pid).copied().map(core_exit);
+                let exit = exit.or_else(|| exit_of_remains(kernel)).unwrap_or(Exit::Unknown);
                 tracing::info!(worker = %worker.id, pid = %kernel.pid, %exit, "it ended while nobody watched");
                 self.last_lines_of(&worker, exit, taken);
             }
@@ -306,6 +331,11 @@ impl Dispatcher {
 }
 
 impl Takeover {
+    /// Living processes with our mark.
+    pub(super) fn marked(&self) -> impl Iterator<Item = (&Launch, &Stat)> {
+        self.marked.iter()
+    }
+
     /// The sockets of one address of an app that the keeper held, by lane.
     fn lanes(&mut self, app: &AppName, at: &ListenAddr) -> BTreeMap<u32, OwnedFd> {
         let of_it = |held: &Held| matches!(held, Held::Lane { app: of, addr, .. } if of == app && addr == at);

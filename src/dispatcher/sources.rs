@@ -6,7 +6,7 @@ use std::time::Duration;
 use agentd_core::time::Moment;
 use nix::sys::signal::Signal;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::input::{DaemonSignal, Input};
 use crate::control::ControlCall;
@@ -27,6 +27,8 @@ pub struct Sources {
     pub status: mpsc::Receiver<StatusQuery>,
     /// From the kernel.
     pub signals: Signals,
+    /// Of both sockets: closed when another program is to take our place.
+    pub doors: Vec<watch::Sender<bool>>,
 }
 
 impl Sources {
@@ -52,6 +54,19 @@ impl Sources {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.inputs.is_empty() && self.control.is_empty() && self.status.is_empty()
+    }
+
+    /// Lets no client in any more.
+    pub fn close_doors(&self) {
+        for door in &self.doors {
+            door.send_replace(true);
+        }
+    }
+
+    /// A client's question that is there already.
+    pub fn try_question(&mut self) -> Option<Input> {
+        let control = self.control.try_recv().ok().map(Input::Control);
+        control.or_else(|| self.status.try_recv().ok().map(Input::Status))
     }
 
     /// An input that is there already.

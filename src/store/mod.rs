@@ -9,11 +9,13 @@
 //! reboot: such a commit goes to the kernel only (`synchronous=NORMAL` under WAL), which `kill -9` cannot undo and
 //! which costs tens of µs instead of an fsync. See docs/adr/0002-two-durabilities.md.
 //!
-//! **What can go wrong.** A file of a newer version is refused and left alone. A damaged one is refused with what to
-//! do. A full or failing disk is told to the caller, who goes on serving without it.
+//! **What can go wrong.** A file of a newer version is refused and left alone. A damaged one is set aside and named (see
+//! `damage.rs`). A full or failing disk is told to the caller, who goes on serving without it.
 
+mod damage;
 mod schema;
 
+pub use damage::{Damage, Opened, open};
 pub use schema::SCHEMA;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -98,6 +100,14 @@ pub enum StoreError {
     /// Whether its processes can be there still is not known.
     #[error("failed to read which boot this is")]
     Boot(#[source] std::io::Error),
+    /// A damaged file could not be given another name.
+    #[error("failed to set the damaged {path} aside")]
+    Aside {
+        /// Which.
+        path: Utf8PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A commit did not take place.
     #[error("failed to commit to the state database")]
     Commit(#[source] rusqlite::Error),
@@ -136,6 +146,13 @@ pub enum Change {
     RevisionGone(AppName, Revision),
     /// The numbers to go on from.
     Counters(Counters),
+    /// A named text.
+    Meta {
+        /// Its name.
+        key: &'static str,
+        /// The text.
+        value: String,
+    },
 }
 
 /// Everything that was kept.
@@ -339,6 +356,9 @@ fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(),
         ),
         Change::RevisionGone(app, revision) => {
             run("DELETE FROM revision WHERE app = ?1 AND id = ?2", params![app.as_str(), revision.0.cast_signed()])
+        }
+        Change::Meta { key, value } => {
+            run("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, value])
         }
         Change::Counters(counters) => {
             let json = encode("numbers", "counters", counters)?;

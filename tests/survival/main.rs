@@ -2,6 +2,10 @@
 //!
 //! Real workers: Python programs of the standard library alone, so that this runs wherever python3 is.
 
+mod both;
+mod chaos;
+mod store;
+mod upgrade;
 mod workers;
 
 use std::collections::BTreeSet;

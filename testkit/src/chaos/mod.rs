@@ -37,6 +37,9 @@ pub const POINTS: [(&str, bool); 9] = [
 /// How long a doomed daemon may take to pass its point.
 const DOOM_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long one that is to die as it starts may live on.
+const AT_START_WITHIN: Duration = Duration::from_secs(2);
+
 /// What to do, and how often.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -124,7 +127,7 @@ fn die_at(fleet: &mut Fleet, random: &mut Random, point: &'static str, pass: u32
     let fault = format!("{point}:{pass}");
     fleet.daemon.kill();
     let died = if at_start {
-        fleet.daemon.start_doomed(&fault, Duration::ZERO)
+        fleet.daemon.start_doomed(&fault, AT_START_WITHIN)
     } else {
         let lives = !fleet.daemon.start_doomed(&fault, Duration::from_millis(1));
         let until = Instant::now() + DOOM_WITHIN;
