@@ -88,7 +88,7 @@ impl Dispatcher {
             Request::Logs(params) => self.logs(&params, reply),
             Request::DaemonStatus(_) => reply.finish(Ok(Reply::Daemon(Box::new(self.daemon_view())))),
             Request::DaemonStop(_) => self.stop_daemon(reply),
-            Request::DaemonUpgrade(params) => self.begin_upgrade(&params, reply),
+            Request::DaemonUpgrade(params) => self.begin_succession(&params, reply),
         }
     }
 

@@ -35,7 +35,7 @@ pub enum Input {
     /// A worker that is not our child has ended.
     Gone(Launch),
     /// The binary that is to take our place was asked whether it can.
-    UpgradeChecked(super::CheckResult),
+    SuccessorChecked(super::CheckResult),
     /// The keeper is gone.
     KeeperGone,
     /// Time to look at what a draining worker still has.

@@ -31,8 +31,8 @@ mod rebuild;
 mod restore;
 mod shell;
 mod sources;
+mod successor;
 mod tell;
-mod upgrade;
 mod view;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -64,7 +64,7 @@ use crate::systemd::Systemd;
 
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
-pub use upgrade::CheckResult;
+pub use successor::CheckResult;
 
 use shell::{AppShell, ProcessShell};
 use tell::Waiter;
@@ -120,7 +120,7 @@ pub struct Dispatcher {
     /// Whether what is decided gets written down.
     saving: commit::Saving,
     /// Another binary that is to take our place.
-    upgrade: Option<upgrade::Upgrade>,
+    successor: Option<successor::Successor>,
     /// Children that ended before we began to look, as they may have under the program before us in this process.
     ended_before: HashMap<Pid, Exit>,
 }
@@ -249,7 +249,7 @@ impl Dispatcher {
             notes,
             supervisors: Supervisors::default(),
             saving: commit::Saving::Works,
-            upgrade: None,
+            successor: None,
             ended_before: ended_before.into_iter().collect(),
         }
     }
@@ -273,7 +273,7 @@ impl Dispatcher {
             }
             self.settle();
             self.save_again();
-            self.go_on_with_upgrade();
+            self.go_on_with_succession();
         }
         if matches!(self.end, End::Upgrade { .. }) {
             // Who comes from now on waits for the next program; who is there already is answered.
@@ -291,7 +291,7 @@ impl Dispatcher {
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
         let core = self.fleet.next_wake().into_iter().chain(self.next_show());
-        core.chain(self.systemd.next_beat()).chain(self.upgrade_wake()).chain(self.saving.wake()).min()
+        core.chain(self.systemd.next_beat()).chain(self.succession_wake()).chain(self.saving.wake()).min()
     }
 
     /// Takes in one input. Facts are queued; everything else is done or answered.
@@ -312,7 +312,7 @@ impl Dispatcher {
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
             Input::KeeperGone => self.keeper_gone(),
-            Input::UpgradeChecked(result) => self.upgrade_checked(result),
+            Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),

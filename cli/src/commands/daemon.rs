@@ -4,7 +4,7 @@ use agentd_protocol::control::{DaemonStatusParams, DaemonStop, DaemonStopParams,
 use agentd_protocol::{Timestamp, exit};
 use serde_json::json;
 
-use super::{Context, upgrade, wait};
+use super::{Context, successor, wait};
 use crate::args::{DaemonCommand, DaemonStopArgs, RunArgs};
 use crate::client::{self, Client, ClientError};
 use crate::exit::Failure;
@@ -24,7 +24,7 @@ pub(crate) fn run(context: &Context, command: DaemonCommand) -> Result<u8, Failu
         DaemonCommand::Start => start(context),
         DaemonCommand::Stop(args) => stop(context, &args),
         DaemonCommand::Status => status(context),
-        DaemonCommand::Upgrade(args) => upgrade::run(context, args),
+        DaemonCommand::Upgrade(args) => successor::run(context, args),
         DaemonCommand::Run(RunArgs { detach, args }) => Err(launch::become_daemon(&context.home, detach, &args).into()),
     }
 }

@@ -10,7 +10,7 @@ pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod startup;
 pub(crate) mod status;
-pub(crate) mod upgrade;
+pub(crate) mod successor;
 pub(crate) mod wait;
 
 use agentd_protocol::control::ALL;

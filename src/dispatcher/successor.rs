@@ -44,7 +44,7 @@ const SAID_MAX: u64 = 16 * 1024;
 
 /// An upgrade that was asked for.
 #[derive(Debug)]
-pub(super) enum Upgrade {
+pub(super) enum Successor {
     /// The new binary reads the state.
     Checking {
         /// It.
@@ -67,11 +67,11 @@ pub(super) enum Upgrade {
 pub type CheckResult = Result<Checked, String>;
 
 impl Dispatcher {
-    pub(super) fn begin_upgrade(&mut self, params: &DaemonUpgradeParams, reply: ReplySink) {
+    pub(super) fn begin_succession(&mut self, params: &DaemonUpgradeParams, reply: ReplySink) {
         let refused = |kind, why: String| {
             Err(ErrorObject::new(kind, why).with_help("the daemon that runs goes on; nothing was changed"))
         };
-        if self.upgrade.is_some() {
+        if self.successor.is_some() {
             return reply.finish(refused(ErrorKind::Refused, "another upgrade is under way".to_owned()));
         }
         let path = match &params.binary {
@@ -86,7 +86,7 @@ impl Dispatcher {
             .map_err(|error| format!("opening {}: {error}", path.display()))
             .and_then(|binary| self.ask(&binary).map(|()| binary));
         match asked {
-            Ok(binary) => self.upgrade = Some(Upgrade::Checking { binary, reply }),
+            Ok(binary) => self.successor = Some(Successor::Checking { binary, reply }),
             Err(why) => reply.finish(refused(ErrorKind::Refused, why)),
         }
     }
@@ -123,18 +123,18 @@ impl Dispatcher {
                 }
             };
             // The loop is gone only at the very end.
-            let _ = inputs.send(Input::UpgradeChecked(result));
+            let _ = inputs.send(Input::SuccessorChecked(result));
         });
         Ok(())
     }
 
-    pub(super) fn upgrade_checked(&mut self, result: CheckResult) {
-        let Some(Upgrade::Checking { binary, reply }) = self.upgrade.take() else { return };
+    pub(super) fn successor_checked(&mut self, result: CheckResult) {
+        let Some(Successor::Checking { binary, reply }) = self.successor.take() else { return };
         match result {
             Ok(checked) => {
                 tracing::info!(to = checked.version, binary = %binary.path().display(), "the new binary knows the state");
-                self.upgrade = Some(Upgrade::Waiting { binary, reply, until: sys::boottime() + FINISHED_WITHIN });
-                self.go_on_with_upgrade();
+                self.successor = Some(Successor::Waiting { binary, reply, until: sys::boottime() + FINISHED_WITHIN });
+                self.go_on_with_succession();
             }
             Err(why) => {
                 let why = format!("{} cannot take over: {why}", binary.path().display());
@@ -146,14 +146,14 @@ impl Dispatcher {
     }
 
     /// Once nobody waits for an answer any more, or has waited too long.
-    pub(super) fn go_on_with_upgrade(&mut self) {
-        let Some(Upgrade::Waiting { until, .. }) = &self.upgrade else { return };
+    pub(super) fn go_on_with_succession(&mut self) {
+        let Some(Successor::Waiting { until, .. }) = &self.successor else { return };
         // Who went away waits for nothing.
         let awaited = self.waiters.iter().any(|waiter| !waiter.reply.is_gone());
         if awaited && sys::boottime() < *until {
             return;
         }
-        let Some(Upgrade::Waiting { binary, reply, .. }) = self.upgrade.take() else { return };
+        let Some(Successor::Waiting { binary, reply, .. }) = self.successor.take() else { return };
         if !awaited {
             self.record(None, None, EventKind::DaemonStopping { why: "upgraded in place".to_owned() });
             self.end = End::Upgrade { binary, reply, until: sys::boottime() + SETTLED_WITHIN };
@@ -165,10 +165,10 @@ impl Dispatcher {
     }
 
     /// When the loop has to look at the upgrade again though nothing happens.
-    pub(super) fn upgrade_wake(&self) -> Option<Moment> {
-        let waiting = match &self.upgrade {
-            Some(Upgrade::Waiting { until, .. }) => Some(*until),
-            Some(Upgrade::Checking { .. }) | None => None,
+    pub(super) fn succession_wake(&self) -> Option<Moment> {
+        let waiting = match &self.successor {
+            Some(Successor::Waiting { until, .. }) => Some(*until),
+            Some(Successor::Checking { .. }) | None => None,
         };
         let settling = match &self.end {
             End::Upgrade { until, .. } => Some(*until),
