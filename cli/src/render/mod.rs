@@ -19,6 +19,7 @@ pub(crate) mod operation;
 pub(crate) mod progress;
 pub(crate) mod sessions;
 pub(crate) mod state;
+pub(crate) mod supervisors;
 pub(crate) mod table;
 pub(crate) mod tasks;
 pub(crate) mod worker;
