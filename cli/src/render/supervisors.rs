@@ -75,6 +75,7 @@ fn sockets(origins: SocketOrigins) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::plain;
     use super::*;
 
     #[test]
@@ -95,10 +96,10 @@ mod tests {
             supervisor(4_194_302, 60, Some(2_431), Some(SupervisorEnd::Upgraded)),
             supervisor(4_194_302, 120, Some(850), None),
         ];
-        let text = render(&all, at(200), Some(80));
+        let text = plain(&render(&all, at(200), Some(80)));
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("killed or crashed 2m30s ago") && text.contains("2.4ms"), "{text}");
-        let wide = render(&all, at(200), None);
+        let wide = plain(&render(&all, at(200), None));
         assert!(wide.contains("6 kept, 2 from workers"), "{wide}");
         assert!(wide.lines().nth(1).unwrap().contains("runs"), "the latest comes first: {wide}");
     }

@@ -214,11 +214,11 @@ impl Simulation {
             },
             Happening::Calm => {
                 self.world.calm_down();
+                self.dooms.clear();
                 for app in self.script.apps().to_vec() {
                     self.ask(Request::Steer { app, steer: Steer::Resume })?;
                 }
                 self.world.calm = true;
-                self.dooms.clear();
                 Ok(())
             }
             Happening::Ask | Happening::Connect | Happening::Jump(_) | Happening::Die | Happening::Doom(_) if calm => {
