@@ -85,8 +85,10 @@ impl Ledger {
         let readable = self.readable(&id, from.launch);
         let task = &self.tasks[&id];
         let of = match &task.state {
-            // Its answer was lost on the way.
-            State::Running(run) if run.launch == from.launch && named == Named::ById => return task.begun(),
+            // Its answer was lost on the way. Another process of its worker may have been sent it since.
+            State::Running(run) if run.launch == from.launch && run.pid == from.pid && named == Named::ById => {
+                return task.begun();
+            }
             State::Running(_) | State::Told { .. } => Duplicate::Running,
             // After a crash it waits for nobody's sake but its own.
             State::Waiting { after: None, not_before, why }
