@@ -38,7 +38,7 @@ pub enum Request {
     Signal(SignalParams),
     /// Replace workers by a new generation, without a gap. Answered with [`Changed`].
     Reload(ReloadParams),
-    /// Put another release in an app's place. Answered with [`Changed`], or with [`UpgradePlan`] when it is only asked
+    /// Put another release in an app's place. Answered with [`Changed`], or with [`UpgradePlan`](super::UpgradePlan) when it is only asked
     /// what would happen.
     Upgrade(UpgradeParams),
     /// Put a release that served before in an app's place. Answered with [`Changed`].
