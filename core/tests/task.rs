@@ -663,3 +663,14 @@ fn a_begin_sent_again_does_not_bring_back_what_another_process_of_the_worker_was
     let child_again = story.say_as(child, sent);
     assert!(matches!(child_again, Ok(Answer::Begun { fence: Fence(2), .. })), "{child_again:?}");
 }
+
+#[test]
+fn a_begin_sent_again_is_a_sign_of_life() {
+    let mut story = Story::with(&[1, 2]);
+    story.begin(1, "t", None, Input::Kept).expect("it is admitted");
+    story.pass(25 * SECOND);
+    story.begin(1, "t", None, Input::Kept).expect("the answer was lost");
+    story.pass(25 * SECOND);
+    assert_eq!(story.sent(), [], "its lease began anew");
+    assert!(story.checkpoint(1, "t", 1, 1).is_ok());
+}
