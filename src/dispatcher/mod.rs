@@ -20,14 +20,17 @@ mod apply;
 mod applying;
 mod commit;
 mod control;
+mod cutting;
 mod describe;
 mod drain;
 mod input;
 mod keep;
 mod launch;
 mod lines;
+mod planning;
 mod prepare;
 mod probe;
+mod releases;
 mod restore;
 mod shell;
 mod sources;
@@ -56,6 +59,7 @@ use crate::process::cgroup::Cgroups;
 use crate::process::reaper::Exit;
 use crate::process::spawn::Launcher;
 use crate::process::sys;
+use crate::releases::store::ReleaseFolders;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
 use crate::store::Store;
@@ -94,6 +98,7 @@ pub struct Dispatcher {
     tasks: Option<TaskThread>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
+    releases: releases::Releases,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -166,6 +171,7 @@ impl Dispatcher {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { home, instance, store, logs, tasks, launcher, cgroups, inputs, files, notes } = parts;
+        let releases_of_home = ReleaseFolders::below(&home.state);
         Self {
             home,
             instance,
@@ -183,6 +189,7 @@ impl Dispatcher {
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
+            releases: releases::Releases::new(releases_of_home),
             tended: BTreeMap::new(),
             inputs,
             events: VecDeque::new(),
@@ -248,6 +255,7 @@ impl Dispatcher {
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
             Input::RunCommand(request) => self.run_command(request),
+            Input::Cut(number, end) => self.cut_ended(number, *end),
         }
     }
 

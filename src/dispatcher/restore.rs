@@ -39,7 +39,7 @@ impl Dispatcher {
     /// # Errors
     /// The store cannot be read.
     pub fn restore(&mut self) -> Result<(), StoreError> {
-        let Stored { counters, mut heads, mut workers, revisions, boot } = self.store.load()?;
+        let Stored { counters, mut heads, mut workers, revisions, releases, boot } = self.store.load()?;
         let this_boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         if boot.as_deref() != Some(this_boot.trim()) {
             // Moments of another boot mean nothing, and neither do its processes.
@@ -60,6 +60,10 @@ impl Dispatcher {
         self.fleet = Fleet::restore(counters, heads, workers);
         let adopted = self.adopt_all(&mut taken);
         self.end_strays(&taken);
+        self.restore_releases(releases);
+        for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
+            self.remember_labels(&name);
+        }
         self.give_back(taken);
         self.tell_all_told();
         let reserved = self.store.meta("events")?.and_then(|text| text.parse().ok()).unwrap_or(0);

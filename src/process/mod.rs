@@ -6,6 +6,7 @@
 //! `docs/design/spawning.md` tells the story with its measurements.
 
 pub mod cgroup;
+pub mod descendants;
 pub mod plan;
 mod program;
 pub mod reaper;
