@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import processes  # noqa: E402
 import tasks  # noqa: E402
+import survival  # noqa: E402
 import traffic  # noqa: E402
 
 CASES = ("agentd-cooperates", "agentd-dies", "pm2", "pm2-best", "supervisord")
@@ -47,6 +48,10 @@ def arguments():
     figure("latency", traffic.latency, peers=False, workers=4, load=0.6, service=10.0, seconds=10.0, rounds=6)
     figure("throughput", traffic.throughput, peers=False, connections=32, seconds=5, rounds=6)
     figure("tasks", tasks.tasks, peers=False, workers=50, seconds=10, tasks=10_000, drains=50)
+    figure("kills", survival.kills, peers=False, kills=300, uvicorn="", node="", bin="")
+    figure("ready", survival.ready_after_kill, peers=False, n=1000, rounds=10, bin="")
+    figure("upgrade", survival.upgrade, peers=False, upgrades=100, bin="")
+    figure("fsyncs", survival.fsyncs, peers=False, restarts=50, seconds=10.0, bin="")
     sub = figure("reload", traffic.reload, peers=False, reloads=5, workers=4, surge=4, task=10.0, pause=1.0)
     sub.add_argument("cases", nargs="+", choices=CASES)
     sub.add_argument("--quiet", action="store_true", help="without load: only the time that a reload takes")

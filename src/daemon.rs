@@ -3,24 +3,28 @@
 //! The order matters. The lock comes first: nothing of another daemon's is touched. The log thread blocks its signals,
 //! so it starts before handlers are registered. The control socket is bound last: whoever can connect is served.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use camino::Utf8PathBuf;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use sd_notify::NotifyState;
+use nix::sys::signal::Signal;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::{self, Access, Identity, bind_private};
-use crate::dispatcher::{Dispatcher, Input, Parts, Signals, Sources};
+use crate::control::{self, Access, Identity, adopt_bound, bind_private};
+use crate::dispatcher::{DaemonSignal, Departure, Dispatcher, Input, Parts, Signals, Sources};
+use crate::handover::{self, Checked, HANDOVER, Handover};
 use crate::home::{Home, HomeError};
 use crate::logs::thread::{LogThread, LogThreadError};
 use crate::process::cgroup::Cgroups;
 use crate::process::reaper;
 use crate::process::spawn::Launcher;
 use crate::status;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
+use crate::systemd::Systemd;
 use crate::tasks::{self, TaskThread};
 
 /// Requests that wait for the loop before their clients do.
@@ -49,6 +53,9 @@ pub enum DaemonError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Neither the new binary nor this one could be executed.
+    #[error("failed to become the new binary; the workers go on, and the next start takes them over")]
+    Become(#[source] io::Error),
     /// One of its two sockets.
     #[error("failed to open {path}")]
     Socket {
@@ -59,18 +66,44 @@ pub enum DaemonError {
     },
 }
 
-/// Runs the daemon in the foreground until it is asked to end.
+/// Whether this program could go on from the state in `home`. Changes nothing; another daemon may be running on it.
+///
+/// # Errors
+/// Why it could not.
+pub fn check_state(home: &Home) -> Result<Checked, DaemonError> {
+    let stored = store::check(&home.database())?;
+    Ok(Checked {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        schema: store::SCHEMA,
+        handover: HANDOVER,
+        apps: stored.heads.len(),
+        workers: stored.workers.len(),
+    })
+}
+
+/// Runs the daemon in the foreground until it is asked to end. `handed` is what the program before this one, in the same
+/// process, left for it.
 ///
 /// # Errors
 /// What keeps it from running; nothing of an earlier or another daemon was changed then.
-pub fn run(home: Home) -> Result<(), DaemonError> {
-    let (home, _lock) = home.enter()?;
+pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonError> {
+    // First: the numbers of what systemd passes on are anybody's once something else was opened.
+    let (systemd, kept_by_systemd) = match &handed {
+        Some(_) => (Systemd::after_an_upgrade(), BTreeMap::new()),
+        None => Systemd::from_environment(),
+    };
+    let (handed_lock, handed) =
+        handed.map_or((None, None), |handed| (Some(handed.lock), Some((handed.control, handed.status))));
+    let (home, lock) = match handed_lock {
+        Some(lock) => home.enter_with(lock)?,
+        None => home.enter()?,
+    };
     let kernel = |step| move |source| DaemonError::Kernel { step, source };
     reaper::adopt_orphans().map_err(kernel("adopt orphans"))?;
     quiet_signals().map_err(kernel("set signal handlers"))?;
     let files = raise_file_limit();
-    let mut store = Store::open(&home.database())?;
-    let instance = instance_name(&mut store)?;
+    let mut opened = store::open(&home.database())?;
+    let instance = instance_name(&mut opened.store, &home)?;
     let launcher = Launcher::of_this_binary().map_err(kernel("open its own binary"))?;
     let logs = LogThread::start()?;
     let mut notes = Vec::new();
@@ -93,11 +126,22 @@ pub fn run(home: Home) -> Result<(), DaemonError> {
         .map_err(DaemonError::Runtime)?;
     runtime.block_on(async {
         let signals = Signals::register().map_err(kernel("register signal handlers"))?;
+        handover::release_signals().map_err(kernel("let signals through"))?;
+        // Signals coalesce, ends do not: whoever ended under the program before us is asked for once, unprompted.
+        let ended_before = reaper::reap();
         let (input_sender, inputs) = mpsc::unbounded_channel();
         let (call_sender, control_calls) = mpsc::channel(CALLS_WAITING);
         let (query_sender, queries) = mpsc::channel(CALLS_WAITING);
-        let status_socket = bind(home.status_socket(), 0o660)?;
-        let control_socket = bind(home.control_socket(), 0o600)?;
+        let (handed_control, handed_status) = handed.unzip();
+        let status_socket = bind(home.status_socket(), 0o660, handed_status)?;
+        let control_socket = bind(home.control_socket(), 0o600, handed_control)?;
+        let doors = vec![control_socket.doors(), status_socket.doors()];
+        let copied = kernel("copy its sockets");
+        let handed = Handover {
+            lock: lock.copy().map_err(copied)?,
+            control: control_socket.copy().map_err(copied)?,
+            status: status_socket.copy().map_err(copied)?,
+        };
         let identity = Identity {
             instance: instance.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -106,7 +150,21 @@ pub fn run(home: Home) -> Result<(), DaemonError> {
         let access = Access::owner_only(nix::unistd::geteuid().as_raw());
         let (ended, end) = oneshot::channel::<()>();
         let tasks = start_tasks(&home, &input_sender, &mut notes);
-        let parts = Parts { home, instance, store, logs, tasks, launcher, cgroups, inputs: input_sender, files, notes };
+        let parts = Parts {
+            home,
+            instance,
+            opened,
+            logs,
+            tasks,
+            launcher,
+            cgroups,
+            inputs: input_sender,
+            files,
+            notes,
+            systemd,
+            kept_by_systemd,
+            ended_before,
+        };
         let mut dispatcher = Dispatcher::new(parts);
         dispatcher.restore()?;
         let status = tokio::spawn(status::serve(status_socket, query_sender));
@@ -115,16 +173,23 @@ pub fn run(home: Home) -> Result<(), DaemonError> {
             let _ = end.await;
         };
         let control = tokio::spawn(control::serve(control_socket, access, identity, call_sender, shutdown));
-        tell_service_manager(NotifyState::Ready);
-        dispatcher.run(Sources { inputs, control: control_calls, status: queries, signals }).await;
-        tell_service_manager(NotifyState::Stopping);
+        let mut sources = Sources { inputs, control: control_calls, status: queries, signals, doors };
+        let departure = dispatcher.run(&mut sources).await;
+        if let Departure::Upgrade(binary) = departure {
+            tracing::info!(binary = %binary.path().display(), "becoming the new binary");
+            hold_signals(&mut sources).await.map_err(kernel("hold signals back"))?;
+            // From here to the new program nothing runs: tasks and threads end with this one, and nothing that
+            // would give up a socket's name is dropped.
+            return Err(DaemonError::Become(handover::become_program(&binary, &handed)));
+        }
+        drop(handed);
         drop(ended);
         // Those who await an answer get a moment to read it.
         if let Err(error) = control.await {
             tracing::error!(%error, "the control server failed");
         }
         status.abort();
-        Ok(())
+        Ok(departure)
     })
 }
 
@@ -152,26 +217,55 @@ fn start_tasks(home: &Home, inputs: &mpsc::UnboundedSender<Input>, notes: &mut V
     }
 }
 
-fn bind(path: Utf8PathBuf, mode: u32) -> Result<control::BoundSocket, DaemonError> {
-    bind_private(&path, mode).map_err(|source| DaemonError::Socket { path, source })
+/// The socket that was handed over, or a new one.
+fn bind(path: Utf8PathBuf, mode: u32, handed: Option<OwnedFd>) -> Result<control::BoundSocket, DaemonError> {
+    let handed = handed.map(|socket| adopt_bound(&path, socket));
+    // Somebody may have removed the file meanwhile: a new one then.
+    let bound = handed.and_then(Result::ok).map_or_else(|| bind_private(&path, mode), Ok);
+    bound.map_err(|source| DaemonError::Socket { path, source })
 }
 
-/// Tells whoever started the daemon (`Type=notify`), if somebody waits for it. Nobody does where `NOTIFY_SOCKET` is unset.
-fn tell_service_manager(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager could not be told of the daemon's state");
+/// Holds signals back for the next program, and gives back to it those that a handler of ours took and nobody read.
+async fn hold_signals(sources: &mut Sources) -> io::Result<()> {
+    handover::hold_signals()?;
+    // The runtime sees what has come.
+    tokio::task::yield_now().await;
+    while let Some(taken) = sources.signals.try_next() {
+        let again = match taken {
+            DaemonSignal::Leave(signal) => signal,
+            DaemonSignal::Hangup => Signal::SIGHUP,
+            // Ends are asked for unprompted.
+            DaemonSignal::Child => continue,
+        };
+        nix::sys::signal::kill(nix::unistd::getpid(), again)?;
     }
+    Ok(())
 }
 
-/// A name that no other instance has: written once, kept for ever.
-fn instance_name(store: &mut Store) -> Result<Arc<str>, DaemonError> {
-    if let Some(name) = store.meta("instance")? {
-        return Ok(name.into());
+/// A name that no other instance has: written once, kept for ever. In a file of its own too: should the store be lost,
+/// the workers that carry it are still ours.
+fn instance_name(store: &mut Store, home: &Home) -> Result<Arc<str>, DaemonError> {
+    let path = home.state.join("instance");
+    let kernel = |step| move |source| DaemonError::Kernel { step, source };
+    let in_file = std::fs::read_to_string(&path).ok().map(|text| text.trim().to_owned());
+    let is_name = |name: &String| name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let stored = store.meta("instance")?;
+    let name = match stored.clone().or_else(|| in_file.clone().filter(is_name)) {
+        Some(name) => name,
+        None => {
+            let random =
+                std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(kernel("draw an instance name"))?;
+            random.chars().filter(char::is_ascii_hexdigit).take(12).collect()
+        }
+    };
+    if stored.is_none() {
+        store.set_meta("instance", &name)?;
     }
-    let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
-        .map_err(|source| DaemonError::Kernel { step: "draw an instance name", source })?;
-    let name: String = random.chars().filter(char::is_ascii_hexdigit).take(12).collect();
-    store.set_meta("instance", &name)?;
+    if in_file.as_ref() != Some(&name)
+        && let Err(error) = std::fs::write(&path, format!("{name}\n"))
+    {
+        tracing::warn!(%path, %error, "the instance's name is in the database alone");
+    }
     Ok(name.into())
 }
 

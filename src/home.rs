@@ -6,6 +6,9 @@
 //! | run | `$AGENTD_HOME/run` | `/run/agentd` | `$XDG_RUNTIME_DIR/agentd`, else `/tmp/agentd-<uid>` |
 //! | logs | `$AGENTD_HOME/logs` | `/var/log/agentd` | `$XDG_STATE_HOME/agentd/logs` |
 //!
+//! Where systemd made all three for the unit (`STATE_DIRECTORY`, `RUNTIME_DIRECTORY`, `LOGS_DIRECTORY`), and no home is
+//! given, they are taken, whoever runs the daemon.
+//!
 //! Every folder is made with mode 0700 and must belong to the user that runs the daemon. A Unix socket's name holds
 //! 107 bytes; where `run` is so deep that a worker's notify socket would not fit, `run` is made a link to a short folder
 //! below `/tmp` with a name that only this path has.
@@ -13,6 +16,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -75,7 +79,17 @@ pub enum HomeError {
 /// Held as long as the daemon lives; the kernel lets go of it with the process.
 #[derive(Debug)]
 pub struct InstanceLock {
-    _file: Flock<File>,
+    file: Flock<File>,
+}
+
+impl InstanceLock {
+    /// A second hold on it, to be passed on to the program that takes this one's place.
+    ///
+    /// # Errors
+    /// Descriptors have run out.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
 }
 
 impl Home {
@@ -89,6 +103,11 @@ impl Home {
         if let Some(home) = home.map(Utf8Path::to_owned).or_else(given) {
             let home = camino::absolute_utf8(&home).unwrap_or(home);
             return Self { state: home.join("state"), run: home.join("run"), logs: home.join("logs") };
+        }
+        if let (Some(state), Some(run), Some(logs)) =
+            (variable("STATE_DIRECTORY"), variable("RUNTIME_DIRECTORY"), variable("LOGS_DIRECTORY"))
+        {
+            return Self { state, run, logs };
         }
         let uid = nix::unistd::geteuid();
         if uid.is_root() {
@@ -105,15 +124,32 @@ impl Home {
     ///
     /// # Errors
     /// What stands in the way; [`HomeError::Taken`] names the other daemon.
-    pub fn enter(mut self) -> Result<(Self, InstanceLock), HomeError> {
+    pub fn enter(self) -> Result<(Self, InstanceLock), HomeError> {
+        let home = self.make()?;
+        let lock = lock(&home.run)?;
+        Ok((home, lock))
+    }
+
+    /// As [`enter`](Self::enter), where the program before this one, in the same process, holds the lock already.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn enter_with(self, lock: OwnedFd) -> Result<(Self, InstanceLock), HomeError> {
+        let home = self.make()?;
+        let path = home.run.join("agentd.lock");
+        let file = Flock::lock(File::from(lock), FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| HomeError::Lock { path, source: errno.into() })?;
+        Ok((home, InstanceLock { file }))
+    }
+
+    fn make(mut self) -> Result<Self, HomeError> {
         make(&self.state)?;
         make(&self.logs)?;
         self.run = short_run(&self.run)?;
         for below in ["notify", "fifo"] {
             make(&self.run.join(below))?;
         }
-        let lock = lock(&self.run)?;
-        Ok((self, lock))
+        Ok(self)
     }
 
     /// Where agentctl talks to the daemon.
@@ -195,7 +231,7 @@ fn lock(run: &Utf8Path) -> Result<InstanceLock, HomeError> {
             file.set_len(0).map_err(failed)?;
             file.rewind().map_err(failed)?;
             writeln!(file, "{}", std::process::id()).map_err(failed)?;
-            Ok(InstanceLock { _file: file })
+            Ok(InstanceLock { file })
         }
         Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
             let mut pid = String::new();

@@ -6,6 +6,9 @@
 //! | module | owns |
 //! |---|---|
 //! | [`config`] | the user's TOML, parsed once into typed values or refused with line and reason |
+//! | [`handover`] | what passes to the next program when the daemon is upgraded in place |
+//! | [`supervisors`] | who supervised this instance before, and how each ended |
+//! | [`fault`] | deaths at chosen moments, for tests |
 //! | [`home`] | where an instance keeps its things, and the lock that makes it the only one there |
 //! | [`process`] | starting programs through the exec shim, their trees, their ends |
 //! | [`sockets`] | the listening sockets, their lanes and weights, the steered probe |
@@ -20,6 +23,7 @@
 //! | [`dispatcher`] | the loop that ties all of it to core |
 //! | [`schedule`], [`watch`] | when the clock, or a changed file, asks for a reload |
 //! | [`store`] | what survives the supervisor |
+//! | [`systemd`] | what systemd is told when it started us, and the descriptors that it keeps for us |
 //! | [`tasks`] | what workers tell of their work, their socket and their database |
 //! | [`control`], [`status`] | the two sockets that people and scripts talk to |
 #![deny(unsafe_code)]
@@ -28,6 +32,8 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dispatcher;
+pub mod fault;
+pub mod handover;
 pub mod home;
 pub mod keeper;
 pub mod lines;
@@ -41,5 +47,7 @@ pub mod schedule;
 pub mod sockets;
 pub mod status;
 pub mod store;
+pub mod supervisors;
+pub mod systemd;
 pub mod tasks;
 pub mod watch;

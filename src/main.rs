@@ -5,19 +5,23 @@
 
 use std::process::ExitCode;
 
+use agentd::dispatcher::Departure;
+use agentd::handover::{self, Handover};
 use agentd::home::Home;
 use camino::Utf8PathBuf;
+use nix::sys::signal::Signal;
 
 const USAGE: &str = "\
 agentd: a process supervisor for AI agents (the daemon; agentctl is its command line)
 
-usage: agentd [run] [--home DIR]
+usage: agentd [run] [--home DIR] [--check-state]
        agentd estimate          the drain-deadline estimator, in lines on stdin and stdout (docs/design/grace.md)
        agentd gate              the statistic of the gates, in lines of JSON likewise (docs/design/gates.md)
 
-  --home DIR   keep state, sockets and logs below DIR (or set AGENTD_HOME)
-  --version    print the version
-  --help       print this
+  --home DIR     keep state, sockets and logs below DIR (or set AGENTD_HOME)
+  --check-state  say whether this binary can go on from the state there, and change nothing
+  --version      print the version
+  --help         print this
 
 AGENTD_LOG sets what is logged to stderr: error, warn, info (default), debug, or tracing's filter syntax.";
 
@@ -35,8 +39,9 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|command| command == "cut") {
         return agentd::releases::cut::run();
     }
-    let home = match arguments(std::env::args().skip(1)) {
-        Ok(Asked::Run(home)) => home,
+    let (home, handed) = match arguments(std::env::args().skip(1)) {
+        Ok(Asked::Run { home, handed }) => (home, handed),
+        Ok(Asked::Check(home)) => return check(&Home::locate(home.as_deref())),
         Ok(Asked::Print(text)) => {
             println!("{text}");
             return ExitCode::SUCCESS;
@@ -47,18 +52,11 @@ fn main() -> ExitCode {
         }
     };
     log_to_stderr();
-    match agentd::daemon::run(Home::locate(home.as_deref())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
-            eprintln!("agentd: {text}");
-            ExitCode::FAILURE
-        }
+    match agentd::daemon::run(Home::locate(home.as_deref()), handed) {
+        // A daemon that becomes another program does not come here.
+        Ok(Departure::Stopped | Departure::Upgrade(_)) => ExitCode::SUCCESS,
+        Ok(Departure::Left(signal)) => end_by(signal),
+        Err(error) => fail(&error),
     }
 }
 
@@ -71,13 +69,51 @@ fn line_program(command: &std::ffi::OsStr) -> Option<fn() -> ExitCode> {
     }
 }
 
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    eprintln!("agentd: {text}");
+    ExitCode::FAILURE
+}
+
+/// For the daemon that runs, before this binary may take its place.
+fn check(home: &Home) -> ExitCode {
+    let checked = agentd::daemon::check_state(home);
+    match checked.map(|checked| serde_json::to_string(&checked)) {
+        Ok(Ok(line)) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Ok(Err(error)) => fail(&error),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Ends as one who has no handler for `signal` would: whoever waits for us (a shell, systemd) can tell a daemon that left
+/// its workers from one that was asked to stop everything.
+fn end_by(signal: Signal) -> ExitCode {
+    let number = signal as i32;
+    // Both of the signals that we leave by end the process here.
+    let _ = signal_hook::low_level::emulate_default_handler(number);
+    ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))
+}
+
 enum Asked {
-    Run(Option<Utf8PathBuf>),
+    Run {
+        home: Option<Utf8PathBuf>,
+        /// From the program before this one, in the same process.
+        handed: Option<Handover>,
+    },
+    Check(Option<Utf8PathBuf>),
     Print(String),
 }
 
 fn arguments(given: impl Iterator<Item = String>) -> Result<Asked, String> {
-    let mut home = None;
+    let (mut home, mut handed, mut check) = (None, None, false);
     let mut given = given.peekable();
     given.next_if(|word| word == "run");
     while let Some(word) = given.next() {
@@ -88,10 +124,15 @@ fn arguments(given: impl Iterator<Item = String>) -> Result<Asked, String> {
             }
             "--version" | "-V" => return Ok(Asked::Print(format!("agentd {}", env!("CARGO_PKG_VERSION")))),
             "--help" | "-h" => return Ok(Asked::Print(USAGE.to_owned())),
+            handover::CHECK_FLAG => check = true,
+            handover::FLAG => {
+                let words = given.next().unwrap_or_default();
+                handed = Some(Handover::take(&words).map_err(|error| error.to_string())?);
+            }
             other => return Err(format!("{other:?} is not understood")),
         }
     }
-    Ok(Asked::Run(home))
+    Ok(if check { Asked::Check(home) } else { Asked::Run { home, handed } })
 }
 
 fn log_to_stderr() {

@@ -7,6 +7,7 @@ mod tasks;
 
 use std::ffi::OsString;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
@@ -73,7 +74,7 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Replace the workers of apps one by one, without refusing a connection or cutting a task
     #[command(visible_alias = "gracefulReload")]
-    Reload(ChangeArgs),
+    Reload(ReloadArgs),
     /// Put a new release in an app's place: rolling, blue-green, as a canary, or after its end
     Upgrade(UpgradeArgs),
     /// Put a release that served before in its place again
@@ -119,6 +120,8 @@ pub(crate) enum Command {
     Sessions(SessionsArgs),
     /// Show what an app's tasks take, how long a drain may take now, and why
     Grace(GraceArgs),
+    /// Make agentd a service of systemd, which starts with the machine
+    Startup(StartupArgs),
     /// Start, stop or look at the daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
@@ -260,6 +263,17 @@ pub(crate) struct SteerArgs {
     pub(crate) name: String,
 }
 
+/// `reload NAME...`.
+#[derive(Debug, Args)]
+pub(crate) struct ReloadArgs {
+    /// Which apps, and how to wait.
+    #[command(flatten)]
+    pub(crate) change: ChangeArgs,
+    /// Only those whose configuration file says something else than what runs
+    #[arg(long)]
+    pub(crate) changed: bool,
+}
+
 /// `scale NAME N`.
 #[derive(Debug, Args)]
 pub(crate) struct ScaleArgs {
@@ -391,11 +405,60 @@ pub(crate) enum DaemonCommand {
     /// Start the daemon in the background
     Start,
     /// Stop every app and the daemon
-    Stop(WaitArgs),
-    /// Show whether the daemon runs, and where
+    Stop(DaemonStopArgs),
+    /// Show whether the daemon runs, where, and who ran before it
     Status,
+    /// Put another binary in the daemon's place; every worker goes on
+    Upgrade(SuccessorArgs),
     /// Become the daemon, in the foreground
     Run(RunArgs),
+}
+
+/// `startup`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --user and --system: for root the system's service, for everybody else their own. The \
+                        system's service runs as the user agentd unless --as names another; workers run as that user \
+                        too. Doing it again changes nothing."
+)]
+pub(crate) struct StartupArgs {
+    /// A service of this user
+    #[arg(long, conflicts_with = "system")]
+    pub(crate) user: bool,
+    /// A service of the system; needs root
+    #[arg(long)]
+    pub(crate) system: bool,
+    /// Who runs the system's service: a user, or root where workers are to have users of their own
+    #[arg(long = "as", value_name = "USER", conflicts_with_all = ["user", "remove"])]
+    pub(crate) run_as: Option<String>,
+    /// Stop the service, every worker drained, and remove it
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `daemon stop`.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonStopArgs {
+    /// How to wait.
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    /// For ExecStop=: do nothing where systemd stops this unit only to start it again
+    #[arg(long, value_name = "UNIT", hide = true)]
+    pub(crate) unless_restarting: Option<String>,
+    /// The unit is a user's
+    #[arg(long, hide = true, requires = "unless_restarting")]
+    pub(crate) user: bool,
+}
+
+/// `daemon upgrade`.
+#[derive(Debug, Args)]
+pub(crate) struct SuccessorArgs {
+    /// The new agentd; the file that the daemon was started from when none is given
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
 }
 
 /// `daemon run`.

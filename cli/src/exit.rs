@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::client::ClientError;
 use crate::commands::start::TargetError;
+use crate::commands::startup::StartupError;
 use crate::home::HomeError;
 use crate::launch::LaunchError;
 use crate::render::{self, diagnostic};
@@ -42,6 +43,9 @@ pub(crate) enum Failure {
     /// What is to be started makes no sense.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// agentd as a service.
+    #[error(transparent)]
+    Startup(#[from] StartupError),
     /// Named to a command that only reads the status.
     #[error("no app is called {name:?}")]
     NoSuchApp {
@@ -106,6 +110,7 @@ impl Failure {
             },
             Self::Target(_) | Self::Scan(ScanError::Nothing { .. } | ScanError::Pm2 { .. }) => exit::USAGE,
             Self::Exists { .. } => exit::REFUSED,
+            Self::Startup(error) => error.code(),
             Self::NoSuchApp { .. } => exit::NO_SUCH_APP,
             Self::TimedOut { .. } => exit::TIMED_OUT,
             Self::Detached { .. } => DETACHED,
@@ -130,6 +135,9 @@ impl Failure {
                 LaunchError::Home(error) => home_help(error),
                 LaunchError::NoProgram => Some("put agentd beside agentctl, or its folder on PATH".to_owned()),
                 LaunchError::Silent { .. } => Some("look again with: agentctl daemon status".to_owned()),
+                LaunchError::Service(_) => {
+                    Some("what it said is in the journal: journalctl -u agentd -n 20".to_owned())
+                }
                 LaunchError::StateFolder { .. }
                 | LaunchError::Log { .. }
                 | LaunchError::Spawn(_)
@@ -153,6 +161,7 @@ impl Failure {
             Self::Scan(ScanError::Nothing { .. }) => {
                 Some("it looks for FastAPI and Flask apps, package.json, a PM2 file or a script".to_owned())
             }
+            Self::Startup(error) => error.help(),
             Self::NoSuchApp { known, .. } if known.is_empty() => {
                 Some("no app is known yet; start one with: agentctl start FILE".to_owned())
             }
@@ -177,6 +186,7 @@ impl Failure {
             | Self::Client(_)
             | Self::Status(_)
             | Self::Target(_)
+            | Self::Startup(_)
             | Self::NoSuchApp { .. }
             | Self::TimedOut { .. }
             | Self::Detached { .. }
@@ -205,6 +215,7 @@ impl Failure {
             | Self::Client(_)
             | Self::Status(_)
             | Self::Target(_)
+            | Self::Startup(_)
             | Self::NoSuchApp { .. }
             | Self::TimedOut { .. }
             | Self::Interrupt(_)
@@ -240,6 +251,7 @@ impl Failure {
             | Self::Client(_)
             | Self::Status(_)
             | Self::Target(_)
+            | Self::Startup(_)
             | Self::NoSuchApp { .. }
             | Self::Interrupt(_)
             | Self::Write { .. }

@@ -3,7 +3,8 @@
 //! The happy path: find `agentd` beside this program, else on `PATH`; start this program again as
 //! `agentctl daemon run --detach`, which leaves the terminal's session, closes inherited descriptors and becomes
 //! `agentd`; wait until its control socket accepts. The detour makes the new session without `fork` in a process
-//! that may have threads, and keeps the process id, so that an early end is seen by `wait`.
+//! that may have threads, and keeps the process id, so that an early end is seen by `wait`. Where `agentctl startup` made
+//! the instance a service, systemd starts it.
 //!
 //! What can go wrong: there is no `agentd`; it ends at once (its own words are shown); it does not listen in time
 //! (it goes on, and its log is named); another start was faster, which is as good.
@@ -24,6 +25,8 @@ use camino::Utf8PathBuf;
 use thiserror::Error;
 
 use crate::home::{CONTROL_SOCKET, Home, HomeError, STATUS_SOCKET};
+use crate::systemctl::{self, Scope, SystemctlError};
+use crate::unit;
 
 /// How long a started daemon may take to listen.
 const LISTEN_WITHIN: Duration = Duration::from_secs(10);
@@ -94,6 +97,9 @@ pub(crate) enum LaunchError {
         /// What it printed, without a line break at its end.
         said: String,
     },
+    /// It is a service, and systemd did not start it.
+    #[error(transparent)]
+    Service(#[from] SystemctlError),
     /// Its socket cannot be reached, for a reason that waiting does not mend.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -106,6 +112,12 @@ pub(crate) enum LaunchError {
 pub(crate) fn ensure(home: &Home) -> Result<bool, LaunchError> {
     if accepts(home, CONTROL_SOCKET)? {
         return Ok(false);
+    }
+    if home.given.is_none()
+        && let Some(scope) = service()
+    {
+        scope.call(&["start", unit::NAME])?;
+        return Ok(true);
     }
     // Looked for here too, so that a missing program is an error of this command and not a line in a log.
     program()?;
@@ -123,6 +135,12 @@ pub(crate) fn ensure(home: &Home) -> Result<bool, LaunchError> {
     // Nobody joins this thread: while the daemon lives it waits, and this process ends before it.
     thread::spawn(move || ended.send(child.wait()));
     await_listening(home, pid, &end, from)
+}
+
+/// Whose service the usual instance of this user is, if it is one: a daemon beside it would be fought with by systemd.
+fn service() -> Option<Scope> {
+    let scope = if nix::unistd::geteuid().is_root() { Scope::System } else { Scope::User };
+    (systemctl::is_booted() && unit::path(scope)?.exists()).then_some(scope)
 }
 
 /// Waits until the daemon listens or ended; returns whether it is the one that was started here.

@@ -15,6 +15,8 @@ mod line;
 mod render;
 mod scan;
 mod status;
+mod systemctl;
+mod unit;
 
 use std::process::ExitCode;
 

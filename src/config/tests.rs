@@ -213,7 +213,7 @@ fn an_unknown_key_is_shown_with_its_line_and_the_nearest_known_key() {
 
 /// The texts that the tables below repeat.
 const DURATION: &str = "[a duration such as \"500ms\", \"5s\" or \"1h30m\"]";
-const PROOFS: &str = "[one of `http`, `notify`, `log`, `command`, `listening`, `running`]";
+const PROOFS: &str = "[one of `http`, `notify`, `protocol`, `log`, `command`, `listening`, `running`]";
 const COMMAND: &str = "[a list of the program and its arguments, such as [\"python3\", \"agent.py\"]]";
 const ADDRESS: &str =
     "[an address such as \"0.0.0.0:8080\", \"[::]:8080\", \"unix:/run/app.sock\" or \"unix-dgram:/run/app.sock\"]";

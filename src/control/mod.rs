@@ -23,4 +23,4 @@ mod tests;
 pub use access::{Access, Peer};
 pub use reply::{ClientGone, ControlCall, ReplySink};
 pub use server::{Identity, serve};
-pub use socket::{BindError, BoundSocket, bind_private};
+pub use socket::{BindError, BoundSocket, adopt_bound, bind_private};

@@ -81,6 +81,14 @@ impl ReplySink {
         self.answer(answer);
     }
 
+    /// Never answers: the connection ends with this program, and that is the answer.
+    #[expect(clippy::mem_forget, reason = "the program is replaced within moments, and all that it holds with it")]
+    pub fn leave_open(mut self) {
+        if let Some(open) = self.open.take() {
+            std::mem::forget(open);
+        }
+    }
+
     fn answer(&mut self, answer: Result<Reply, ErrorObject>) {
         let Some(Open { id, outbox }) = self.open.take() else { return };
         let result = match answer {

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::time::Duration;
 
@@ -14,9 +15,11 @@ use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::tokio::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
+use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixListener;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// Between two tries to accept, after one failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -89,6 +92,8 @@ pub struct BoundSocket {
     path: Utf8PathBuf,
     /// Device and inode of the file, so that a successor's is never removed.
     file: (u64, u64),
+    /// True once nobody is to be let in any more: who comes waits in the queue, for the next program.
+    doors: watch::Sender<bool>,
 }
 
 impl BoundSocket {
@@ -98,11 +103,33 @@ impl BoundSocket {
         &self.path
     }
 
+    /// A second hold on the listening socket, to be passed on to the program that takes this one's place.
+    ///
+    /// # Errors
+    /// Descriptors have run out.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        match &self.listener {
+            Listener::UdSocket(listener) => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    /// What lets nobody in any more, by `send(true)`.
+    #[must_use]
+    pub fn doors(&self) -> watch::Sender<bool> {
+        self.doors.clone()
+    }
+
     /// The next connection. When the kernel gives none, for want of descriptors above all, tries again after a pause:
     /// an error that stays must not become a loop that takes the processor from the dispatcher.
     pub async fn accept(&self) -> Stream {
+        let mut doors = self.doors.subscribe();
         loop {
-            match self.listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                () = shut(&mut doors) => std::future::pending().await,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
                 Ok(stream) => return stream,
                 Err(error) => {
                     tracing::warn!(path = %self.path, %error, "could not accept a connection");
@@ -136,11 +163,37 @@ pub fn bind_private(path: &Utf8Path, mode: u32) -> Result<BoundSocket, BindError
         ListenerOptions::new().name(name).mode(mode & 0o777).reclaim_name(false).create_tokio().map_err(bind)?;
     let wrong = |source| BindError::Mode { path: path.to_owned(), mode, source };
     let found = fs::symlink_metadata(path).map_err(wrong)?;
-    let bound = BoundSocket { listener, path: path.to_owned(), file: (found.dev(), found.ino()) };
+    let bound = BoundSocket { listener, path: path.to_owned(), file: (found.dev(), found.ino()), doors: doors() };
     if found.mode() & 0o777 != mode {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(wrong)?;
     }
     Ok(bound)
+}
+
+/// Takes over a socket that listens at `path` already, with whoever waits in its queue. Must be called within a tokio
+/// runtime.
+///
+/// # Errors
+/// [`BindError::Bind`] when it is no listening socket, or its file is gone.
+pub fn adopt_bound(path: &Utf8Path, socket: OwnedFd) -> Result<BoundSocket, BindError> {
+    let bind = |source| BindError::Bind { path: path.to_owned(), source };
+    let listener = UnixListener::try_from(socket).map_err(bind)?;
+    let found = fs::symlink_metadata(path).map_err(bind)?;
+    Ok(BoundSocket {
+        listener: listener.into(),
+        path: path.to_owned(),
+        file: (found.dev(), found.ino()),
+        doors: doors(),
+    })
+}
+
+/// Waits until the doors are closed. Its sender lives as long as the socket.
+async fn shut(doors: &mut watch::Receiver<bool>) {
+    let _shut = doors.wait_for(|shut| *shut).await.map(|shut| *shut);
+}
+
+fn doors() -> watch::Sender<bool> {
+    watch::channel(false).0
 }
 
 fn clear_stale(path: &Utf8Path) -> Result<(), BindError> {
@@ -180,7 +233,7 @@ fn who_listens(path: &Utf8Path) -> Result<Option<Option<u32>>, BindError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::UnixListener as StdListener;
 
     use super::*;
 
@@ -206,7 +259,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_dead_daemon_left_is_replaced_and_what_a_living_one_holds_is_not() {
         let (_dir, path) = folder();
-        drop(UnixListener::bind(&path).expect("a first listener"));
+        drop(StdListener::bind(&path).expect("a first listener"));
         assert!(path.exists(), "the dead daemon leaves its file");
         let living = bind_private(&path, 0o600).expect("bound in its place");
         let error = bind_private(&path, 0o600).expect_err("a second daemon is refused");

@@ -39,8 +39,8 @@ impl Addresses {
         Ok(())
     }
 
-    /// Takes over an address that an earlier supervisor had, lane by lane.
-    pub(super) fn adopt(&mut self, addr: &ListenAddr, lanes: Vec<OwnedFd>) -> Result<(), BindError> {
+    /// Takes over an address that an earlier supervisor had, lane by lane; none for a lane whose socket is gone.
+    pub(super) fn adopt(&mut self, addr: &ListenAddr, lanes: Vec<Option<OwnedFd>>) -> Result<(), BindError> {
         let listeners = Listeners::adopt(OWN, addr, lanes, Pick::Random)?;
         self.lanes = self.lanes.max(listeners.lanes());
         self.by_address.insert(addr.clone(), listeners);

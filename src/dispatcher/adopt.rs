@@ -128,7 +128,7 @@ impl Dispatcher {
     }
 
     /// A worker ended while nobody watched: what it had printed goes to its log, then its end is told.
-    pub(super) fn last_lines_of(&mut self, worker: &Worker, taken: &mut Takeover) {
+    pub(super) fn last_lines_of(&mut self, worker: &Worker, exit: Exit, taken: &mut Takeover) {
         let Some(launch) = worker.launch() else { return };
         let record = self.apps.get(&worker.id.app).and_then(|app| app.revisions.get(&worker.revision)).cloned();
         let streams = record.map_or_else(Vec::new, |record| self.adopt_streams(launch, worker, &record, taken));
@@ -140,7 +140,7 @@ impl Dispatcher {
                 // A log thread that is gone has nothing more to write.
                 let _ = answer.await;
             }
-            let _ = inputs.send(Input::Worker(launch, WorkerEvent::Exited { exit: Exit::Unknown }));
+            let _ = inputs.send(Input::Worker(launch, WorkerEvent::Exited { exit }));
         });
     }
 
@@ -228,6 +228,13 @@ fn status_of(pidfd: &impl AsFd, pid: Pid, started: StartTime) -> Option<i32> {
         let zombie = stat::Stat::of(pid).filter(|there| there.started == started && there.is_zombie)?;
         Some(zombie.wait_status)
     })
+}
+
+/// How a process ended that nobody has reaped yet.
+pub(super) fn exit_of_remains(kernel: KernelProcess) -> Option<Exit> {
+    let remains = stat::Stat::of(kernel.pid)?;
+    let is_it = remains.started == StartTime(kernel.start_time) && remains.is_zombie;
+    is_it.then(|| exit_of(remains.wait_status))
 }
 
 /// A wait status in words.

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::commit::in_full;
 use super::{Dispatcher, SPAWNS_AT_ONCE};
+use crate::fault;
 use crate::process::tree::Tree;
 use crate::tasks::Command;
 
@@ -81,6 +82,7 @@ impl Dispatcher {
     fn signal_tree(&self, launch: Launch, signal: Signal) {
         self.with_tree(launch, |tree| {
             let reached = tree.signal(signal);
+            fault::point("told");
             tracing::debug!(leader = %tree.leader(), %signal, reached, "told to end");
         });
     }
@@ -124,6 +126,7 @@ impl Dispatcher {
             if let Err(error) = app.addresses.set_weights(&addr, &masked) {
                 tracing::error!(app = %name, %addr, error = in_full(&error), "weights could not be set");
             }
+            fault::point("weighed");
         }
     }
 }

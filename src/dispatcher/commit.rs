@@ -1,13 +1,18 @@
 //! Writing down what a step changed, before anything that others can see.
 
+use std::time::Duration;
+
 use agentd_core::effect::Dirty;
+use agentd_core::time::Moment;
 
 use super::Dispatcher;
+use crate::fault;
+use crate::process::sys;
 use crate::store::{Change, Durability};
 
 impl Dispatcher {
-    /// Commits everything in `dirty` as it is now. A store that fails does not stop the fleet: the failure is told,
-    /// once per kind, and what was decided is done.
+    /// Commits everything in `dirty` as it is now. A store that fails does not stop the fleet: the failure is told in
+    /// `daemon status`, what was decided is done, and everything is written once that works again.
     pub(super) fn commit(&mut self, dirty: &Dirty) {
         if dirty.is_empty() {
             return;
@@ -27,16 +32,100 @@ impl Dispatcher {
         }
         // A person's wish outlives a power cut; which process fills which slot only has to outlive us.
         let durability = if dirty.apps.is_empty() { Durability::Process } else { Durability::Power };
+        fault::point("decided");
         self.write_down(&changes, durability);
+        fault::point("committed");
     }
 
     pub(super) fn write_down(&mut self, changes: &[Change], durability: Durability) {
-        if let Err(error) = self.store.commit(changes, durability) {
-            let note = format!("state is not being saved: {}", in_full(&error));
-            if !self.notes.contains(&note) {
-                tracing::error!(error = in_full(&error), "state was not saved; the fleet goes on without");
-                self.notes.push(note);
+        // What was missed meanwhile is in none of these; all of it is written when writing works again.
+        if matches!(self.saving, Saving::Fails { .. }) {
+            return;
+        }
+        match self.store.commit(changes, durability) {
+            Ok(()) => {}
+            Err(error) => {
+                let why = in_full(&error);
+                tracing::error!(why, "state was not saved; the fleet goes on, and saving is tried again");
+                self.saving = Saving::Fails { why, again_at: sys::boottime() + AGAIN_AFTER };
             }
+        }
+    }
+
+    /// Where saving failed and it is time: writes everything there is.
+    pub(super) fn save_again(&mut self) {
+        let Saving::Fails { again_at, .. } = &self.saving else { return };
+        if sys::boottime() < *again_at {
+            return;
+        }
+        match self.store.replace(&self.everything()) {
+            Ok(()) => {
+                tracing::info!("state is being saved again; nothing of what happened meanwhile is missing");
+                self.saving = Saving::Works;
+                self.reserve_events();
+                self.save_supervisors();
+            }
+            Err(error) => {
+                self.saving = Saving::Fails { why: in_full(&error), again_at: sys::boottime() + AGAIN_AFTER };
+            }
+        }
+    }
+
+    /// All that is to be kept, as it is now.
+    pub(super) fn everything(&self) -> Vec<Change> {
+        let mut changes = vec![Change::Counters(self.fleet.counters())];
+        for app in self.fleet.apps() {
+            changes.push(Change::App(Box::new(app.head.clone())));
+            changes.extend(app.workers.values().map(|worker| Change::Worker(Box::new(worker.clone()))));
+        }
+        for (app, shell) in &self.apps {
+            for (&revision, record) in &shell.revisions {
+                match serde_json::to_string(&**record) {
+                    Ok(json) => changes.push(Change::Revision { app: app.clone(), revision, json }),
+                    Err(error) => tracing::error!(%app, %error, "a configuration could not be written down"),
+                }
+            }
+        }
+        changes
+    }
+}
+
+/// How long after a failure saving is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Whether what is decided gets written down.
+///
+/// ```text
+/// Works ── a commit fails ──► Fails ── everything could be written ──► Works
+///                             │   ▲
+///                             └───┘ every second
+/// ```
+#[derive(Debug)]
+pub(super) enum Saving {
+    /// It does.
+    Works,
+    /// The disk is full, or fails. The fleet goes on from what is in memory.
+    Fails {
+        /// What was said last.
+        why: String,
+        /// When it is tried again.
+        again_at: Moment,
+    },
+}
+
+impl Saving {
+    /// For the operator.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Works => None,
+            Self::Fails { why, .. } => Some(format!("state is not being saved: {why}; tried again every second")),
+        }
+    }
+
+    pub(super) fn wake(&self) -> Option<Moment> {
+        match self {
+            Self::Works => None,
+            Self::Fails { again_at, .. } => Some(*again_at),
         }
     }
 }

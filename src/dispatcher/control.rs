@@ -13,15 +13,16 @@ use agentd_core::effect::{OperationKind as CoreKind, Outcome};
 use agentd_core::id::{AppName, Operation, Revision};
 use agentd_protocol::control::{
     Accepted, AppDifference, Changed, ErrorKind, ErrorObject, Notice, OperationView, Reply, Request, ScaleParams,
-    SignalParams, Signalled, SignalledWorker,
+    SignalParams, Signalled, SignalledWorker, SupervisorEnd,
 };
 use agentd_protocol::events::EventKind;
 use camino::Utf8PathBuf;
+use jiff::Timestamp;
 
 use super::commit::in_full;
 use super::prepare::Prepared;
 use super::tell::{Waiter, answer, operation_kind};
-use super::{Dispatcher, End};
+use super::{Departure, Dispatcher, End};
 use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
 use crate::process::sys;
@@ -38,7 +39,11 @@ impl Dispatcher {
         let ControlCall { request, peer, reply } = call;
         tracing::debug!(method = request.method(), uid = peer.uid, pid = peer.pid, "asked");
         if !matches!(self.end, End::Open) && request.operates() {
-            reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, "the daemon is ending")));
+            let why = match self.end {
+                End::Upgrade { .. } => "the daemon is being upgraded; ask again in a moment",
+                End::Open | End::WhenEmpty { .. } | End::Now(_) => "the daemon is ending",
+            };
+            reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, why)));
             return;
         }
         match request {
@@ -62,6 +67,7 @@ impl Dispatcher {
             Request::Reload(params) => {
                 let prepared =
                     self.to_reload(&params.names).and_then(|apps| self.prepare_anew(&apps, CoreKind::Reload));
+                let prepared = prepared.map(|all| if params.changed { self.only_changed(all) } else { all });
                 self.begin(prepared, params.wait, reply, None);
             }
             Request::Rollback(params) => {
@@ -99,6 +105,7 @@ impl Dispatcher {
             Request::TasksPrune(params) => self.ask_tasks(Question::Prune(params), reply),
             Request::DaemonStatus(_) => reply.finish(Ok(Reply::Daemon(Box::new(self.daemon_view())))),
             Request::DaemonStop(_) => self.stop_daemon(reply),
+            Request::DaemonUpgrade(params) => self.begin_succession(&params, reply),
         }
     }
 
@@ -294,11 +301,14 @@ impl Dispatcher {
         self.record(None, None, EventKind::DaemonStopping { why: "asked to".to_owned() });
         let workers = u32::try_from(self.processes.len()).unwrap_or(u32::MAX);
         self.end = End::WhenEmpty { workers, waiting: vec![reply] };
+        let graces = self.processes.values().map(|process| process.record.config.grace.max);
+        self.systemd.draining(self.processes.len(), graces.max().unwrap_or_default());
         self.carry_out(outcome);
     }
 
     /// SIGHUP: read the configuration files again and say what is wrong with them; nothing changes by itself.
     pub(super) fn hang_up(&mut self) {
+        self.systemd.reloading();
         let files: BTreeSet<Utf8PathBuf> = self
             .apps
             .values()
@@ -317,21 +327,39 @@ impl Dispatcher {
             }
         }
         tracing::info!("SIGHUP: configuration files were checked; `agentctl reload` applies changes");
+        self.systemd.ready();
     }
 
     /// The loop is over. Workers that stay keep their sockets, files and all; the keeper stays with them.
-    pub(super) fn leave(mut self) {
+    pub(super) fn leave(mut self) -> Departure {
         let left = self.processes.len();
         tracing::info!(left, "the daemon ends");
-        if let Err(error) = self.store.set_meta("events", &self.journal.seq().to_string()) {
-            tracing::debug!(%error, "event numbers go on after a gap");
+        let numbers = Change::Meta { key: "events", value: self.journal.seq().to_string() };
+        self.write_down(&[numbers], Durability::Process);
+        let how = match &self.end {
+            End::Now(_) => SupervisorEnd::Signalled,
+            End::Upgrade { .. } => SupervisorEnd::Upgraded,
+            End::Open | End::WhenEmpty { .. } => SupervisorEnd::Stopped,
+        };
+        self.supervisors.leave(how, Timestamp::now(), sys::boottime());
+        self.save_supervisors();
+        if matches!(self.end, End::Now(_) | End::Upgrade { .. }) {
+            // Dropping the sockets would remove their names from the file system under the workers' feet.
+            let _stay = std::mem::ManuallyDrop::new(std::mem::take(&mut self.apps));
         }
-        match self.end {
-            End::Now => {
-                // Dropping the sockets would remove their names from the file system under the workers' feet.
-                let _stay = std::mem::ManuallyDrop::new(std::mem::take(&mut self.apps));
+        match std::mem::replace(&mut self.end, End::Open) {
+            End::Now(signal) => {
+                self.systemd.leaving();
+                Departure::Left(signal)
             }
-            End::Open | End::WhenEmpty { .. } => self.dismiss_keeper(),
+            End::Open | End::WhenEmpty { .. } => {
+                self.dismiss_keeper();
+                Departure::Stopped
+            }
+            End::Upgrade { binary, reply, .. } => {
+                reply.leave_open();
+                Departure::Upgrade(binary)
+            }
         }
     }
 }

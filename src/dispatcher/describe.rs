@@ -89,6 +89,7 @@ impl Dispatcher {
         if self.logs.dropped() > 0 {
             notes.push(format!("{} bytes of worker output were dropped since the start", self.logs.dropped()));
         }
+        notes.extend(self.saving.trouble());
         DaemonView {
             instance: self.instance.to_string(),
             pid: std::process::id(),
@@ -103,6 +104,7 @@ impl Dispatcher {
             memory_bytes: usage::of_process(agentd_core::id::Pid(std::process::id())),
             seq: self.journal.seq(),
             notes,
+            supervisors: self.supervisors.views(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What the loop hears, from whichever source.
 
-use std::path::PathBuf;
-
 use agentd_core::event::{Exit as WorkerExit, RolloutEvent, WorkerEvent};
 use agentd_core::id::{AppName, Launch, Operation, Pid};
+use nix::sys::signal::Signal;
+use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::ControlCall;
@@ -47,6 +47,8 @@ pub enum Input {
     Gone(Launch),
     /// A file that an app watches was changed.
     FileChanged(AppName, PathBuf),
+    /// The binary that is to take our place was asked whether it can.
+    SuccessorChecked(super::CheckResult),
     /// The keeper is gone.
     KeeperGone,
     /// Time to look at what a draining worker still has.
@@ -121,7 +123,7 @@ pub enum DaemonSignal {
     /// A child ended.
     Child,
     /// Leave, and leave the workers be (SIGTERM, SIGINT).
-    Leave,
+    Leave(Signal),
     /// Read the configuration again (SIGHUP).
     Hangup,
 }

@@ -117,6 +117,30 @@ impl Dispatcher {
         }
     }
 
+    /// Gives systemd what it does not hold yet. After a restart of ours it mostly holds all of it.
+    pub(super) fn store_everything(&mut self) {
+        for (name, app) in &self.apps {
+            let sockets = app.addresses.sockets();
+            let given = sockets
+                .iter()
+                .map(|(addr, lane, fd)| (Held::Lane { app: name.clone(), lane: Lane(*lane), addr: addr.clone() }, *fd));
+            self.systemd.store(&given.collect::<Vec<_>>());
+        }
+        for (&launch, process) in &self.processes {
+            if !self.systemd.lacks(&Held::Notify { launch }) {
+                continue;
+            }
+            self.systemd.store(&[(Held::Notify { launch }, process.notify.as_fd())]);
+            for stream in StreamKind::BOTH {
+                let path = fifo_path(&self.home.run, &process.worker.app, process.worker.slot, launch, stream);
+                // Sinks without a FIFO have none to keep.
+                if let Ok(fd) = fifo::reopen(&path) {
+                    self.systemd.store(&[(Held::Fifo { launch, stream }, fd.as_fd())]);
+                }
+            }
+        }
+    }
+
     /// Gives the keeper the app's sockets that it has not, and lets it let go of those that are gone.
     pub(super) fn keep_lanes(&mut self, name: &AppName) {
         let Some(app) = self.apps.get_mut(name) else { return };
@@ -136,6 +160,8 @@ impl Dispatcher {
             .map(|(addr, lane, fd)| (named(addr, *lane), *fd))
             .collect();
         let gone: Vec<Held> = app.kept.difference(&present).map(|(addr, lane)| named(addr, *lane)).collect();
+        self.systemd.store(&new);
+        self.systemd.unstore(&gone);
         let Some(keeper) = &self.keeper else { return };
         let told = keeper.hold(&new).and_then(|()| if gone.is_empty() { Ok(()) } else { keeper.release(&gone) });
         app.kept = present;
@@ -143,7 +169,6 @@ impl Dispatcher {
     }
 
     pub(super) fn keep_process(&mut self, launch: Launch, notify: &NotifySocket, streams: &[Stream]) {
-        let Some(keeper) = &self.keeper else { return };
         let mut given = vec![(Held::Notify { launch }, notify.as_fd())];
         // Streams are opened in the order of their kinds.
         given.extend(
@@ -152,14 +177,17 @@ impl Dispatcher {
                 .zip(streams)
                 .map(|(stream, opened)| (Held::Fifo { launch, stream }, opened.fifo.as_fd())),
         );
+        self.systemd.store(&given);
+        let Some(keeper) = &self.keeper else { return };
         let told = keeper.hold(&given);
         self.heard(told);
     }
 
     pub(super) fn release_process(&mut self, launch: Launch) {
-        let Some(keeper) = &self.keeper else { return };
         let fifos = StreamKind::BOTH.map(|stream| Held::Fifo { launch, stream });
         let names: Vec<Held> = fifos.into_iter().chain([Held::Notify { launch }]).collect();
+        self.systemd.unstore(&names);
+        let Some(keeper) = &self.keeper else { return };
         let told = keeper.release(&names);
         self.heard(told);
     }
@@ -171,6 +199,7 @@ impl Dispatcher {
         app.addresses.retain(|_| false);
         let names: Vec<Held> =
             app.kept.into_iter().map(|(addr, lane)| Held::Lane { app: name.clone(), lane: Lane(lane), addr }).collect();
+        self.systemd.unstore(&names);
         if let Some(keeper) = &self.keeper
             && !names.is_empty()
         {

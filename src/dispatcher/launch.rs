@@ -15,6 +15,7 @@ use super::input::Input;
 use super::shell::{ProcessShell, Start};
 use super::{Child, Dispatcher};
 use crate::config::LogSink;
+use crate::fault;
 use crate::logs::layout::{StreamKind, fifo_path, live_path};
 use crate::logs::rotate::Rotation;
 use crate::logs::sink::{Opened, Sink, open_sink};
@@ -77,6 +78,9 @@ impl Dispatcher {
         if let Some(Lane(lane)) = lane
             && let Some(app) = self.apps.get_mut(&worker.app)
         {
+            // Nothing new, unless an address was lost and is free again.
+            let listen = &record.config.listen;
+            app.addresses.add(listen, lane + 1).map_err(|error| Obstacle::passing("taking its address", &error))?;
             app.addresses.ensure_lanes(lane + 1).map_err(|error| Obstacle::passing("making its socket", &error))?;
         }
         let socket = NotifySocket::bind(&self.home.run.join("notify").join(launch.to_string()), None)
@@ -106,7 +110,9 @@ impl Dispatcher {
             .map_err(|error| Obstacle::passing("making its process", &error))?;
         let tree = Tree::of_child(identity, child.pid, cgroup);
         let start_time = tree.started().0;
+        fault::point("spawned");
         self.keep_process(launch, &notify, &outputs.streams);
+        fault::point("kept");
         let streams = self.attach(outputs.streams);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
@@ -330,7 +336,7 @@ impl Dispatcher {
     }
 }
 
-fn core_exit(exit: Exit) -> CoreExit {
+pub(super) fn core_exit(exit: Exit) -> CoreExit {
     match exit {
         Exit::Code(code) => CoreExit::Code(code),
         Exit::Signal { number, .. } => CoreExit::Signal(number),

@@ -30,10 +30,12 @@ mod lines;
 mod planning;
 mod prepare;
 mod probe;
+mod rebuild;
 mod releases;
 mod restore;
 mod shell;
 mod sources;
+mod successor;
 mod tasks;
 mod tell;
 mod tend;
@@ -42,6 +44,7 @@ mod verify;
 mod view;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use agentd_core::effect::{Effect, Outcome};
@@ -50,10 +53,12 @@ use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Launch, Pid};
 use agentd_core::time::{Moment, Tick};
 use jiff::Timestamp;
+use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::handover::NewBinary;
 use crate::home::Home;
-use crate::keeper::Keeper;
+use crate::keeper::{Held, Keeper};
 use crate::logs::thread::LogThread;
 use crate::process::cgroup::Cgroups;
 use crate::process::reaper::Exit;
@@ -62,17 +67,23 @@ use crate::process::sys;
 use crate::releases::store::ReleaseFolders;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
-use crate::store::Store;
+use crate::store::{Damage, Opened, Store, Stored};
+use crate::supervisors::Supervisors;
+use crate::systemd::Systemd;
 use crate::tasks::TaskThread;
 
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
+pub use successor::CheckResult;
 
 use shell::{AppShell, ProcessShell};
 use tell::Waiter;
 
 /// Inputs taken in before the outside is looked at again.
 const BATCH: usize = 256;
+
+/// Turns of every task that can go on, before another program takes our place: one writes an answer.
+const TURNS_FOR_ANSWERS: u32 = 64;
 
 /// Spawns done before the outside is looked at again, so that a thousand starts leave nobody unheard.
 const SPAWNS_AT_ONCE: usize = 64;
@@ -85,6 +96,8 @@ pub struct Dispatcher {
     started_at: Timestamp,
     fleet: Fleet,
     store: Store,
+    /// What was in it, until it is taken up.
+    found: Option<(Stored, Option<Damage>)>,
     apps: BTreeMap<AppName, AppShell>,
     processes: HashMap<Launch, ProcessShell>,
     /// Whose end the reaper's word about a process is.
@@ -112,8 +125,19 @@ pub struct Dispatcher {
     end: End,
     /// The limit of open files that workers get unless they are configured otherwise.
     files: Option<u64>,
+    systemd: Systemd,
+    /// What systemd kept for us, until the restore has taken what it needs.
+    kept_by_systemd: BTreeMap<Held, OwnedFd>,
     /// What the operator should know of this machine: what cannot be enforced, what could not be saved.
     notes: Vec<String>,
+    /// Who supervised before us, and we.
+    supervisors: Supervisors,
+    /// Whether what is decided gets written down.
+    saving: commit::Saving,
+    /// Another binary that is to take our place.
+    successor: Option<successor::Successor>,
+    /// Children that ended before we began to look, as they may have under the program before us in this process.
+    ended_before: HashMap<Pid, Exit>,
 }
 
 /// What a child process is to us.
@@ -138,7 +162,27 @@ enum End {
         waiting: Vec<crate::control::ReplySink>,
     },
     /// Now; the workers stay.
-    Now,
+    Now(Signal),
+    /// As soon as nothing is half told; then another binary takes our place.
+    Upgrade {
+        /// It.
+        binary: NewBinary,
+        /// Who asked for it: its connection ends with this program.
+        reply: crate::control::ReplySink,
+        /// When what is half told is left so.
+        until: Moment,
+    },
+}
+
+/// How the daemon's work ended.
+#[derive(Debug)]
+pub enum Departure {
+    /// Every worker was drained and stopped, as somebody asked.
+    Stopped,
+    /// By this signal; the workers stay for the next daemon.
+    Left(Signal),
+    /// This binary is to take its place.
+    Upgrade(NewBinary),
 }
 
 /// What a dispatcher is made of.
@@ -148,8 +192,8 @@ pub struct Parts {
     pub home: Home,
     /// The instance's name, unlike any other's.
     pub instance: Arc<str>,
-    /// The opened store.
-    pub store: Store,
+    /// The opened store, and what was in it.
+    pub opened: Opened,
     /// The log thread.
     pub logs: LogThread,
     /// The ledger of tasks; none where it could not be started, which `notes` tell of.
@@ -164,17 +208,39 @@ pub struct Parts {
     pub files: Option<u64>,
     /// What the operator should know of this machine.
     pub notes: Vec<String>,
+    /// Who started us, perhaps.
+    pub systemd: Systemd,
+    /// What it kept from our predecessor.
+    pub kept_by_systemd: BTreeMap<Held, OwnedFd>,
+    /// Children that had ended before the loop began to listen.
+    pub ended_before: Vec<(Pid, Exit)>,
 }
 
 impl Dispatcher {
     /// A dispatcher of an empty fleet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { home, instance, store, logs, tasks, launcher, cgroups, inputs, files, notes } = parts;
+        let Parts {
+            home,
+            instance,
+            opened,
+            logs,
+            tasks,
+            launcher,
+            cgroups,
+            inputs,
+            files,
+            notes,
+            systemd,
+            kept_by_systemd,
+            ended_before,
+        } = parts;
+        let Opened { store, stored, damage } = opened;
         let releases_of_home = ReleaseFolders::below(&home.state);
         Self {
             home,
             instance,
+            found: Some((stored, damage)),
             started_at: Timestamp::now(),
             fleet: Fleet::default(),
             store,
@@ -200,14 +266,22 @@ impl Dispatcher {
             events_reserved: 0,
             end: End::Open,
             files,
+            systemd,
+            kept_by_systemd,
             notes,
+            supervisors: Supervisors::default(),
+            saving: commit::Saving::Works,
+            successor: None,
+            ended_before: ended_before.into_iter().collect(),
         }
     }
 
     /// Runs until somebody asks for the end.
-    pub async fn run(mut self, mut sources: Sources) {
+    pub async fn run(mut self, sources: &mut Sources) -> Departure {
+        self.systemd.ready();
         self.settle();
-        while !self.ended() {
+        while !self.ended(sources) {
+            self.systemd.beat(sys::boottime());
             let more_to_do = !self.todo.is_empty();
             if let Some(input) = sources.next(self.next_wake(), more_to_do).await {
                 self.take(input);
@@ -221,13 +295,26 @@ impl Dispatcher {
                 self.events.push_back(Event::Woke);
             }
             self.settle();
+            self.save_again();
+            self.go_on_with_succession();
         }
-        self.leave();
+        if matches!(self.end, End::Upgrade { .. }) {
+            // Who comes from now on waits for the next program; who is there already is answered.
+            sources.close_doors();
+            for _ in 0..TURNS_FOR_ANSWERS {
+                tokio::task::yield_now().await;
+                while let Some(input) = sources.try_question() {
+                    self.take(input);
+                }
+            }
+        }
+        self.leave()
     }
 
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
-        self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.next_tending()).min()
+        let core = self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.next_tending());
+        core.chain(self.systemd.next_beat()).chain(self.succession_wake()).chain(self.saving.wake()).min()
     }
 
     /// Takes in one input. Facts are queued; everything else is done or answered.
@@ -236,9 +323,9 @@ impl Dispatcher {
             Input::Control(call) => self.control(call),
             Input::Status(query) => self.status(query),
             Input::Signal(DaemonSignal::Child) => self.reap(),
-            Input::Signal(DaemonSignal::Leave) => {
-                tracing::info!("asked to leave by a signal; the workers stay");
-                self.end = End::Now;
+            Input::Signal(DaemonSignal::Leave(signal)) => {
+                tracing::info!(%signal, "asked to leave; the workers stay");
+                self.end = End::Now(signal);
             }
             Input::Signal(DaemonSignal::Hangup) => self.hang_up(),
             Input::Worker(launch, event) => self.fact(launch, event),
@@ -250,6 +337,7 @@ impl Dispatcher {
             Input::Gone(launch) => self.gone(launch),
             Input::FileChanged(app, path) => self.file_changed(&app, &path),
             Input::KeeperGone => self.keeper_gone(),
+            Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
             Input::Tasks(report) => self.heard_of_tasks(report),
             Input::OpenProbe(request) => self.open_probe(request),
@@ -297,10 +385,14 @@ impl Dispatcher {
         Tick { now: sys::boottime(), entropy: z ^ (z >> 31) }
     }
 
-    fn ended(&mut self) -> bool {
+    fn ended(&mut self, sources: &Sources) -> bool {
         match &mut self.end {
             End::Open => false,
-            End::Now => true,
+            End::Now(_) => true,
+            End::Upgrade { until, .. } => {
+                let late = *until <= sys::boottime();
+                late || sources.is_empty() && self.is_settled()
+            }
             End::WhenEmpty { workers, waiting } => {
                 if !self.processes.is_empty() {
                     return false;

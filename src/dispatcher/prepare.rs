@@ -97,6 +97,15 @@ impl Dispatcher {
         Ok(prepared)
     }
 
+    /// Leaves out apps whose configuration is the one that they run with.
+    pub(super) fn only_changed(&self, mut prepared: Vec<Prepared>) -> Vec<Prepared> {
+        prepared.retain(|part| {
+            let runs = self.fleet.app(part.request.app()).map(|app| app.head.revision);
+            part.record.as_ref().is_some_and(|(revision, _)| Some(*revision) != runs)
+        });
+        prepared
+    }
+
     pub(super) fn prepared(&self, kind: CoreKind, record: RevisionRecord) -> Prepared {
         let name = record.config.name.clone();
         let (app, policy): (AppName, AppPolicy) = (name.clone(), record.config.policy());

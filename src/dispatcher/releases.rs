@@ -76,11 +76,17 @@ impl Releases {
 impl Dispatcher {
     /// Takes up what an earlier daemon kept, and removes what one that died left behind: half a cut, half a removal, a
     /// folder that was never recorded, a record whose folder is gone.
-    pub(super) fn restore_releases(&mut self, stored: Vec<(AppName, ReleaseRecord)>) {
+    ///
+    /// After damage to the database nothing that has a name is removed: its record may be what was lost.
+    pub(super) fn restore_releases(&mut self, stored: Vec<(AppName, ReleaseRecord)>, damaged: bool) {
         let (mut gone, mut changes) = (Vec::new(), Vec::new());
         for (app, record) in stored {
             let known = self.fleet.app(&app).is_some();
             if known && record.release.folder.is_dir() {
+                if damaged {
+                    // The database was begun anew.
+                    changes.push(Change::Release(app.clone(), Box::new(record.clone())));
+                }
                 self.releases.known.entry(app).or_default().insert(record.release.id.clone(), record);
             } else {
                 tracing::info!(%app, release = %record.release.id, "a release is gone or nobody's");
@@ -91,7 +97,7 @@ impl Dispatcher {
             let known = app.parse::<AppName>().ok().and_then(|app| self.releases.known.get(&app));
             for name in names {
                 let recorded = known.is_some_and(|known| known.keys().any(|id| id.as_str() == name));
-                if is_passing(&name) || !recorded {
+                if is_passing(&name) || !(recorded || damaged) {
                     gone.push(self.releases.folders.path(&app, &name));
                 }
             }

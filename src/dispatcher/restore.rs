@@ -1,36 +1,51 @@
 //! Going on from what an earlier daemon wrote down and left running.
 //!
-//! In this order: what the keeper holds; the sockets, from the keeper or bound afresh; the workers, each verified (see
+//! In this order: what the keeper holds, and what systemd does beyond it; the sockets, from there or bound afresh; the workers, each verified (see
 //! `adopt.rs`); then core goes on with every deployment and request where it was. Processes that carry our mark and
 //! that nobody recorded are ended. After a reboot nothing is adopted: the apps start as they were wanted.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use agentd_core::app::{Desired, Head, Rise};
 use agentd_core::effect::Effect;
-use agentd_core::event::{Event, WorkerEvent};
+use agentd_core::event::{Event, Exit, WorkerEvent};
 use agentd_core::fleet::Fleet;
-use agentd_core::id::{AppName, Launch, Revision};
+use agentd_core::id::{AppName, Lane, Launch, Revision};
+use agentd_core::time::Moment;
 use agentd_core::worker::{KernelProcess, Worker};
+use agentd_protocol::control::SocketOrigins;
 
-use super::Dispatcher;
+use super::adopt::{exit_of_remains, hold_process};
 use super::commit::in_full;
-use crate::keeper::{Held, Keeper};
+use super::launch::core_exit;
+use super::{Dispatcher, rebuild};
+use crate::fault;
+use crate::keeper::{Held, Keeper, Taken};
+use crate::process::boot::Boot;
 use crate::process::stat::{self, ProcessTable, Stat};
+use crate::process::sys;
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
-use crate::sockets::ListenAddr;
-use crate::store::{Change, Durability, StoreError, Stored};
+use crate::sockets::{self, ListenAddr};
+use crate::store::{Change, Damage, Durability, StoreError, Stored};
+use crate::supervisors::{Found, Supervisors};
+
+/// Lanes that one address may have had: twice the workers that an app may have.
+const LANES_MAX: u32 = 8192;
 
 /// What is there for the taking.
 #[derive(Debug, Default)]
 pub(super) struct Takeover {
-    /// What the keeper held.
+    /// What the keeper held, or systemd.
     pub(super) held: BTreeMap<Held, OwnedFd>,
     /// Living processes with our mark, by launch: the first that was started of each.
     marked: BTreeMap<Launch, Stat>,
+    /// Since when nobody watched, if the keeper noticed.
+    alone_since: Option<Moment>,
+    /// Where sockets came from.
+    origins: SocketOrigins,
 }
 
 impl Dispatcher {
@@ -39,9 +54,17 @@ impl Dispatcher {
     /// # Errors
     /// The store cannot be read.
     pub fn restore(&mut self) -> Result<(), StoreError> {
-        let Stored { counters, mut heads, mut workers, revisions, releases, boot } = self.store.load()?;
-        let this_boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        if boot.as_deref() != Some(this_boot.trim()) {
+        let (stored, damage) = self.found.take().expect("restore is called once");
+        let mut taken = self.take_over();
+        fault::point("took");
+        let damaged = damage.is_some();
+        let stored = self.complete(stored, damage.as_ref(), &taken);
+        let Stored { counters, mut heads, mut workers, revisions, releases, boot } = stored;
+        let history = self.store.meta("supervisors")?;
+        self.supervisors = Supervisors::from_stored(history.as_deref());
+        let this_boot = Boot::current().map_err(StoreError::Boot)?;
+        let rebooted = !boot.is_some_and(|written| this_boot.is(&written));
+        if rebooted {
             // Moments of another boot mean nothing, and neither do its processes.
             heads.iter_mut().for_each(forget_the_running);
             let gone = workers.drain(..).map(|worker| Change::WorkerGone(worker.id.app, worker.id.slot));
@@ -49,9 +72,8 @@ impl Dispatcher {
             // Written before the new boot is: a record left behind would be taken for a worker of this boot next time.
             let changes: Vec<Change> = gone.chain(heads).collect();
             self.store.commit(&changes, Durability::Power)?;
-            self.store.set_meta("boot", this_boot.trim())?;
+            self.store.set_meta("boot", this_boot.as_str())?;
         }
-        let mut taken = self.take_over();
         self.know(revisions);
         heads.retain(|head| self.is_known(head));
         for head in &mut heads {
@@ -60,22 +82,26 @@ impl Dispatcher {
         self.fleet = Fleet::restore(counters, heads, workers);
         let adopted = self.adopt_all(&mut taken);
         self.end_strays(&taken);
-        self.restore_releases(releases);
+        self.restore_releases(releases, damaged);
         for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
             self.remember_labels(&name);
         }
+        let Takeover { alone_since, origins: sockets, .. } = taken;
         self.give_back(taken);
         self.tell_all_told();
         let reserved = self.store.meta("events")?.and_then(|text| text.parse().ok()).unwrap_or(0);
         self.journal = crate::status::EventJournal::after(reserved);
         self.reserve_events();
         if self.keeper.is_none() {
+            // What is had is systemd's: the new keeper has nothing.
+            self.apps.values_mut().for_each(|app| app.kept.clear());
             self.start_keeper();
         } else {
             for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
                 self.keep_lanes(&name);
             }
         }
+        self.store_everything();
         self.record(
             None,
             None,
@@ -91,11 +117,45 @@ impl Dispatcher {
         let tick = self.tick();
         let mut outcome = self.fleet.resume(tick);
         outcome.act.retain(|effect| !self.was_told_already(effect));
+        fault::point("resumed");
         self.carry_out(outcome);
         for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
             self.tend(&name);
         }
+        if damage.is_some() {
+            self.store.replace(&self.everything())?;
+            self.store.set_meta("boot", this_boot.as_str())?;
+        }
+        let found = Found { adopted, sockets, alone_since, rebooted };
+        let version = env!("CARGO_PKG_VERSION");
+        self.supervisors.begin(std::process::id(), version, self.started_at, sys::boottime(), found);
+        self.save_supervisors();
+        self.ended_before.clear();
         Ok(())
+    }
+
+    /// Where the store was damaged: what is left of it, and what the processes tell beside it.
+    fn complete(&mut self, mut stored: Stored, damage: Option<&Damage>, taken: &Takeover) -> Stored {
+        let Some(Damage { why, aside }) = damage else { return stored };
+        let rebuilt = rebuild::from_processes(&mut stored, taken);
+        if rebuild::lives_on(taken) {
+            stored.boot =
+                std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
+        }
+        let note = format!(
+            "the state was damaged ({why}) and is kept as {aside}; {} apps were readable, {rebuilt} workers were taken up \
+             from what their processes tell: `agentctl start FILE` for what is missing, `agentctl reload NAME` for its \
+             configuration",
+            stored.heads.len()
+        );
+        tracing::error!("{note}");
+        self.notes.push(note);
+        stored
+    }
+
+    pub(super) fn save_supervisors(&mut self) {
+        let history = Change::Meta { key: "supervisors", value: self.supervisors.to_stored() };
+        self.write_down(&[history], Durability::Process);
     }
 
     /// Looks for a keeper and for processes with our mark.
@@ -103,9 +163,10 @@ impl Dispatcher {
         let mut taken = Takeover::default();
         match Keeper::find(&Keeper::path(&self.home.run)) {
             Ok(keeper) => match keeper.take() {
-                Ok(held) => {
+                Ok(Taken { held, alone_since }) => {
                     tracing::info!(held = held.len(), "took over what the keeper held");
                     taken.held = held.into_iter().collect();
+                    taken.alone_since = alone_since;
                     self.watch_keeper(&keeper);
                     self.keeper = Some(keeper);
                 }
@@ -113,6 +174,12 @@ impl Dispatcher {
             },
             Err(error) => tracing::debug!(error = in_full(&error), "no keeper of an earlier daemon"),
         }
+        let stored = std::mem::take(&mut self.kept_by_systemd);
+        let missing: BTreeMap<_, _> = stored.into_iter().filter(|(held, _)| !taken.held.contains_key(held)).collect();
+        if !missing.is_empty() {
+            tracing::info!(held = missing.len(), "took over what systemd held and no keeper");
+        }
+        taken.held.extend(missing);
         match ProcessTable::read() {
             Ok(table) => {
                 for process in table.processes {
@@ -161,24 +228,36 @@ impl Dispatcher {
         let addresses: std::collections::BTreeSet<ListenAddr> =
             app.revisions.values().flat_map(|record| record.config.listen.values().cloned()).collect();
         for addr in addresses {
-            let mut lanes = Vec::new();
-            while let Some(fd) = taken.held.remove(&Held::Lane {
-                app: head.name.clone(),
-                lane: agentd_core::id::Lane(u32::try_from(lanes.len()).unwrap_or(u32::MAX)),
-                addr: addr.clone(),
-            }) {
-                lanes.push(fd);
-            }
-            let count = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
-            let regained = if lanes.is_empty() {
-                app.addresses.add(&BTreeMap::from([("it".to_owned(), addr.clone())]), 1)
+            let kept = taken.lanes(&head.name, &addr);
+            let own = workers.iter().filter(|worker| worker.id.app == head.name);
+            let regained = if !kept.is_empty() {
+                taken.origins.keeper += count(&kept);
+                app.kept.extend(kept.keys().map(|lane| (addr.clone(), *lane)));
+                app.addresses.adopt(&addr, in_order(kept))
             } else {
-                app.kept.extend((0..count).map(|lane| (addr.clone(), lane)));
-                app.addresses.adopt(&addr, lanes)
+                let rescued = rescue(&addr, own.clone());
+                if rescued.is_empty() {
+                    taken.origins.fresh += 1;
+                    app.addresses.add(&BTreeMap::from([("it".to_owned(), addr.clone())]), 1)
+                } else {
+                    tracing::warn!(app = %head.name, %addr, sockets = rescued.len(), "nobody kept its sockets: taken back out of its workers");
+                    taken.origins.workers += count(&rescued);
+                    app.addresses.adopt(&addr, in_order(rescued))
+                }
             };
-            if let Err(error) = regained {
-                tracing::error!(app = %head.name, error = in_full(&error), "it cannot listen; it is left stopped");
-                self.notes.push(format!("{} cannot listen and is stopped: {}", head.name, in_full(&error)));
+            let Err(error) = regained else { continue };
+            let why = in_full(&error);
+            if own.clone().any(|worker| kernel_of(worker).is_some_and(|kernel| hold_process(kernel).is_some())) {
+                // To stop them because we lost hold of their sockets would make the loss complete.
+                tracing::error!(app = %head.name, why, "its sockets are its workers' alone; they serve on");
+                self.notes.push(format!(
+                    "{} serves on and cannot be reloaded until its workers have ended: its sockets were lost with the \
+                     keeper ({why})",
+                    head.name
+                ));
+            } else {
+                tracing::error!(app = %head.name, why, "it cannot listen; it is left stopped");
+                self.notes.push(format!("{} cannot listen and is stopped: {why}", head.name));
                 head.desired = Desired::Stopped;
             }
         }
@@ -210,11 +289,15 @@ impl Dispatcher {
                 self.commit(&outcome.persist);
             }
             if self.adopt(&worker, kernel, taken) {
+                fault::point("adopted");
                 taken.marked.remove(&launch);
                 adopted += 1;
             } else {
-                tracing::info!(worker = %worker.id, pid = %kernel.pid, "it ended while nobody watched");
-                self.last_lines_of(&worker, taken);
+                // Known where it was our child all the time, under the program before us in this process.
+                let exit = self.ended_before.get(&kernel.pid).copied().map(core_exit);
+                let exit = exit.or_else(|| exit_of_remains(kernel)).unwrap_or(Exit::Unknown);
+                tracing::info!(worker = %worker.id, pid = %kernel.pid, %exit, "it ended while nobody watched");
+                self.last_lines_of(&worker, exit, taken);
             }
         }
         adopted
@@ -223,6 +306,7 @@ impl Dispatcher {
     /// What the keeper held and nobody needs any more: of apps that were deleted, of workers that have ended.
     fn give_back(&mut self, taken: Takeover) {
         let names: Vec<Held> = taken.held.into_keys().collect();
+        self.systemd.unstore(&names);
         if let Some(keeper) = &self.keeper
             && !names.is_empty()
             && let Err(error) = keeper.release(&names)
@@ -253,6 +337,54 @@ impl Dispatcher {
             stat::catches(process.tree.leader(), signal) == Some(true)
         })
     }
+}
+
+impl Takeover {
+    /// Living processes with our mark.
+    pub(super) fn marked(&self) -> impl Iterator<Item = (&Launch, &Stat)> {
+        self.marked.iter()
+    }
+
+    /// The sockets of one address of an app that the keeper held, by lane.
+    fn lanes(&mut self, app: &AppName, at: &ListenAddr) -> BTreeMap<u32, OwnedFd> {
+        let of_it = |held: &Held| matches!(held, Held::Lane { app: of, addr, .. } if of == app && addr == at);
+        let names: Vec<Held> = self.held.keys().filter(|held| of_it(held)).cloned().collect();
+        let taken = names.into_iter().filter_map(|name| match (&name, self.held.remove(&name)) {
+            (Held::Lane { lane, .. }, Some(fd)) => Some((lane.0, fd)),
+            (_, _) => None,
+        });
+        taken.collect()
+    }
+}
+
+/// The sockets of an address that live workers hold, by lane.
+fn rescue<'w>(addr: &ListenAddr, workers: impl Iterator<Item = &'w Worker>) -> BTreeMap<u32, OwnedFd> {
+    let mut rescued = BTreeMap::new();
+    for worker in workers {
+        let (Some(Lane(lane)), Some(kernel)) = (worker.lane, kernel_of(worker)) else { continue };
+        let Some(pidfd) = hold_process(kernel).filter(|_| !rescued.contains_key(&lane)) else { continue };
+        match sockets::lane_of(addr, lane, kernel.pid, pidfd.as_fd()) {
+            Ok(Some(socket)) => drop(rescued.insert(lane, socket)),
+            Ok(None) => tracing::debug!(worker = %worker.id, %addr, "it does not hold its socket any more"),
+            Err(error) => tracing::warn!(worker = %worker.id, %addr, %error, "its socket cannot be had"),
+        }
+    }
+    rescued
+}
+
+fn kernel_of(worker: &Worker) -> Option<KernelProcess> {
+    worker.state.process().and_then(|process| process.kernel)
+}
+
+fn count(lanes: &BTreeMap<u32, OwnedFd>) -> u32 {
+    u32::try_from(lanes.len()).unwrap_or(u32::MAX)
+}
+
+/// Every lane from 0 to the last that there is, with its socket if that is left.
+fn in_order(mut lanes: BTreeMap<u32, OwnedFd>) -> Vec<Option<OwnedFd>> {
+    // A number that no app has would be no lane of ours.
+    let last = lanes.keys().next_back().copied().unwrap_or(0).min(LANES_MAX);
+    (0..=last).map(|lane| lanes.remove(&lane)).collect()
 }
 
 /// What a reboot leaves of an app: what is wanted of it.

@@ -4,8 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use agentd_core::time::Moment;
+use nix::sys::signal::Signal;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::input::{DaemonSignal, Input};
 use crate::control::ControlCall;
@@ -26,6 +27,8 @@ pub struct Sources {
     pub status: mpsc::Receiver<StatusQuery>,
     /// From the kernel.
     pub signals: Signals,
+    /// Of both sockets: closed when another program is to take our place.
+    pub doors: Vec<watch::Sender<bool>>,
 }
 
 impl Sources {
@@ -45,6 +48,25 @@ impl Sources {
             Some(query) = self.status.recv() => Some(Input::Status(query)),
             () = tokio::time::sleep(wait) => None,
         }
+    }
+
+    /// Whether nothing waits to be taken in. Signals aside: those wait for whoever comes next.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inputs.is_empty() && self.control.is_empty() && self.status.is_empty()
+    }
+
+    /// Lets no client in any more.
+    pub fn close_doors(&self) {
+        for door in &self.doors {
+            door.send_replace(true);
+        }
+    }
+
+    /// A client's question that is there already.
+    pub fn try_question(&mut self) -> Option<Input> {
+        let control = self.control.try_recv().ok().map(Input::Control);
+        control.or_else(|| self.status.try_recv().ok().map(Input::Status))
     }
 
     /// An input that is there already.
@@ -73,8 +95,8 @@ impl Signals {
         use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
         let meanings = [
             (SIGCHLD, DaemonSignal::Child),
-            (SIGTERM, DaemonSignal::Leave),
-            (SIGINT, DaemonSignal::Leave),
+            (SIGTERM, DaemonSignal::Leave(Signal::SIGTERM)),
+            (SIGINT, DaemonSignal::Leave(Signal::SIGINT)),
             (SIGHUP, DaemonSignal::Hangup),
         ];
         let mut pipes = Vec::new();
@@ -105,7 +127,8 @@ impl Signals {
         }
     }
 
-    fn try_next(&mut self) -> Option<DaemonSignal> {
+    /// A signal that came already.
+    pub fn try_next(&mut self) -> Option<DaemonSignal> {
         let mut bytes = [0; 64];
         // What coalesced is one signal: each handler of it looks at everything there is.
         self.pipes

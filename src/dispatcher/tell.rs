@@ -22,6 +22,7 @@ use crate::control::ReplySink;
 use crate::logs::read::last_lines;
 use crate::notify::TaskOutcome as Heard;
 use crate::process::sys;
+use crate::store::{Change, Durability};
 
 /// Lines of a failed worker's log that are shown with its failure.
 const LAST_LINES: usize = 20;
@@ -78,9 +79,8 @@ impl Dispatcher {
     /// whatever becomes of us; a client that resumes after a crash sees a gap, never another event under an old number.
     pub(super) fn reserve_events(&mut self) {
         self.events_reserved = self.journal.seq() + EVENTS_AT_ONCE;
-        if let Err(error) = self.store.set_meta("events", &self.events_reserved.to_string()) {
-            tracing::warn!(%error, "event numbers could not be reserved; after a crash they may repeat");
-        }
+        let reserved = Change::Meta { key: "events", value: self.events_reserved.to_string() };
+        self.write_down(&[reserved], Durability::Process);
     }
 
     /// When [`Self::show_progress`] has something to show next.

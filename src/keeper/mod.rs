@@ -25,6 +25,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use agentd_core::id::{AppName, Lane, Launch};
+use agentd_core::time::Moment;
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -138,6 +139,15 @@ pub enum KeeperError {
     Hear(#[source] io::Error),
 }
 
+/// What a keeper gave to the next supervisor.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// What it holds.
+    pub held: Vec<(Held, OwnedFd)>,
+    /// When its last supervisor was gone; none when it never had one.
+    pub alone_since: Option<Moment>,
+}
+
 /// The supervisor's connection to its keeper.
 #[derive(Debug)]
 pub struct Keeper {
@@ -204,11 +214,12 @@ impl Keeper {
         Ok(())
     }
 
-    /// Copies of everything that it holds. Names of a later version are passed over.
+    /// Copies of everything that it holds, and since when it had no supervisor. Names of a later version are passed
+    /// over.
     ///
     /// # Errors
     /// It did not answer in full within [`PATIENCE`] a word.
-    pub fn take(&self) -> Result<Vec<(Held, OwnedFd)>, KeeperError> {
+    pub fn take(&self) -> Result<Taken, KeeperError> {
         self.tell(b"take", &[])?;
         let mut taken = Vec::new();
         let mut buffer = vec![0; WORD_MAX];
@@ -221,7 +232,10 @@ impl Keeper {
                     Ok(held) => taken.push((held, fd)),
                     Err(error) => tracing::warn!(%error, "the keeper holds something unknown"),
                 },
-                (None, _) if text == "end" => return Ok(taken),
+                (Some(("end", since)), None) => {
+                    let alone_since = since.parse().ok().map(Moment::from_micros);
+                    return Ok(Taken { held: taken, alone_since });
+                }
                 (_, _) => return Err(KeeperError::Hear(io::ErrorKind::UnexpectedEof.into())),
             }
         }
@@ -258,7 +272,7 @@ fn seqpacket() -> io::Result<OwnedFd> {
 }
 
 /// Sends one word with its descriptors, waiting for room as long as [`PATIENCE`].
-fn send(socket: BorrowedFd<'_>, word: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send(socket: BorrowedFd<'_>, word: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     loop {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(AT_ONCE))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);

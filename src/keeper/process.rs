@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
+use agentd_core::time::Moment;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,6 +29,14 @@ const HELD_MAX: usize = 100_000;
 
 /// Without a supervisor, how often it looks whether one can still come.
 const ALONE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// What is kept, and what is known of whose it is.
+#[derive(Debug, Default)]
+pub(super) struct Hoard {
+    held: BTreeMap<String, OwnedFd>,
+    /// When the last supervisor was gone.
+    alone_since: Option<Moment>,
+}
 
 /// Whether to go on.
 enum Next {
@@ -47,7 +56,7 @@ pub fn run() -> ExitCode {
         // Without it, fewer are held, and the supervisor hears of each that is not.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-    match serve(sys::listening_descriptor(), &mut BTreeMap::new()) {
+    match serve(sys::listening_descriptor(), &mut Hoard::default()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("agentd keep: {error}");
@@ -56,7 +65,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-pub(super) fn serve(listener: OwnedFd, held: &mut BTreeMap<String, OwnedFd>) -> io::Result<()> {
+pub(super) fn serve(listener: OwnedFd, hoard: &mut Hoard) -> io::Result<()> {
     let mut supervisor: Option<OwnedFd> = None;
     let mut buffer = vec![0; WORD_MAX];
     loop {
@@ -72,10 +81,13 @@ pub(super) fn serve(listener: OwnedFd, held: &mut BTreeMap<String, OwnedFd>) -> 
         let new = !polled[0].revents().is_empty();
         // What a supervisor said before it died comes before its successor's first word.
         while let Some(fd) = &supervisor {
-            match heed(fd.as_fd(), &mut buffer, held) {
+            match heed(fd.as_fd(), &mut buffer, hoard) {
                 Next::Serve => {}
                 Next::Wait => break,
-                Next::HangUp => supervisor = None,
+                Next::HangUp => {
+                    hoard.alone_since = Some(sys::boottime());
+                    supervisor = None;
+                }
                 Next::Exit => return Ok(()),
             }
         }
@@ -100,7 +112,8 @@ fn may_speak(peer: BorrowedFd<'_>) -> bool {
     getsockopt(&peer, sockopt::PeerCredentials).is_ok_and(|peer| peer.uid() == us || peer.uid() == 0)
 }
 
-fn heed(socket: BorrowedFd<'_>, buffer: &mut [u8], held: &mut BTreeMap<String, OwnedFd>) -> Next {
+fn heed(socket: BorrowedFd<'_>, buffer: &mut [u8], hoard: &mut Hoard) -> Next {
+    let Hoard { held, alone_since } = hoard;
     let received = match sys::receive(socket, buffer) {
         Ok(received) => received,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Wait,
@@ -131,7 +144,8 @@ fn heed(socket: BorrowedFd<'_>, buffer: &mut [u8], held: &mut BTreeMap<String, O
                     return Next::HangUp;
                 }
             }
-            if send(socket, b"end", &[]).is_ok() { Next::Serve } else { Next::HangUp }
+            let since = alone_since.map_or_else(|| "-".to_owned(), |at| at.as_micros().to_string());
+            if send(socket, format!("end\n{since}").as_bytes(), &[]).is_ok() { Next::Serve } else { Next::HangUp }
         }
         Some("exit") => Next::Exit,
         // The end of the connection is an empty word.

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -29,7 +28,7 @@ fn keeper() -> (tempfile::TempDir, Utf8PathBuf, std::thread::JoinHandle<io::Resu
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = Utf8PathBuf::from_path_buf(dir.path().join("keeper.sock")).expect("a UTF-8 path");
     let listener = Keeper::make_socket(&path).expect("its socket");
-    let thread = std::thread::spawn(move || process::serve(listener, &mut BTreeMap::new()));
+    let thread = std::thread::spawn(move || process::serve(listener, &mut process::Hoard::default()));
     (dir, path, thread)
 }
 
@@ -50,12 +49,13 @@ fn the_next_supervisor_takes_what_the_last_one_gave() {
     first.release(&[Held::Notify { launch: Launch(7) }]).expect("released");
     drop((first, write));
     let second = Keeper::find(&path).expect("it still listens");
-    let taken = second.take().expect("it answers");
+    let Taken { held: taken, alone_since } = second.take().expect("it answers");
+    assert!(alone_since.is_some_and(|since| since <= sys::boottime()), "it noticed the first one's end");
     assert_eq!(taken.iter().map(|(name, _)| name).collect::<Vec<_>>(), vec![&held]);
     for (_, fd) in taken {
         File::from(fd).write_all(b"kept").expect("the pipe is open");
     }
-    assert_eq!(second.take().expect("it answers again").len(), 1, "taking leaves a copy");
+    assert_eq!(second.take().expect("it answers again").held.len(), 1, "taking leaves a copy");
     second.end().expect("it hears");
     thread.join().expect("no panic").expect("no error");
     let mut text = String::new();
@@ -70,7 +70,7 @@ fn three_hundred_descriptors_go_over_and_come_back() {
     let null = File::open("/dev/null").expect("it is there");
     let given: Vec<_> = (0..300).map(|n| (Held::Notify { launch: Launch(n) }, null.as_fd())).collect();
     supervisor.hold(&given).expect("held");
-    assert_eq!(supervisor.take().expect("it answers").len(), 300);
+    assert_eq!(supervisor.take().expect("it answers").held.len(), 300);
     supervisor.end().expect("it hears");
     thread.join().expect("no panic").expect("no error");
 }
@@ -87,7 +87,7 @@ fn a_word_that_makes_no_sense_costs_its_sender_the_connection_and_nothing_else()
         assert!(bad.take().is_err(), "{nonsense:?}");
     }
     let next = Keeper::find(&path).expect("it listens");
-    assert_eq!(next.take().expect("it answers").len(), 1);
+    assert_eq!(next.take().expect("it answers").held.len(), 1);
     next.end().expect("it hears");
     thread.join().expect("no panic").expect("no error");
 }

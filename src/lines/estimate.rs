@@ -285,12 +285,12 @@ impl Estimate {
     fn save(&self, path: &Path) -> Result<Reply, LineError> {
         let series = self.grace.all().into_iter();
         let series = series.map(|(key, bytes)| SavedSeries { key, data: BASE64.encode(bytes) }).collect();
-        let task = |(id, task): (&Box<str>, &Task)| SavedTask {
+        let tasks = self.tasks.iter().map(|(id, task)| SavedTask {
             id: id.clone(),
             kind: task.kind.as_deref().map(Into::into),
             run: task.run,
-        };
-        let saved = Saved { version: VERSION, series, tasks: self.tasks.iter().map(task).collect() };
+        });
+        let saved = Saved { version: VERSION, series, tasks: tasks.collect() };
         let fail = |source| LineError::Write { path: path.to_owned(), source };
         let text = serde_json::to_vec(&saved).map_err(|error| fail(error.into()))?;
         let packed = zstd::bulk::compress(&text, 0).map_err(fail)?;

@@ -5,6 +5,7 @@
 //! [`tree`] (all that became of it), [`reaper`] (its end).
 //! `docs/design/spawning.md` tells the story with its measurements.
 
+pub mod boot;
 pub mod cgroup;
 pub mod descendants;
 pub mod plan;

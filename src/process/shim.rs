@@ -34,6 +34,9 @@ pub(super) const DESCRIPTORS_MAX: usize = 253;
 /// Number of the first descriptor that is passed on beside the standard streams, by systemd's convention.
 pub const LISTEN_FDS_START: RawFd = 3;
 
+/// How much a process is spared when memory runs out; below zero is more than others.
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
 /// The argument that says that the shim was started in its cgroup already.
 pub(super) const ENTERED: &str = "entered";
 
@@ -141,6 +144,7 @@ fn prepare(plan: &ExecPlan, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> R
         enter(cgroup)?;
     }
     sys::reset_signals();
+    leave_privileges_behind();
     umask(Mode::from_raw_mode(plan.umask));
     chdir(plan.cwd.as_str()).map_err(refused(Stage::ChangingDirectory(plan.cwd.clone())))?;
     place(streams, listeners).map_err(refused(Stage::PlacingDescriptors))?;
@@ -165,6 +169,18 @@ fn enter(cgroup: &Utf8Path) -> Result<(), StageFailure> {
         Some(errno) => StageFailure::refused(Stage::EnteringCgroup(cgroup.to_owned()), errno),
         None => StageFailure::explained(Stage::EnteringCgroup(cgroup.to_owned()), None, source.to_string()),
     })
+}
+
+/// What systemd gave the supervisor and is not meant for workers: ports below 1024, and being spared when memory runs
+/// out.
+fn leave_privileges_behind() {
+    // Cannot fail where there is something to clear: Linux 4.3 has it.
+    let _ = rustix::thread::clear_ambient_capability_set();
+    let score = fs::read_to_string(OOM_SCORE).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if score.is_some_and(|score| score < 0) {
+        // Upwards everybody may. A worker that stays spared is none the worse for it.
+        let _ = fs::write(OOM_SCORE, "0");
+    }
 }
 
 /// Puts an empty standard input, the two streams and the listeners at 0, 1, 2 and from 3 on, and has `execve` close

@@ -274,6 +274,35 @@ pub(crate) fn listening_descriptor() -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(NUMBER) }
 }
 
+/// Takes over a descriptor that the program before this one, in the same process, left open for it by number. None when
+/// nothing is open there. Close-on-exec from now on. Once for each number, before anything else is opened.
+pub(crate) fn inherited_descriptor(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: no memory is involved. A number that is not open is refused.
+    let set = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    // SAFETY: it is open, and nothing in this program has opened it: it was open before its first instruction, and by
+    // the contract with the program before it is ours alone.
+    (set >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Takes over the descriptors that systemd passes on, from 3 up, as many as `LISTEN_FDS` says. Once, before anything else
+/// opens one. Numbers that are not open are left out, by `None`.
+pub(crate) fn passed_descriptors(count: usize) -> Vec<Option<OwnedFd>> {
+    (3..).take(count).map(inherited_descriptor).collect()
+}
+
+/// A copy of descriptor `number` of the process that `pidfd` stands for.
+///
+/// # Errors
+/// What `pidfd_getfd` refused: `PermissionDenied` where we may not trace that process (another user's, or Yama's
+/// `ptrace_scope` above 0 for who is not root), `NotFound` (`ESRCH`) when it has ended.
+pub(crate) fn descriptor_of(pidfd: BorrowedFd<'_>, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is involved; the kernel installs a new descriptor, close-on-exec, or refuses.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
+    let fd = RawFd::try_from(fd).ok().filter(|&fd| fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel made it just now, for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// How a process ended that somebody else reaped, as far as the kernel still knows by its pidfd, which must have been
 /// opened before: the wait status. None before Linux 6.15, and while it was not reaped.
 #[must_use]

@@ -46,16 +46,16 @@ impl Listeners {
 
     /// Takes over the sockets of one address, under `name`, that an earlier supervisor made: one for each lane, in the
     /// order of lanes. Weights and queues are as they were left; nothing changes before the first
-    /// [`set_weights`](Self::set_weights).
+    /// [`set_weights`](Self::set_weights). A lane whose socket is gone is made anew, behind the others.
     ///
     /// # Errors
     /// They are not what `addr` says, or there is none.
-    pub fn adopt(name: &str, addr: &ListenAddr, sockets: Vec<OwnedFd>, pick: Pick) -> Result<Self, BindError> {
+    pub fn adopt(name: &str, addr: &ListenAddr, sockets: Vec<Option<OwnedFd>>, pick: Pick) -> Result<Self, BindError> {
         let lanes = sockets.len();
-        if lanes == 0 {
+        if sockets.iter().flatten().next().is_none() {
             return Err(BindError::NoLanes);
         }
-        let sockets = sockets.into_iter().map(Socket::from).collect();
+        let sockets = sockets.into_iter().map(|socket| socket.map(Socket::from)).collect();
         let group = match addr {
             ListenAddr::Tcp(addr) => Group::Tcp(TcpGroup::adopt(*addr, sockets, pick)?),
             ListenAddr::Unix(path) => Group::Unix(UnixGroup::adopt(path, Kind::Stream, sockets)?),

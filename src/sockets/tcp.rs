@@ -79,19 +79,34 @@ impl TcpGroup {
     }
 
     /// Takes over the group that these sockets are, lane by lane. The kernel's indices are taken to be in the order of
-    /// lanes, as they were made; the program stays until weights are set.
-    pub(super) fn adopt(addr: SocketAddr, sockets: Vec<Socket>, pick: Pick) -> Result<Self, BindError> {
+    /// lanes, as they were made; the program stays until weights are set. A lane without a socket lost it, and gets a new
+    /// one at the group's end; those that were lost are taken to have left in the order of their lanes.
+    pub(super) fn adopt(addr: SocketAddr, sockets: Vec<Option<Socket>>, pick: Pick) -> Result<Self, BindError> {
         let failed = |source| BindError::Listen { addr: ListenAddr::Tcp(addr), source };
         let mut lanes = Vec::new();
         let mut local = addr;
-        for socket in sockets {
+        let mut order: Vec<usize> = (0..sockets.len()).collect();
+        if let Some(present) = sockets.iter().flatten().next() {
+            local = present.local_addr().map_err(failed)?.as_socket().unwrap_or(addr);
+        }
+        for lane in sockets.iter().enumerate().filter(|(_, socket)| socket.is_none()).map(|(lane, _)| lane) {
+            if let Some(index) = order.iter().position(|other| *other == lane) {
+                order.swap_remove(index);
+            }
+        }
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let Some(socket) = socket else {
+                let socket = joined(local)?;
+                order.push(number);
+                lanes.push(Lane { inode: inode_of(socket.as_fd()).map_err(failed)?, socket });
+                continue;
+            };
             let bound = socket.local_addr().map_err(failed)?.as_socket();
             local = bound
                 .filter(|bound| bound.ip() == addr.ip())
                 .ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
             lanes.push(Lane { inode: inode_of(socket.as_fd()).map_err(failed)?, socket });
         }
-        let order = (0..lanes.len()).collect();
         Ok(Self { requested: addr, local, lanes, order, shares: Shares::first_lane(pick), probes: Vec::new() })
     }
 
@@ -251,6 +266,15 @@ impl TcpGroup {
         }
         Ok(())
     }
+}
+
+/// One more socket of the group at `addr`, listening.
+fn joined(addr: SocketAddr) -> Result<Socket, BindError> {
+    let socket = new_socket(addr)?;
+    option(addr, "SO_REUSEPORT", socket.set_reuse_port(true))?;
+    socket.bind(&addr.into()).map_err(|source| refused(addr, source))?;
+    socket.listen(BACKLOG).map_err(|source| BindError::Listen { addr: ListenAddr::Tcp(addr), source })?;
+    Ok(socket)
 }
 
 fn new_socket(addr: SocketAddr) -> Result<Socket, BindError> {

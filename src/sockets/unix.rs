@@ -71,14 +71,19 @@ impl UnixGroup {
         Ok(group)
     }
 
-    /// Takes over the sockets of each lane, whose files lie where they were made.
-    pub(super) fn adopt(path: &Utf8Path, kind: Kind, sockets: Vec<Socket>) -> Result<Self, BindError> {
+    /// Takes over the sockets of each lane, whose files lie where they were made. A lane whose socket is gone gets another.
+    pub(super) fn adopt(path: &Utf8Path, kind: Kind, sockets: Vec<Option<Socket>>) -> Result<Self, BindError> {
         let addr = match kind {
             Kind::Stream => ListenAddr::Unix(path.to_owned()),
             Kind::Datagram => ListenAddr::UnixDatagram(path.to_owned()),
         };
         let mut group = Self { addr: addr.clone(), kind, path: path.to_owned(), lanes: Vec::new() };
         for (number, socket) in sockets.into_iter().enumerate() {
+            let Some(socket) = socket else {
+                let lane = group.new_lane(number)?;
+                group.lanes.push(lane);
+                continue;
+            };
             let (bound, kept) = (group.beside(&number.to_string()), group.beside(&format!("{number}+")));
             let file = file_at(&kept).or_else(|| file_at(&bound)).ok_or_else(|| BindError::File {
                 addr: addr.clone(),

@@ -9,13 +9,18 @@
 //! reboot: such a commit goes to the kernel only (`synchronous=NORMAL` under WAL), which `kill -9` cannot undo and
 //! which costs tens of µs instead of an fsync. See docs/adr/0002-two-durabilities.md.
 //!
-//! **What can go wrong.** A file of a newer version is refused and left alone. A damaged one is refused with what to
-//! do. A full or failing disk is told to the caller, who goes on serving without it.
+//! **What can go wrong.** A file of a newer version is refused and left alone. A damaged one is set aside and named (see
+//! `damage.rs`). A full or failing disk is told to the caller, who goes on serving without it.
 
+mod damage;
 mod schema;
 
+pub use damage::{Damage, Opened, open};
+pub use schema::SCHEMA;
+
 use camino::{Utf8Path, Utf8PathBuf};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use thiserror::Error;
 
 use agentd_core::app::Head;
@@ -25,6 +30,11 @@ use agentd_core::release::ReleaseId;
 use agentd_core::worker::Worker;
 
 use crate::releases::ReleaseRecord;
+
+/// How long another process may hold the database.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(2);
+/// Pages copied at a time.
+const COPIED_PAGES: i32 = 1024;
 
 /// Why the store could not do its work.
 #[derive(Debug, Error)]
@@ -90,6 +100,17 @@ pub enum StoreError {
         /// Why.
         source: serde_json::Error,
     },
+    /// Whether its processes can be there still is not known.
+    #[error("failed to read which boot this is")]
+    Boot(#[source] std::io::Error),
+    /// A damaged file could not be given another name.
+    #[error("failed to set the damaged {path} aside")]
+    Aside {
+        /// Which.
+        path: Utf8PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A commit did not take place.
     #[error("failed to commit to the state database")]
     Commit(#[source] rusqlite::Error),
@@ -132,6 +153,13 @@ pub enum Change {
     ReleaseGone(AppName, ReleaseId),
     /// The numbers to go on from.
     Counters(Counters),
+    /// A named text.
+    Meta {
+        /// Its name.
+        key: &'static str,
+        /// The text.
+        value: String,
+    },
 }
 
 /// Everything that was kept.
@@ -158,6 +186,28 @@ pub struct Store {
     durability: Durability,
 }
 
+/// Reads everything in the database at `path` as [`Store::load`] would, and changes nothing; an earlier schema is brought
+/// up to date in a copy in memory. No file is an empty state.
+///
+/// # Errors
+/// Why a store could not be opened there and loaded.
+pub fn check(path: &Utf8Path) -> Result<Stored, StoreError> {
+    let open = |source| StoreError::Open { path: path.to_owned(), source };
+    let mut copy = Connection::open_in_memory().map_err(open)?;
+    if path.exists() {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(open)?;
+        connection.busy_timeout(BUSY).map_err(open)?;
+        if schema::found(&connection, path)? == SCHEMA {
+            return Store { connection, durability: Durability::Power }.load();
+        }
+        let backup = Backup::new(&connection, &mut copy).map_err(open)?;
+        backup.run_to_completion(COPIED_PAGES, std::time::Duration::ZERO, None).map_err(open)?;
+        drop(backup);
+    }
+    schema::migrate(&mut copy, path)?;
+    Store { connection: copy, durability: Durability::Power }.load()
+}
+
 impl Store {
     /// Opens or makes the database at `path` and brings its schema up to date.
     ///
@@ -166,7 +216,7 @@ impl Store {
     pub fn open(path: &Utf8Path) -> Result<Self, StoreError> {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
         let mut connection = Connection::open(path).map_err(open)?;
-        connection.busy_timeout(std::time::Duration::from_secs(2)).map_err(open)?;
+        connection.busy_timeout(BUSY).map_err(open)?;
         schema::migrate(&mut connection, path)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
@@ -193,6 +243,21 @@ impl Store {
             self.durability = durability;
         }
         let transaction = self.connection.transaction().map_err(StoreError::Commit)?;
+        for change in changes {
+            write(&transaction, change)?;
+        }
+        transaction.commit().map_err(StoreError::Commit)
+    }
+
+    /// As [`commit`](Self::commit), after forgetting every app, worker and revision that there was.
+    ///
+    /// # Errors
+    /// Nothing changes then.
+    pub fn replace(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction().map_err(StoreError::Commit)?;
+        transaction
+            .execute_batch("DELETE FROM worker; DELETE FROM revision; DELETE FROM app")
+            .map_err(StoreError::Commit)?;
         for change in changes {
             write(&transaction, change)?;
         }
@@ -328,6 +393,9 @@ fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(),
         }
         Change::ReleaseGone(app, id) => {
             run("DELETE FROM release WHERE app = ?1 AND id = ?2", params![app.as_str(), id.as_str()])
+        }
+        Change::Meta { key, value } => {
+            run("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, value])
         }
         Change::Counters(counters) => {
             let json = encode("numbers", "counters", counters)?;

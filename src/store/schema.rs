@@ -29,14 +29,22 @@ const STEPS: &[&str] = &[
 ",
 ];
 
-pub(super) fn migrate(connection: &mut Connection, path: &Utf8Path) -> Result<(), StoreError> {
-    let known = u32::try_from(STEPS.len()).expect("the steps fit 32 bits");
+/// The newest schema known here.
+pub const SCHEMA: u32 = STEPS.len() as u32;
+
+/// The schema of a database; zero for an empty one.
+pub(super) fn found(connection: &Connection, path: &Utf8Path) -> Result<u32, StoreError> {
     let found: u32 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
-    if found > known {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    if found > SCHEMA {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA });
     }
+    Ok(found)
+}
+
+pub(super) fn migrate(connection: &mut Connection, path: &Utf8Path) -> Result<(), StoreError> {
+    let found = found(connection, path)?;
     for (index, step) in STEPS.iter().enumerate().skip(found as usize) {
         let from = u32::try_from(index).expect("the steps fit 32 bits");
         let failed = |source| StoreError::Migrate { path: path.to_owned(), from, to: from + 1, source };

@@ -4,6 +4,7 @@
 //! [`e2e`] tests share: the real daemon in a home of its own, and clients that count what was lost.
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 pub mod e2e;
 pub mod exactly_once;
 pub mod sim;

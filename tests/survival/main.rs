@@ -2,6 +2,10 @@
 //!
 //! Real workers: Python programs of the standard library alone, so that this runs wherever python3 is.
 
+mod both;
+mod chaos;
+mod store;
+mod upgrade;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -88,7 +92,7 @@ fn sigterm_leaves_the_workers_to_the_next_daemon() {
     let report = Load::run(port, Mix { long: 0, sse: 0, ..Mix::default() }, || {
         for _ in 0..3 {
             daemon.terminate();
-            assert_eq!(daemon.await_end(PATIENCE), Some(0));
+            assert_eq!(daemon.await_end(PATIENCE), None, "it ends by the signal");
             daemon.start_again();
             assert_eq!(pids(&daemon.wait_until(PATIENCE, all_ready)), before);
         }

@@ -3,7 +3,7 @@
 use agentd_protocol::control::{DeleteParams, ReloadParams, Request, RestartParams, ScaleParams, StopParams};
 
 use super::{Context, wait};
-use crate::args::{ChangeArgs, ScaleArgs};
+use crate::args::{ChangeArgs, ReloadArgs, ScaleArgs};
 use crate::exit::Failure;
 
 /// Drains apps and stops them.
@@ -37,9 +37,10 @@ pub(crate) fn delete(context: &Context, args: ChangeArgs) -> Result<u8, Failure>
 ///
 /// # Errors
 /// As [`wait::change`].
-pub(crate) fn reload(context: &Context, args: ChangeArgs) -> Result<u8, Failure> {
-    let params = ReloadParams { names: args.names, wait: !args.wait.no_wait };
-    wait::change(context, vec![Request::Reload(params)], args.wait)
+pub(crate) fn reload(context: &Context, args: ReloadArgs) -> Result<u8, Failure> {
+    let ReloadArgs { change: ChangeArgs { names, wait }, changed } = args;
+    let params = ReloadParams { names, changed, wait: !wait.no_wait };
+    wait::change(context, vec![Request::Reload(params)], wait)
 }
 
 /// Wants another number of workers.

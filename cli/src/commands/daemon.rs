@@ -4,13 +4,15 @@ use agentd_protocol::control::{DaemonStatusParams, DaemonStop, DaemonStopParams,
 use agentd_protocol::{Timestamp, exit};
 use serde_json::json;
 
-use super::{Context, wait};
-use crate::args::{DaemonCommand, RunArgs, WaitArgs};
+use super::{Context, successor, wait};
+use crate::args::{DaemonCommand, DaemonStopArgs, RunArgs};
 use crate::client::{self, Client, ClientError};
 use crate::exit::Failure;
 use crate::home::HomeError;
 use crate::render::bytes_time::{between, bytes, span};
 use crate::render::operation::plural;
+use crate::render::supervisors;
+use crate::systemctl::{Job, Scope};
 use crate::{launch, render};
 
 /// Runs the command.
@@ -20,8 +22,9 @@ use crate::{launch, render};
 pub(crate) fn run(context: &Context, command: DaemonCommand) -> Result<u8, Failure> {
     match command {
         DaemonCommand::Start => start(context),
-        DaemonCommand::Stop(args) => stop(context, args),
+        DaemonCommand::Stop(args) => stop(context, &args),
         DaemonCommand::Status => status(context),
+        DaemonCommand::Upgrade(args) => successor::run(context, args),
         DaemonCommand::Run(RunArgs { detach, args }) => Err(launch::become_daemon(&context.home, detach, &args).into()),
     }
 }
@@ -39,9 +42,15 @@ fn start(context: &Context) -> Result<u8, Failure> {
     Ok(exit::DONE)
 }
 
-fn stop(context: &Context, args: WaitArgs) -> Result<u8, Failure> {
-    let request = Request::DaemonStop(DaemonStopParams { wait: !args.no_wait });
-    let answer = match wait::answers(context, vec![request], args) {
+fn stop(context: &Context, args: &DaemonStopArgs) -> Result<u8, Failure> {
+    if let Some(unit) = &args.unless_restarting
+        && is_restarting(unit, if args.user { Scope::User } else { Scope::System })
+    {
+        render::print(&format!("{unit} is restarted: the workers stay, and the next daemon takes them over\n"))?;
+        return Ok(exit::DONE);
+    }
+    let request = Request::DaemonStop(DaemonStopParams { wait: !args.wait.no_wait });
+    let answer = match wait::answers(context, vec![request], args.wait) {
         Ok(mut answers) => answers.remove(0),
         // Both are what was asked for.
         Err(Failure::Client(ClientError::Home(HomeError::NoDaemon { .. }))) => return stopped(context, None),
@@ -49,6 +58,20 @@ fn stop(context: &Context, args: WaitArgs) -> Result<u8, Failure> {
     };
     let reply = client::read("daemon.stop", answer.map_err(ClientError::Refused)?)?;
     stopped(context, Some(reply))
+}
+
+/// Whether systemd is about to start `unit` again. Where it does not tell, no: a stop that leaves workers behind is worse
+/// than a restart that drains them.
+fn is_restarting(unit: &str, scope: Scope) -> bool {
+    scope.job(unit).map_or_else(
+        |error| {
+            render::note(&format!(
+                "every worker is drained, since systemd does not tell whether this is a restart: {error}"
+            ));
+            false
+        },
+        |job| job == Job::Restart,
+    )
 }
 
 fn stopped(context: &Context, reply: Option<DaemonStop>) -> Result<u8, Failure> {
@@ -83,7 +106,7 @@ fn status(context: &Context) -> Result<u8, Failure> {
     Ok(exit::DONE)
 }
 
-fn view(context: &Context) -> Result<DaemonView, Failure> {
+pub(super) fn view(context: &Context) -> Result<DaemonView, Failure> {
     Ok(Client::connect(&context.home)?.call(DaemonStatusParams {})?)
 }
 
@@ -102,5 +125,6 @@ fn page(view: &DaemonView) -> String {
         ("logs", view.log_dir.clone()),
     ];
     rows.extend(view.notes.iter().map(|note| ("note", note.clone())));
-    rows.iter().map(|(name, value)| format!("{name:8}  {value}\n")).collect()
+    let page: String = rows.iter().map(|(name, value)| format!("{name:8}  {value}\n")).collect();
+    if view.supervisors.is_empty() { page } else { format!("{page}\n{}", supervisors::table(&view.supervisors)) }
 }

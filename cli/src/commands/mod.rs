@@ -16,7 +16,9 @@ pub(crate) mod releases;
 pub(crate) mod sessions;
 pub(crate) mod signal;
 pub(crate) mod start;
+pub(crate) mod startup;
 pub(crate) mod status;
+pub(crate) mod successor;
 pub(crate) mod tasks;
 pub(crate) mod upgrade;
 pub(crate) mod wait;
@@ -73,6 +75,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Effects(args) => effects::run(&context, args),
         Command::Sessions(args) => sessions::run(&context, args),
         Command::Grace(args) => grace::run(&context, args),
+        Command::Startup(args) => startup::run(&context, &args),
         Command::Daemon(command) => daemon::run(&context, command),
     }
 }

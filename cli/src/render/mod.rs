@@ -21,6 +21,7 @@ pub(crate) mod progress;
 pub(crate) mod releases;
 pub(crate) mod sessions;
 pub(crate) mod state;
+pub(crate) mod supervisors;
 pub(crate) mod table;
 pub(crate) mod tasks;
 pub(crate) mod worker;

@@ -85,6 +85,21 @@ pub struct Head {
     pub relief: Option<Slot>,
 }
 
+impl Head {
+    /// An app that was found running, with nothing written of it: it is wanted as it runs.
+    #[must_use]
+    pub fn of_running(
+        name: AppName,
+        revision: Revision,
+        policy: AppPolicy,
+        generation: Generation,
+        count: u32,
+    ) -> Self {
+        let head = App::new(name, revision, policy).head;
+        Self { desired: Desired::Running, generation, last_generation: generation, count, ..head }
+    }
+}
+
 /// What somebody asked for last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -55,13 +55,12 @@ pub fn index(seconds: f64) -> usize {
 pub(super) fn position(seconds: f64) -> (usize, f64) {
     match locate(seconds) {
         (bucket, Some(ratio)) => (bucket, ratio.log2() * PER_OCTAVE as f64),
-        (bucket, None) if bucket == 0 => (0, 0.0),
+        (0, None) => (0, 0.0),
         (bucket, None) => (bucket, 1.0),
     }
 }
 
 /// The bucket, and the duration over its edge; none outside of the scale.
-#[expect(clippy::cast_possible_truncation, reason = "an exponent has 11 bits")]
 fn locate(seconds: f64) -> (usize, Option<f64>) {
     if seconds.is_nan() || seconds < FIRST_S {
         return (0, None);

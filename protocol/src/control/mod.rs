@@ -21,7 +21,8 @@
 //! [`request`] has what is asked, [`reply`] what is answered, [`error`] what is refused, [`message`] the envelopes.
 //!
 //! # Version history
-//! - protocol 1 (0.1.0): the first.
+//! - protocol 1 (0.1.0): the first. Methods and fields may be added: who does not know a field passes over it, and who
+//!   does not know a method answers `unknown_method`.
 //!
 //! [`frame::REQUEST_MAX`]: crate::frame::REQUEST_MAX
 
@@ -31,6 +32,7 @@ pub mod message;
 pub mod releases;
 pub mod reply;
 pub mod request;
+pub mod supervisor;
 pub mod tasks;
 
 pub use apply::{AppDifference, Applied, ApplyParams, FieldChange, Work};
@@ -43,11 +45,12 @@ pub use reply::{
     Signalled, SignalledWorker, Steered, TaskCounts, UpgradePlan, Upgraded,
 };
 pub use request::{
-    AbortParams, Command, DaemonStatusParams, DaemonStopParams, DeleteParams, DescribeParams, HelloParams, LogStream,
-    LogsParams, PauseParams, PromoteParams, ReloadParams, Request, RestartParams, ResumeParams, RollbackParams,
-    ScaleParams, SignalParams, StartParams, StartTarget, StatusParams, StopParams, UpgradeParams,
+    AbortParams, Command, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams, DeleteParams, DescribeParams,
+    HelloParams, LogStream, LogsParams, PauseParams, PromoteParams, ReloadParams, Request, RestartParams, ResumeParams,
+    RollbackParams, ScaleParams, SignalParams, StartParams, StartTarget, StatusParams, StopParams, UpgradeParams,
 };
 
+pub use supervisor::{DaemonUpgrade, SocketOrigins, SupervisorEnd, SupervisorView};
 pub use tasks::{
     AppUsage, CurveView, EffectJudgement, EffectList, EffectState, EffectView, EffectsParams, GraceParams, GraceView,
     InHandView, SessionList, SessionView, SessionsParams, TaskChange, TaskChangeParams, TaskChanged, TaskList,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::apply::Applied;
 use super::releases::Releases;
 use super::request::LogStream;
+use super::supervisor::{DaemonUpgrade, SupervisorView};
 use super::tasks::{EffectList, GraceView, SessionList, TaskChanged, TaskList, TasksUsage};
 use crate::exit;
 use crate::status::{AppView, StatusDocument};
@@ -53,6 +54,8 @@ pub enum Reply {
     Daemon(Box<DaemonView>),
     /// To `daemon.stop`.
     DaemonStop(DaemonStop),
+    /// To `daemon.upgrade`.
+    DaemonUpgrade(DaemonUpgrade),
 }
 
 /// What a peer may do.
@@ -432,6 +435,9 @@ pub struct DaemonView {
     /// What a person should know of its surroundings: no cgroup controllers, no `SO_ATTACH_REUSEPORT_EBPF`.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// The instance's last supervisors, the oldest first; the last of them is the one that answers.
+    #[serde(default)]
+    pub supervisors: Vec<SupervisorView>,
 }
 
 /// Answer to `daemon.stop`.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::apply::{Applied, ApplyParams};
 use super::releases::{Releases, ReleasesParams};
 use super::reply::{AppDetails, Changed, DaemonStop, DaemonView, HelloReply, LogsEnd, Signalled, Steered, Upgraded};
+use super::supervisor::DaemonUpgrade;
 use super::tasks::{
     EffectList, EffectsParams, GraceParams, GraceView, SessionList, SessionsParams, TaskChangeParams, TaskChanged,
     TaskList, TasksParams, TasksPruneParams, TasksUsage, TasksUsageParams,
@@ -38,7 +39,7 @@ pub enum Request {
     Signal(SignalParams),
     /// Replace workers by a new generation, without a gap. Answered with [`Changed`].
     Reload(ReloadParams),
-    /// Put another release in an app's place. Answered with [`Changed`], or with [`UpgradePlan`] when it is only asked
+    /// Put another release in an app's place. Answered with [`Changed`], or with [`UpgradePlan`](super::UpgradePlan) when it is only asked
     /// what would happen.
     Upgrade(UpgradeParams),
     /// Put a release that served before in an app's place. Answered with [`Changed`].
@@ -88,11 +89,15 @@ pub enum Request {
     /// Drain and end every worker, then the daemon. Answered with [`DaemonStop`].
     #[serde(rename = "daemon.stop")]
     DaemonStop(DaemonStopParams),
+    /// Put another binary in the daemon's place; every worker goes on. A refusal is an answer; otherwise the connection
+    /// ends, and the new daemon tells of itself in `daemon.status`. See [`DaemonUpgrade`].
+    #[serde(rename = "daemon.upgrade")]
+    DaemonUpgrade(DaemonUpgradeParams),
 }
 
 impl Request {
     /// Every method of this version.
-    pub const METHODS: [&str; 28] = [
+    pub const METHODS: [&str; 29] = [
         "hello",
         "start",
         "stop",
@@ -121,6 +126,7 @@ impl Request {
         "tasks.prune",
         "daemon.status",
         "daemon.stop",
+        "daemon.upgrade",
     ];
 
     /// The method's name on the wire.
@@ -155,6 +161,7 @@ impl Request {
             Self::TasksPrune(_) => "tasks.prune",
             Self::DaemonStatus(_) => "daemon.status",
             Self::DaemonStop(_) => "daemon.stop",
+            Self::DaemonUpgrade(_) => "daemon.upgrade",
         }
     }
 
@@ -189,7 +196,8 @@ impl Request {
             | Self::Apply(_)
             | Self::TaskChange(_)
             | Self::TasksPrune(_)
-            | Self::DaemonStop(_) => true,
+            | Self::DaemonStop(_)
+            | Self::DaemonUpgrade(_) => true,
         }
     }
 }
@@ -243,6 +251,7 @@ commands! {
     TasksPruneParams => TasksPrune -> TasksUsage;
     DaemonStatusParams => DaemonStatus -> DaemonView;
     DaemonStopParams => DaemonStop -> DaemonStop;
+    DaemonUpgradeParams => DaemonUpgrade -> DaemonUpgrade;
 }
 
 /// Parameters of `hello`.
@@ -323,8 +332,19 @@ by_names! {
     RestartParams;
     /// Parameters of `delete`.
     DeleteParams;
-    /// Parameters of `reload`.
-    ReloadParams;
+}
+
+/// Parameters of `reload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReloadParams {
+    /// Apps by name, or `all`.
+    pub names: Vec<String>,
+    /// Only those whose configuration is another than the one that runs.
+    #[serde(default)]
+    pub changed: bool,
+    /// Answer when it has ended, instead of when it is accepted.
+    #[serde(default)]
+    pub wait: bool,
 }
 
 /// Parameters of `upgrade`.
@@ -480,4 +500,12 @@ pub struct DaemonStopParams {
     /// Answer when every worker has ended, instead of when it is accepted.
     #[serde(default)]
     pub wait: bool,
+}
+
+/// Parameters of `daemon.upgrade`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DaemonUpgradeParams {
+    /// The new program, by its full path; the file that the daemon was started from when none is given.
+    #[serde(default)]
+    pub binary: Option<String>,
 }

@@ -22,7 +22,7 @@
 //! - A worker that sends faster than its requests can be made durable is read more slowly. One that does not read what
 //!   it is sent is dropped.
 //!
-//! [`request`] has what a worker says, [`answer`] what it is answered, [`message`] what it is told, [`error`] what is
+//! [`request`] has what a worker says, [`mod@answer`] what it is answered, [`message`] what it is told, [`error`] what is
 //! refused.
 //!
 //! # Version history

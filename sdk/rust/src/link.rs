@@ -6,7 +6,7 @@
 //! # What can go wrong
 //! - The socket is gone: it is dialled again, every 50 ms at first and every second later, for ever.
 //! - agentd refuses the worker itself (`version`, `token`, `gone`): every request is refused with that.
-//! - A task is another's: the process ends with [`EXIT_FENCED`](crate::EXIT_FENCED).
+//! - A task is another's: the process ends with [`EXIT_FENCED`].
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

@@ -74,19 +74,55 @@ impl Daemon {
     /// # Panics
     /// When it still runs, or does not answer in time.
     pub fn start_again(&mut self) {
+        self.spawn(None);
+        self.await_sockets();
+        self.instance = self.status().instance;
+    }
+
+    /// Starts it so that it dies at a fault point (`src/fault.rs`); true when it did before it listened, or within
+    /// `patience` after.
+    ///
+    /// # Panics
+    /// When it still runs, or neither listens nor ends.
+    pub fn start_doomed(&mut self, fault: &str, patience: Duration) -> bool {
+        self.spawn(Some(fault));
+        let deadline = Instant::now() + LISTEN_WITHIN;
+        while UnixStream::connect(self.home.socket("control.sock")).is_err() {
+            if self.died_within(Duration::from_millis(5)) {
+                return true;
+            }
+            assert!(Instant::now() < deadline, "the daemon does not listen after {LISTEN_WITHIN:?}");
+        }
+        self.died_within(patience)
+    }
+
+    /// Whether it ends by itself within this time.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn died_within(&mut self, patience: Duration) -> bool {
+        let mut child = self.child.take().expect("the daemon was ended by the test before");
+        if !ended_within(&child, patience) {
+            self.child = Some(child);
+            return false;
+        }
+        child.wait().unwrap_or_else(|error| panic!("failed to wait for the daemon: {error}"));
+        true
+    }
+
+    fn spawn(&mut self, fault: Option<&str>) {
         assert!(self.child.is_none(), "the daemon {} still runs", self.pid());
         let log = File::options().create(true).append(true).open(self.home.daemon_log());
         let log = log.unwrap_or_else(|error| panic!("failed to open the daemon's log: {error}"));
         let errors = log.try_clone().unwrap_or_else(|error| panic!("failed to share the daemon's log: {error}"));
         let child = Command::new(&self.program)
             .env("AGENTD_HOME", self.home.path())
+            .envs(fault.map(|fault| ("AGENTD_FAULT", fault)))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
             .spawn();
         self.child = Some(child.unwrap_or_else(|error| panic!("failed to start {}: {error}", self.program.display())));
-        self.await_sockets();
-        self.instance = self.status().instance;
     }
 
     fn await_sockets(&mut self) {

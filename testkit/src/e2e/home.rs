@@ -45,7 +45,9 @@ impl Home {
         path
     }
 
-    pub(super) fn socket(&self, name: &str) -> PathBuf {
+    /// Where one of its sockets is.
+    #[must_use]
+    pub fn socket(&self, name: &str) -> PathBuf {
         self.path().join("run").join(name)
     }
 

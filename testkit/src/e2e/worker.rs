@@ -52,20 +52,6 @@ impl Speaker {
         self.lines.get_mut().write_all(bytes).unwrap_or_else(|error| panic!("failed to send: {error}"));
     }
 
-    /// The next line; none when the connection is closed.
-    ///
-    /// # Panics
-    /// When none comes in time, or it is no JSON.
-    pub fn next(&mut self) -> Option<Value> {
-        let mut line = String::new();
-        match self.lines.read_line(&mut line) {
-            Ok(0) => None,
-            Ok(_) => Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"))),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
-            Err(error) => panic!("no line came: {error}"),
-        }
-    }
-
     /// Sends a request under a number and waits for its answer; what comes before is dropped.
     ///
     /// # Panics
@@ -93,6 +79,21 @@ impl Speaker {
             if line["t"] == t {
                 return line;
             }
+        }
+    }
+}
+
+/// The lines that come; none when the connection is closed. Panics when none comes in time, or it is no JSON.
+impl Iterator for Speaker {
+    type Item = Value;
+
+    fn next(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        match self.lines.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"))),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("no line came: {error}"),
         }
     }
 }

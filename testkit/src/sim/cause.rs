@@ -29,8 +29,8 @@ pub enum Happening {
     Jump(Duration),
     /// The supervisor dies and the next one starts.
     Die,
-    /// The supervisor dies at its next step, after it wrote and before it acted.
-    DieBeforeActing,
+    /// The supervisor dies at its next step.
+    Doom(Doom),
     /// Faults and requests are over.
     Calm,
 }
@@ -152,4 +152,20 @@ fn configured(
         policy.restart.max,
         policy.needs
     )
+}
+
+/// Where in a step the supervisor dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doom {
+    /// Its last transaction is torn: nothing of the step is written, as if what led to it had not been heard.
+    BeforeWriting,
+    /// It is written, and nothing of it done.
+    BeforeActing,
+    /// It is written, and half of it done.
+    AmidActing,
+}
+
+impl Doom {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::BeforeWriting, Self::BeforeActing, Self::AmidActing];
 }

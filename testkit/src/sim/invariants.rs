@@ -270,6 +270,9 @@ fn no_end_without_a_drain(step: &Step<'_>) -> Result<(), String> {
             StopReason::NotReady | StopReason::Unhealthy | StopReason::Watchdog | StopReason::Own => false,
         };
         let served = before.is_some_and(|worker| worker.state.phase() == Phase::Ready);
+        // One that is unfit ends at once. Where its app is on its way out too, that is the reason that stays with it.
+        let unfit = |event: &WorkerEvent| matches!(event, WorkerEvent::ProbeAnswered { result: Err(_) });
+        let served = served && !matches!(step.cause, Cause::Fact(of, event) if of == launch && unfit(event));
         ensure(!(asked && served), || format!("{launch} is told to end ({})", reason.word()))?;
     }
     Ok(())

@@ -25,15 +25,15 @@ use std::time::Duration;
 use agentd_core::admission::{Admitted, Request};
 use agentd_core::app::Steer;
 use agentd_core::effect::{Finished, News, OperationResult, Outcome};
-use agentd_core::event::{Event, RolloutEvent, WorkerEvent};
+use agentd_core::event::{Event, Exit, RolloutEvent, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{Lane, Launch, Operation, Pid};
 use agentd_core::rollout::Judgement;
 use agentd_core::time::{Moment, Tick};
 
-use cause::{Cause, Happening, Record};
+use cause::{Cause, Doom, Happening, Record};
 use invariants::Step;
-use random::Random;
+pub use random::Random;
 use report::{Broken, World};
 pub use report::{Failure, Summary};
 use script::Script;
@@ -95,7 +95,8 @@ struct Simulation {
     script: Script,
     /// Operations that were begun: whether each is over.
     operations: BTreeMap<Operation, bool>,
-    die_before_acting: bool,
+    /// How the supervisor dies at its next steps, one after the other.
+    dooms: VecDeque<Doom>,
     /// A new supervisor has not taken everything over yet, so fleet and world may still differ.
     taking_over: bool,
     recent: VecDeque<Record>,
@@ -113,7 +114,7 @@ impl Simulation {
             store: Store::default(),
             script,
             operations: BTreeMap::new(),
-            die_before_acting: false,
+            dooms: VecDeque::new(),
             taking_over: false,
             recent: VecDeque::new(),
             trace,
@@ -140,7 +141,18 @@ impl Simulation {
         }
         for _ in 0..world.random.between(0, 3) {
             at(world, Happening::Die);
-            at(world, Happening::DieBeforeActing);
+            for doom in Doom::ALL {
+                at(world, Happening::Doom(doom));
+            }
+        }
+        if world.random.chance(20) {
+            // One supervisor after the other dies at its first step, and at every one for a while.
+            let streak = world.random.between(2, 40);
+            let after = world.random.millis(0, length);
+            for _ in 0..streak {
+                let doom = world.random.pick(&Doom::ALL);
+                world.schedule(after, Happening::Doom(doom));
+            }
         }
         if world.random.chance(30) {
             let by = world.random.millis(100, 30_000);
@@ -202,15 +214,14 @@ impl Simulation {
             },
             Happening::Calm => {
                 self.world.calm_down();
-                self.die_before_acting = false;
+                self.dooms.clear();
                 for app in self.script.apps().to_vec() {
                     self.ask(Request::Steer { app, steer: Steer::Resume })?;
                 }
+                self.world.calm = true;
                 Ok(())
             }
-            Happening::Ask | Happening::Connect | Happening::Jump(_) | Happening::Die | Happening::DieBeforeActing
-                if calm =>
-            {
+            Happening::Ask | Happening::Connect | Happening::Jump(_) | Happening::Die | Happening::Doom(_) if calm => {
                 Ok(())
             }
             Happening::Ask => {
@@ -227,8 +238,8 @@ impl Simulation {
                 Ok(())
             }
             Happening::Die => self.restart(),
-            Happening::DieBeforeActing => {
-                self.die_before_acting = true;
+            Happening::Doom(doom) => {
+                self.dooms.push_back(doom);
                 Ok(())
             }
         }
@@ -304,14 +315,34 @@ impl Simulation {
         let before = self.fleet.clone();
         let tick = self.tick();
         let outcome = self.fleet.resume(tick);
+        let restarts = self.summary.restarts;
+        self.settle(before, Cause::Restarted, outcome)?;
+        if self.summary.restarts != restarts {
+            // This one is dead too, and its successor has taken over.
+            return Ok(());
+        }
+        // An end that the last supervisor heard and did not write down: nobody else saw it.
+        while let Some(launch) = self.gone() {
+            self.step(Cause::Fact(launch, WorkerEvent::Exited { exit: Exit::Unknown }))?;
+        }
         self.taking_over = false;
-        self.settle(before, Cause::Restarted, outcome)
+        invariants::in_step(&self.fleet, &self.world)
+    }
+
+    /// A process that is recorded as living and is not there.
+    fn gone(&self) -> Option<Launch> {
+        let recorded = self.fleet.apps().flat_map(|app| app.workers.values()).filter_map(|worker| {
+            let process = worker.state.process()?;
+            process.kernel.map(|_| process.launch)
+        });
+        recorded.into_iter().find(|launch| !self.world.processes.contains_key(launch))
     }
 
     /// Persist, act, publish, in that order; then everything that must hold is looked at.
     fn settle(&mut self, before: Fleet, cause: Cause, outcome: Outcome) -> Result<(), Broken> {
         self.summary.steps += 1;
-        let lost = self.die_before_acting && !outcome.act.is_empty();
+        let doom = self.doom_of(&cause, &outcome);
+        let lost = doom.is_some();
         let record = Record {
             step: self.summary.steps,
             at: self.world.now,
@@ -328,6 +359,13 @@ impl Simulation {
         }
         let step = Step { before: &before, after: &self.fleet, cause: &cause, outcome: &outcome, world: &self.world };
         step.check()?;
+        if doom == Some(Doom::BeforeWriting) {
+            // Whoever asked has no answer, and its operation was never begun.
+            if self.operations.remove(&before.counters().operation).is_some() {
+                self.summary.operations -= 1;
+            }
+            return self.restart();
+        }
         self.note_given_up(&before);
         self.store.write(&self.fleet, &outcome.persist);
         self.store.verify(&self.fleet).map_err(|detail| Broken::new("what lasts is written at once", detail))?;
@@ -339,17 +377,33 @@ impl Simulation {
             self.summary.stages += u64::from(matches!(notice.news, News::StageReached { .. }));
             self.summary.undrained += u64::from(matches!(notice.news, News::Undrained));
         }
-        if lost {
-            self.die_before_acting = false;
-            return self.restart();
-        }
-        for effect in &outcome.act {
+        let done = match doom {
+            None => outcome.act.len(),
+            Some(Doom::AmidActing) => outcome.act.len() / 2,
+            Some(Doom::BeforeWriting | Doom::BeforeActing) => 0,
+        };
+        for effect in &outcome.act[..done] {
             self.world.apply(effect).map_err(|detail| Broken::new("effects can be done", detail))?;
+        }
+        if lost {
+            return self.restart();
         }
         if self.taking_over {
             return Ok(());
         }
         invariants::in_step(&self.fleet, &self.world)
+    }
+
+    /// How the supervisor dies at this step, if it does. One that only acts differently needs something to do.
+    fn doom_of(&mut self, cause: &Cause, outcome: &Outcome) -> Option<Doom> {
+        let may = !self.taking_over || matches!(cause, Cause::Restarted);
+        let doom = *self.dooms.front().filter(|_| may)?;
+        let due = match doom {
+            Doom::BeforeWriting => !outcome.persist.is_empty(),
+            Doom::BeforeActing => !outcome.act.is_empty(),
+            Doom::AmidActing => outcome.act.len() > 1,
+        };
+        if due { self.dooms.pop_front() } else { None }
     }
 
     /// A relief that will not run takes what waits for it along; that is said, not hidden.

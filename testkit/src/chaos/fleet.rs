@@ -1,0 +1,258 @@
+//! What is supervised: real servers, a program that prints without end, and one with children and grandchildren.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use agentd_protocol::status::StatusDocument;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Action;
+use crate::e2e::{Daemon, free_port};
+use crate::sim::Random;
+
+/// Prints numbers, each on a line, as fast as a busy agent would.
+const PRINTER: &str = "
+import sys, time
+n = 0
+while True:
+    sys.stdout.write(''.join('%d\\n' % i for i in range(n, n + BURST)))
+    sys.stdout.flush()
+    n += BURST
+    time.sleep(PAUSE)
+";
+/// A threaded server of the standard library.
+const PYTHON: &str = r#"
+import socket, time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import ThreadingMixIn
+from urllib.parse import urlparse, parse_qs
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *_):
+        pass
+    def do_GET(self):
+        url = urlparse(self.path)
+        if url.path == "/long":
+            time.sleep(float(parse_qs(url.query).get("s", ["1"])[0]))
+        self.send_response(200)
+        self.send_header("Content-Length", "3")
+        self.end_headers()
+        self.wfile.write(b"ok\n")
+
+class Server(ThreadingMixIn, HTTPServer):
+    daemon_threads = True
+
+server = Server(("127.0.0.1", 0), Handler, bind_and_activate=False)
+server.socket.close()
+server.socket = socket.socket(fileno=3)
+server.socket.setblocking(True)
+server.serve_forever()
+"#;
+const UVICORN: &str = r#"
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
+    await send({"type": "http.response.body", "body": b"ok\n"})
+"#;
+const NODE: &str = r"
+require('http').createServer((_, answer) => answer.end('ok\n')).listen({ fd: Number(process.argv[2]) })
+";
+/// Children and grandchildren, all of which must live as long as it does, and no longer.
+const FAMILY: &str = "sh -c 'sleep 100000 & sleep 100000 & wait' &\nsleep 100000 &\nwait\n";
+
+/// Which servers take part.
+#[derive(Clone, Debug, Default)]
+pub struct Servers {
+    /// A `uvicorn` program; a server of Python's standard library takes its place when there is none.
+    pub uvicorn: Option<String>,
+    /// A `node` program; none takes part when there is none.
+    pub node: Option<String>,
+    /// Lines that the printer writes at a time, every 10 ms.
+    pub burst: u32,
+}
+
+/// The fleet under test.
+#[derive(Debug)]
+pub struct Fleet {
+    /// Its daemon.
+    pub daemon: Daemon,
+    servers: Servers,
+    web: u16,
+    node: u16,
+    count: u32,
+    edition: u32,
+    /// Processes of the workers of each app as they were when everything was settled.
+    pub(super) before: BTreeMap<String, BTreeSet<u32>>,
+    /// A worker that was killed since.
+    pub(super) crashed: Option<u32>,
+}
+
+impl Fleet {
+    /// Starts everything and waits until it serves.
+    pub(super) fn start(daemon: Daemon, servers: Servers) -> Self {
+        let pause = "0.01";
+        let burst = servers.burst.max(1).to_string();
+        daemon.config("printer.py", &PRINTER.replace("BURST", &burst).replace("PAUSE", pause));
+        daemon.config("server.py", PYTHON);
+        daemon.config("app.py", UVICORN);
+        daemon.config("server.js", NODE);
+        daemon.config("family.sh", FAMILY);
+        let (before, crashed) = (BTreeMap::new(), None);
+        let mut fleet =
+            Self { daemon, servers, web: free_port(), node: free_port(), count: 2, edition: 0, before, crashed };
+        fleet.write_config();
+        fleet.daemon.ctl_ok(&["start", "fleet.toml"]);
+        fleet.before = pids(&fleet.daemon.status());
+        fleet
+    }
+
+    /// Where the first server listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.web
+    }
+
+    fn write_config(&self) {
+        let web = self.servers.uvicorn.as_ref().map_or_else(
+            || "[\"python3\", \"server.py\"]".to_owned(),
+            |uvicorn| format!("[{uvicorn:?}, \"app:app\", \"--fd\", \"{{fd:http}}\", \"--log-level\", \"warning\"]"),
+        );
+        let node = self.servers.node.as_ref().map_or_else(String::new, |node| {
+            format!(
+                "[skill.node]\ncommand = [{node:?}, \"server.js\", \"{{fd:http}}\"]\nlisten.http = \"127.0.0.1:{}\"\n\
+                 workers = 1\nenv = {{ EDITION = \"{}\" }}\n",
+                self.node, self.edition
+            )
+        });
+        let config = format!(
+            "[agent.web]\ncommand = {web}\nworkers = 2\nlisten.http = \"127.0.0.1:{}\"\nenv = {{ EDITION = \"{}\" }}\n\
+             restart = {{ backoff = \"50ms..200ms\", max = \"1000 in 1m\" }}\n\
+             {node}[agent.printer]\ncommand = [\"python3\", \"-u\", \"printer.py\"]\nlog = {{ max_size = \"1G\" }}\n\
+             [agent.family]\ncommand = [\"sh\", \"family.sh\"]\n",
+            self.web, self.edition
+        );
+        self.daemon.config("fleet.toml", &config);
+    }
+
+    /// What is done next.
+    pub(super) fn draw(&self, random: &mut Random) -> Action {
+        match random.between(0, 10) {
+            0..=2 => Action::Nothing,
+            3..=5 => Action::Reload,
+            6 => Action::Reconfigure,
+            7 | 8 => Action::Scale,
+            _ => Action::Crash,
+        }
+    }
+
+    /// Begins it. A refusal is no fault: something of the last time may still be under way.
+    pub(super) fn begin(&mut self, action: Action, random: &mut Random) {
+        let app = if self.servers.node.is_some() && random.chance(40) { "node" } else { "web" };
+        match action {
+            Action::Nothing => {}
+            Action::Reload => drop(self.daemon.ctl(&["reload", app, "--no-wait"])),
+            Action::Reconfigure => {
+                self.edition += 1;
+                self.write_config();
+                drop(self.daemon.ctl(&["reload", app, "--no-wait"]));
+            }
+            Action::Scale => {
+                let count = u32::try_from(random.between(2, 5)).unwrap_or(2);
+                if self.daemon.ctl(&["scale", "web", &count.to_string(), "--no-wait"]).code == Some(0) {
+                    self.count = count;
+                }
+            }
+            Action::Crash => {
+                let victims = self.before.get("web").cloned().unwrap_or_default();
+                let nth = usize::try_from(random.between(0, victims.len().max(1) as u64)).unwrap_or(0);
+                self.crashed = victims.into_iter().nth(nth);
+                if let Some(pid) = self.crashed {
+                    send_kill(pid);
+                }
+            }
+        }
+    }
+
+    /// How many workers the web server is to have.
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Kills the keeper, and waits until there is another.
+    pub(super) fn kill_keeper(&self) {
+        let Some(keeper) = self.keeper() else { return };
+        send_kill(keeper);
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while self.keeper().is_none_or(|pid| pid == keeper) {
+            assert!(std::time::Instant::now() < until, "no other keeper was started");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The keeper of this home, whoever's child it is: it listens in its runtime folder.
+    pub(super) fn keeper(&self) -> Option<u32> {
+        let socket = self.daemon.home.path().join("run/keeper.sock");
+        let connected = std::os::unix::net::UnixStream::connect(&socket);
+        // Of another type than a stream: who it is, the kernel's table of processes tells.
+        drop(connected);
+        let daemon = self.daemon.pid();
+        let children = std::fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).ok()?;
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid: &u32| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.split(|&byte| byte == 0).nth(1) == Some(b"keep")
+        })
+    }
+
+    /// Stops the printer; how many lines it wrote, none of them lost, doubled, garbled or out of order.
+    pub(super) fn stop_and_count_lines(&self) -> u64 {
+        self.daemon.ctl_ok(&["stop", "printer"]);
+        let logs = self.daemon.home.path().join("logs");
+        let files = find(&logs, "printer");
+        let mut expected = 0;
+        for file in files {
+            let text =
+                std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("reading {}: {error}", file.display()));
+            for line in text.lines() {
+                assert_eq!(line.parse(), Ok(expected), "a line was lost, doubled or garbled in {}", file.display());
+                expected += 1;
+            }
+        }
+        assert!(expected > 0, "nothing was printed below {}", logs.display());
+        expected
+    }
+}
+
+/// Files of an app's standard output that are not empty.
+fn find(logs: &std::path::Path, app: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![logs.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = path.to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.contains(app) && name.contains("out") && name.ends_with(".log") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn send_kill(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid) {
+        // Gone already is as good.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// The processes of each app's workers.
+pub(super) fn pids(document: &StatusDocument) -> BTreeMap<String, BTreeSet<u32>> {
+    let of = |app: &agentd_protocol::status::AppView| app.workers.iter().filter_map(|worker| worker.pid).collect();
+    document.apps.iter().map(|app| (app.name.clone(), of(app))).collect()
+}

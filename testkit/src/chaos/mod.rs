@@ -1,0 +1,183 @@
+//! The supervisor is killed, again and again, while everything that can be under way is: load, reloads, scaling, other
+//! configurations, crashes of workers. After each death the next supervisor has to have all of it.
+//!
+//! ```text
+//!           ┌──────────────────── load on the servers, lines from the printer, all the time ────────────────────┐
+//!  phase 1  │  for each fault point: a daemon that dies exactly there, while it reloads; the next one           │
+//!  phase 2  │  as often as asked for: something begins ─► a moment of random length ─► SIGKILL ─► the next one   │
+//!           └──── after each: settle ─► invariants (see `invariants.rs`) ────────────────────────────────────────┘
+//! ```
+//!
+//! Now and then the keeper dies instead of the daemon, and the daemon is upgraded or leaves by SIGTERM. Everything is drawn from one seed.
+
+mod fleet;
+mod invariants;
+mod report;
+
+use std::time::{Duration, Instant};
+
+use crate::e2e::{Daemon, Load, Mix};
+use crate::sim::Random;
+
+pub use fleet::{Fleet, Servers};
+pub use report::Summary;
+
+/// Every point at which a debug build can be made to die (`src/fault.rs`), and whether it is one of the start.
+pub const POINTS: [(&str, bool); 9] = [
+    ("took", true),
+    ("adopted", true),
+    ("resumed", true),
+    ("decided", false),
+    ("committed", false),
+    ("spawned", false),
+    ("kept", false),
+    ("weighed", false),
+    ("told", false),
+];
+/// How long a doomed daemon may take to pass its point.
+const DOOM_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long one that is to die as it starts may live on.
+const AT_START_WITHIN: Duration = Duration::from_secs(2);
+
+/// What to do, and how often.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Deaths at random moments.
+    pub kills: u32,
+    /// Passes of each fault point at which the daemon dies: 1, 2, …; none in a release build.
+    pub passes: u32,
+    /// Where everything is drawn from.
+    pub seed: u64,
+    /// Which servers take part.
+    pub servers: Servers,
+    /// Clients of each class.
+    pub mix: Mix,
+    /// Says what happens as it happens.
+    pub verbose: bool,
+}
+
+/// What is done to the fleet when the supervisor is about to die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Nothing: the same processes have to be there afterwards.
+    Nothing,
+    /// A reload of a server.
+    Reload,
+    /// A reload with another configuration.
+    Reconfigure,
+    /// Another number of workers.
+    Scale,
+    /// A worker is killed.
+    Crash,
+}
+
+/// How the supervisor goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Death {
+    /// SIGKILL.
+    Killed,
+    /// At a fault point.
+    AtPoint(&'static str),
+    /// SIGTERM.
+    Left,
+    /// Another program took its place.
+    Upgraded,
+    /// Its keeper was killed; it lives.
+    KeeperKilled,
+}
+
+/// Runs the plan.
+///
+/// # Panics
+/// When an invariant does not hold: with what was seen, and the seed.
+pub fn run(agentd: &str, plan: &Plan) -> Summary {
+    eprintln!("chaos: seed {}", plan.seed);
+    let started = Instant::now();
+    let mut fleet = Fleet::start(Daemon::start(agentd), plan.servers.clone());
+    let mut summary = Summary::default();
+    let mut random = Random::new(plan.seed);
+    let port = fleet.port();
+    let report = Load::run(port, plan.mix.clone(), || {
+        for pass in 1..=plan.passes {
+            for (point, at_start) in POINTS {
+                let action = die_at(&mut fleet, &mut random, point, pass, at_start);
+                let death = if action.is_some() { Death::AtPoint(point) } else { Death::Killed };
+                after(&mut fleet, &mut summary, action.unwrap_or(Action::Reload), death, plan.verbose);
+            }
+        }
+        for _ in 0..plan.kills {
+            let action = fleet.draw(&mut random);
+            fleet.begin(action, &mut random);
+            std::thread::sleep(random.millis(0, 150));
+            let death = die(&mut fleet, &mut random);
+            after(&mut fleet, &mut summary, action, death, plan.verbose);
+        }
+    });
+    summary.requests = report.total();
+    summary.lost = report.lost_in_service();
+    summary.load = report.to_string();
+    summary.lines = fleet.stop_and_count_lines();
+    summary.took = started.elapsed();
+    summary
+}
+
+/// A death at one fault point; none when the daemon lived past it, and was killed by hand.
+fn die_at(fleet: &mut Fleet, random: &mut Random, point: &'static str, pass: u32, at_start: bool) -> Option<Action> {
+    let fault = format!("{point}:{pass}");
+    fleet.daemon.kill();
+    let died = if at_start {
+        fleet.daemon.start_doomed(&fault, AT_START_WITHIN)
+    } else {
+        let lives = !fleet.daemon.start_doomed(&fault, Duration::from_millis(1));
+        let until = Instant::now() + DOOM_WITHIN;
+        let mut died = !lives;
+        while !died && Instant::now() < until {
+            fleet.begin(Action::Reload, random);
+            died = fleet.daemon.died_within(Duration::from_secs(2));
+        }
+        died
+    };
+    if !died {
+        fleet.daemon.kill();
+    }
+    fleet.daemon.start_again();
+    died.then_some(if at_start { Action::Nothing } else { Action::Reload })
+}
+
+fn die(fleet: &mut Fleet, random: &mut Random) -> Death {
+    match random.between(0, 20) {
+        0 => {
+            fleet.daemon.terminate();
+            let _code = fleet.daemon.await_end(DOOM_WITHIN);
+            fleet.daemon.start_again();
+            Death::Left
+        }
+        1 | 2 => {
+            // A request under way makes it wait, and a refusal is as good here.
+            let _output = fleet.daemon.ctl(&["daemon", "upgrade"]);
+            Death::Upgraded
+        }
+        3 => {
+            fleet.kill_keeper();
+            Death::KeeperKilled
+        }
+        _ => {
+            fleet.daemon.kill();
+            fleet.daemon.start_again();
+            Death::Killed
+        }
+    }
+}
+
+fn after(fleet: &mut Fleet, summary: &mut Summary, action: Action, death: Death, verbose: bool) {
+    let settled = invariants::hold(fleet, action, death);
+    if verbose {
+        eprintln!(
+            "chaos: {:>4}  {death:?} during {action:?}: settled in {} ms",
+            summary.deaths() + 1,
+            settled.as_millis()
+        );
+    }
+    summary.add(action, death, settled);
+}

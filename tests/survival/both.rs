@@ -1,0 +1,44 @@
+//! Supervisor and keeper die at once: what the workers hold is all there is.
+
+use agentd_testkit::e2e::{Load, Mix};
+
+use crate::{PATIENCE, all_ready, fleet, pids, workers};
+
+#[test]
+fn when_both_die_at_once_the_sockets_are_taken_back_out_of_the_workers() {
+    let (mut daemon, port) = fleet();
+    let before = pids(&daemon.status());
+    let report = Load::run(port, Mix { long: 0, sse: 0, ..Mix::default() }, || {
+        for _ in 0..3 {
+            let keeper = workers::keeper_of(daemon.pid());
+            daemon.kill();
+            workers::kill_nine(keeper);
+            daemon.start_again();
+            assert_eq!(pids(&daemon.wait_until(PATIENCE, all_ready)), before, "the same processes serve");
+        }
+        daemon.ctl_ok(&["reload", "web"]);
+    });
+    report.assert_none_lost_in_service();
+    let page = daemon.ctl_ok(&["daemon", "status", "--json"]).stdout;
+    let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+    let last = page["supervisors"].as_array().expect("a history").last().expect("the present one");
+    assert_eq!((&last["sockets"]["workers"], &last["sockets"]["keeper"]), (&2.into(), &0.into()), "{page:#}");
+    assert_eq!(last["unwatched_us"], serde_json::Value::Null, "nobody was left who noticed the moment");
+}
+
+#[test]
+fn where_the_kernel_refuses_that_the_workers_serve_on_and_the_operator_is_told() {
+    let (mut daemon, port) = fleet();
+    let before = pids(&daemon.status());
+    let keeper = workers::keeper_of(daemon.pid());
+    let report = Load::run(port, Mix::fresh(1), || {
+        daemon.kill();
+        workers::kill_nine(keeper);
+        // As Yama's ptrace_scope 1 does for who is not root.
+        assert!(!daemon.start_doomed("getfd:denied", std::time::Duration::from_millis(200)), "it lives");
+        daemon.wait_until(PATIENCE, |document| pids(document) == before);
+    });
+    report.assert_none_lost();
+    let page = daemon.ctl_ok(&["daemon", "status"]).stdout;
+    assert!(page.contains("web serves on and cannot be reloaded until its workers have ended"), "{page}");
+}
