@@ -20,15 +20,18 @@ mod apply;
 mod applying;
 mod commit;
 mod control;
+mod cutting;
 mod describe;
 mod drain;
 mod input;
 mod keep;
 mod launch;
 mod lines;
+mod planning;
 mod prepare;
 mod probe;
 mod rebuild;
+mod releases;
 mod restore;
 mod shell;
 mod sources;
@@ -61,6 +64,7 @@ use crate::process::cgroup::Cgroups;
 use crate::process::reaper::Exit;
 use crate::process::spawn::Launcher;
 use crate::process::sys;
+use crate::releases::store::ReleaseFolders;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
 use crate::store::{Damage, Opened, Store, Stored};
@@ -107,6 +111,7 @@ pub struct Dispatcher {
     tasks: Option<TaskThread>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
+    releases: releases::Releases,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -231,6 +236,7 @@ impl Dispatcher {
             ended_before,
         } = parts;
         let Opened { store, stored, damage } = opened;
+        let releases_of_home = ReleaseFolders::below(&home.state);
         Self {
             home,
             instance,
@@ -249,6 +255,7 @@ impl Dispatcher {
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
+            releases: releases::Releases::new(releases_of_home),
             tended: BTreeMap::new(),
             inputs,
             events: VecDeque::new(),
@@ -336,6 +343,7 @@ impl Dispatcher {
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
             Input::RunCommand(request) => self.run_command(request),
+            Input::Cut(number, end) => self.cut_ended(number, *end),
         }
     }
 
