@@ -11,6 +11,7 @@
 //! What can go wrong is only that: a [`Diagnostic`]. Later, at a worker's start, a file of variables may have gone
 //! ([`EnvFileError`]).
 
+mod account;
 mod adhoc;
 mod app;
 mod checks;
@@ -21,6 +22,7 @@ mod environment;
 mod fields;
 mod form;
 mod keys;
+mod limits;
 mod listen;
 mod load;
 mod needs;
@@ -31,6 +33,7 @@ mod reader;
 mod reference;
 mod runtime;
 mod schema;
+mod secrets;
 mod sections;
 mod signal;
 mod upgrade;
@@ -40,18 +43,20 @@ mod tests;
 
 pub use adhoc::{AdhocStart, adhoc};
 pub use app::{
-    AppConfig, AppKind, Balance, HttpCheck, Limits, Live, LiveCheck, LogConfig, LogSink, Ready, ReadyCheck, SkillKind,
+    AppConfig, AppKind, Balance, HttpCheck, Live, LiveCheck, LogConfig, LogSink, Ready, ReadyCheck, SkillKind,
     Stop,
 };
 pub use diagnostic::{Diagnostic, Place, Source};
 pub use env_file::{EnvFileError, LineProblem};
 pub use environment::fd_variable;
 pub use fields::describe;
+pub use limits::Limits;
 pub use listen::AddressError;
 pub use load::{Known, load, load_among};
 pub use quantity::QuantityError;
 pub use reference::reference;
 pub use runtime::{Advice, advise};
 pub use schema::schema;
+pub use secrets::{NoCredential, SecretPlace, SecretSource};
 pub use signal::{StopSignal, StopSignalError};
 pub use upgrade::Upgrade;

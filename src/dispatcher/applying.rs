@@ -24,7 +24,7 @@ use crate::control::ReplySink;
 use crate::revision::{Origin, RevisionRecord};
 
 /// Fields whose values are nobody's business.
-const SECRET: [&str; 2] = ["env.", "secret."];
+const SECRET: [&str; 1] = ["env."];
 
 impl Dispatcher {
     pub(super) fn apply_configuration(&mut self, params: &ApplyParams, reply: ReplySink) {

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::commit::in_full;
 use super::input::Input;
+use super::rights::with_rights;
 use super::shell::{ProcessShell, Start};
 use super::{Child, Dispatcher};
 use crate::config::LogSink;
@@ -22,7 +23,7 @@ use crate::logs::sink::{Opened, Sink, open_sink};
 use crate::logs::thread::{Stream, StreamId};
 use crate::notify::{NotifyError, NotifySocket};
 use crate::process::cgroup::Cgroup;
-use crate::process::plan::{ExecPlan, Limit, StageFailure, fd_variable};
+use crate::process::plan::{ExecPlan, Secrets, StageFailure, fd_variable};
 use crate::process::reaper::{self, Exit};
 use crate::process::spawn::{SpawnFds, spawn};
 use crate::process::tree::{Identity, Tree};
@@ -31,11 +32,17 @@ use crate::revision::RevisionRecord;
 /// Files of its own that a worker may make others read and write: nothing unless it says so.
 const UMASK: u32 = 0o022;
 
+/// Variables of a shell that are its user's.
+const OF_THE_USER: [&str; 10] = [
+    "HOME", "USER", "LOGNAME", "SHELL", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME",
+    "XDG_CACHE_HOME", "TMPDIR",
+];
+
 /// What stood in the way of a start.
 pub(super) struct Obstacle {
     pub(super) why: String,
     /// Trying again without a change cannot help.
-    permanent: bool,
+    pub(super) permanent: bool,
 }
 
 impl Obstacle {
@@ -88,6 +95,7 @@ impl Dispatcher {
         let gauge = self.tell_born(launch, worker, &record);
         let cgroup = self.cgroup_for(launch, worker);
         let outputs = self.outputs(launch, worker, &record)?;
+        let secrets = self.secrets_of(launch);
         let app = self.apps.entry(worker.app.clone()).or_default();
         let mut fds: Vec<(&str, BorrowedFd<'_>)> =
             lane.map_or_else(Vec::new, |lane| app.addresses.lane(&record.config.listen, lane.0));
@@ -98,7 +106,7 @@ impl Dispatcher {
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
         let tasks = self.tasks.as_ref().map(|tasks| tasks.variables(launch));
         let seen = Seen { worker, identity: &identity, socket: &notify, cgroup: cgroup.as_ref(), tasks };
-        let plan = plan(&record, &seen, &fds, self.files)?;
+        let plan = with_rights(plan(&record, &seen, &fds, self.files)?, &record.config, secrets)?;
         let spawn_fds = SpawnFds {
             stdout: outputs.stdout.as_fd(),
             stderr: outputs.stderr.as_fd(),
@@ -152,7 +160,9 @@ impl Dispatcher {
         let cgroup = process.tree.cgroup();
         let tasks = self.tasks.as_ref().map(|tasks| tasks.variables(launch));
         let seen = Seen { worker: &process.worker, identity: &identity, socket: &process.notify, cgroup, tasks };
-        plan(&process.record, &seen, &fds, self.files).map_err(|obstacle| obstacle.why)
+        plan(&process.record, &seen, &fds, self.files)
+            .and_then(|plan| with_rights(plan, &process.record.config, self.secrets_of(launch)))
+            .map_err(|obstacle| obstacle.why)
     }
 
     fn cgroup_for(&mut self, launch: Launch, worker: &WorkerId) -> Option<Cgroup> {
@@ -328,6 +338,7 @@ impl Dispatcher {
             tracing::debug!(%launch, error = in_full(&error), "its cgroup is removed later");
         }
         self.usage.forget(launch);
+        self.forget_secrets(launch);
         self.release_process(launch);
     }
 }
@@ -391,8 +402,13 @@ pub(super) fn plan(
     let config = &record.config;
     let numbers: BTreeMap<String, i32> =
         (3..).zip(fds).map(|(number, (name, _))| ((*name).to_owned(), number)).collect();
+    let mut base = record.environment.clone();
+    if config.account.user.is_some() {
+        // Whose shell it was that started the app is of no interest to another user.
+        OF_THE_USER.iter().for_each(|name| drop(base.remove(*name)));
+    }
     let mut environment = config
-        .environment(&record.environment, &numbers)
+        .environment(&base, &numbers)
         .map_err(|error| Obstacle { why: format!("could not be started: {}", in_full(&error)), permanent: true })?;
     let worker = seen.worker;
     environment.extend(seen.identity.variables());
@@ -418,13 +434,15 @@ pub(super) fn plan(
         cwd: config.cwd.clone(),
         env: environment.into_iter().collect(),
         umask: config.umask.unwrap_or(UMASK),
-        limits: config.limits.files.map(|files| (Limit::Files, u64::from(files))).into_iter().collect(),
+        limits: Vec::new(),
         soft_files: files,
         cgroup: seen.cgroup.map(|cgroup| cgroup.dir().to_owned()),
         listen_names: fds.iter().map(|(name, _)| (*name).to_owned()).collect(),
         // gunicorn takes what both its command and its environment name twice, and fails at the second. What a worker
         // stored with us only the environment tells of.
         listen_pid: config.listen_pid && (fds.len() > config.listen.len() || !config.names_every_listener()),
+        account: config.account.clone(),
+        secrets: Secrets::default(),
     })
 }
 

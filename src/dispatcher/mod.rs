@@ -30,6 +30,7 @@ mod prepare;
 mod probe;
 mod rebuild;
 mod restore;
+mod rights;
 mod shell;
 mod sources;
 mod successor;

@@ -81,6 +81,7 @@ impl Dispatcher {
         self.fleet = Fleet::restore(counters, heads, workers);
         let adopted = self.adopt_all(&mut taken);
         self.end_strays(&taken);
+        self.forget_secrets_of_the_gone();
         let Takeover { alone_since, origins: sockets, .. } = taken;
         self.give_back(taken);
         self.tell_all_told();
