@@ -123,6 +123,7 @@ impl Dispatcher {
             notes.push("nothing of it runs: it takes this when it starts".to_owned());
         }
         notes.extend(config::advise(&record.config).into_iter().map(|advice| advice.text));
+        notes.extend(self.unenforced(&record.config));
         let told = AppDifference {
             app: name.to_string(),
             work: wire(difference.work),

@@ -12,10 +12,11 @@ use jiff::Timestamp;
 
 use super::commit::in_full;
 use super::input::Input;
+use super::limits::amounts;
 use super::rights::with_rights;
 use super::shell::{ProcessShell, Start};
 use super::{Child, Dispatcher};
-use crate::config::LogSink;
+use crate::config::{Limits, LogSink};
 use crate::fault;
 use crate::logs::layout::{StreamKind, fifo_path, live_path};
 use crate::logs::rotate::Rotation;
@@ -93,9 +94,9 @@ impl Dispatcher {
         let socket = NotifySocket::bind(&self.home.run.join("notify").join(launch.to_string()), None)
             .map_err(|error| Obstacle::passing("making its notify socket", &error))?;
         let gauge = self.tell_born(launch, worker, &record);
-        let cgroup = self.cgroup_for(launch, worker);
+        let cgroup = self.cgroup_for(launch, worker, &record.config.limits)?;
         let outputs = self.outputs(launch, worker, &record)?;
-        let secrets = self.secrets_of(launch);
+        let (secrets, controllers) = (self.secrets_of(launch), self.controllers());
         let app = self.apps.entry(worker.app.clone()).or_default();
         let mut fds: Vec<(&str, BorrowedFd<'_>)> =
             lane.map_or_else(Vec::new, |lane| app.addresses.lane(&record.config.listen, lane.0));
@@ -106,7 +107,7 @@ impl Dispatcher {
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
         let tasks = self.tasks.as_ref().map(|tasks| tasks.variables(launch));
         let seen = Seen { worker, identity: &identity, socket: &notify, cgroup: cgroup.as_ref(), tasks };
-        let plan = with_rights(plan(&record, &seen, &fds, self.files)?, &record.config, secrets)?;
+        let plan = with_rights(plan(&record, &seen, &fds, self.files)?, &record.config, secrets, controllers)?;
         let spawn_fds = SpawnFds {
             stdout: outputs.stdout.as_fd(),
             stderr: outputs.stderr.as_fd(),
@@ -147,6 +148,7 @@ impl Dispatcher {
         };
         self.processes.insert(launch, shell);
         self.children.insert(child.pid, Child::Worker(launch));
+        self.begin_measuring();
         Ok(WorkerEvent::Spawned { pid: child.pid, start_time })
     }
 
@@ -161,16 +163,24 @@ impl Dispatcher {
         let tasks = self.tasks.as_ref().map(|tasks| tasks.variables(launch));
         let seen = Seen { worker: &process.worker, identity: &identity, socket: &process.notify, cgroup, tasks };
         plan(&process.record, &seen, &fds, self.files)
-            .and_then(|plan| with_rights(plan, &process.record.config, self.secrets_of(launch)))
+            .and_then(|plan| {
+                let (config, folder) = (&process.record.config, self.secrets_of(launch));
+                with_rights(plan, config, folder, self.controllers())
+            })
             .map_err(|obstacle| obstacle.why)
     }
 
-    fn cgroup_for(&mut self, launch: Launch, worker: &WorkerId) -> Option<Cgroup> {
-        match self.cgroups.as_ref()?.make(launch) {
-            Ok(cgroup) => Some(cgroup),
+    fn cgroup_for(&self, launch: Launch, worker: &WorkerId, limits: &Limits) -> Result<Option<Cgroup>, Obstacle> {
+        let Some(cgroups) = &self.cgroups else { return Ok(None) };
+        match cgroups.make(launch) {
+            Ok(cgroup) => {
+                let limited = cgroups.limit(&cgroup, &amounts(limits));
+                limited.map_err(|error| Obstacle::passing("setting its limits", &error))?;
+                Ok(Some(cgroup))
+            }
             Err(error) => {
                 tracing::warn!(%worker, error = in_full(&error), "no cgroup; contained by its process group instead");
-                None
+                Ok(None)
             }
         }
     }
@@ -317,6 +327,9 @@ impl Dispatcher {
     /// What became of its tasks is known as well: now its end can be told.
     pub(super) fn tell_exit(&mut self, launch: Launch) {
         let Some(exit) = self.processes.get(&launch).and_then(|process| process.exit) else { return };
+        if let Some(limit) = self.limit_met(launch, exit) {
+            self.fact(launch, WorkerEvent::LimitMet(limit));
+        }
         self.bury(launch);
         self.fact(launch, WorkerEvent::Exited { exit });
     }

@@ -25,6 +25,7 @@ mod drain;
 mod input;
 mod keep;
 mod launch;
+mod limits;
 mod lines;
 mod prepare;
 mod probe;
@@ -110,6 +111,8 @@ pub struct Dispatcher {
     waiters: Vec<Waiter>,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
+    /// When workers are measured that have a ceiling of memory.
+    measuring: limits::Measuring,
     inputs: mpsc::UnboundedSender<Input>,
     events: VecDeque<Event>,
     todo: VecDeque<Effect>,
@@ -251,6 +254,7 @@ impl Dispatcher {
             journal: EventJournal::after(0),
             waiters: Vec::new(),
             tended: BTreeMap::new(),
+            measuring: limits::Measuring::Idle,
             inputs,
             events: VecDeque::new(),
             todo: VecDeque::new(),
@@ -285,6 +289,7 @@ impl Dispatcher {
                 }
             }
             self.tend_due();
+            self.measure_due();
             if self.fleet.next_wake().is_some_and(|at| at <= sys::boottime()) {
                 self.events.push_back(Event::Woke);
             }
@@ -307,7 +312,7 @@ impl Dispatcher {
 
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
-        let core = self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.next_tending());
+        let core = self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.next_tending()).chain(self.measuring.wake());
         core.chain(self.systemd.next_beat()).chain(self.succession_wake()).chain(self.saving.wake()).min()
     }
 
@@ -330,6 +335,7 @@ impl Dispatcher {
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
             Input::FileChanged(app, path) => self.file_changed(&app, &path),
+            Input::Measured(found) => self.measured(found),
             Input::KeeperGone => self.keeper_gone(),
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),

@@ -82,6 +82,7 @@ impl Dispatcher {
         let adopted = self.adopt_all(&mut taken);
         self.end_strays(&taken);
         self.forget_secrets_of_the_gone();
+        self.begin_measuring();
         let Takeover { alone_since, origins: sockets, .. } = taken;
         self.give_back(taken);
         self.tell_all_told();

@@ -12,17 +12,24 @@ use camino::Utf8PathBuf;
 use super::Dispatcher;
 use super::commit::in_full;
 use super::launch::Obstacle;
-use crate::config::{AppConfig, Limits};
+use super::limits::processes_of_user;
+use crate::config::AppConfig;
+use crate::process::controllers::Controllers;
 use crate::process::plan::{ExecPlan, Limit, Secrets};
 
 /// A plan with all that needs rights; `folder` is for its secrets.
-pub(super) fn with_rights(plan: ExecPlan, config: &AppConfig, folder: Utf8PathBuf) -> Result<ExecPlan, Obstacle> {
+pub(super) fn with_rights(
+    plan: ExecPlan,
+    config: &AppConfig,
+    folder: Utf8PathBuf,
+    controllers: Controllers,
+) -> Result<ExecPlan, Obstacle> {
     let given = config.secret.iter().map(|(name, source)| source.planned(name));
     let given = given.collect::<Result<Vec<_>, _>>().map_err(|error| Obstacle {
         why: format!("could not be started: failed to {}", in_full(&error)),
         permanent: true,
     })?;
-    Ok(ExecPlan { limits: limits(&config.limits), secrets: Secrets { given, folder }, ..plan })
+    Ok(ExecPlan { limits: limits(config, controllers), secrets: Secrets { given, folder }, ..plan })
 }
 
 impl Dispatcher {
@@ -56,7 +63,8 @@ impl Dispatcher {
 }
 
 /// The limits that the kernel holds each process to.
-fn limits(limits: &Limits) -> Vec<(Limit, u64)> {
+fn limits(config: &AppConfig, controllers: Controllers) -> Vec<(Limit, u64)> {
+    let limits = &config.limits;
     let all = [
         (Limit::Files, limits.files.map(u64::from)),
         (Limit::FileSize, limits.file_size),
@@ -65,6 +73,7 @@ fn limits(limits: &Limits) -> Vec<(Limit, u64)> {
         (Limit::Stack, limits.stack),
         (Limit::AddressSpace, limits.address_space),
         (Limit::LockedMemory, limits.locked_memory),
+        (Limit::Processes, processes_of_user(config, controllers)),
     ];
     all.into_iter().filter_map(|(limit, value)| Some((limit, value?))).collect()
 }

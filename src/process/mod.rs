@@ -8,6 +8,7 @@
 pub mod account;
 pub mod boot;
 pub mod cgroup;
+pub mod controllers;
 pub mod plan;
 mod program;
 pub mod reaper;
