@@ -248,7 +248,7 @@ impl Dispatcher {
                 waiting.looked = Some(cut);
                 None
             }
-            Ok(Report::Cut(cut)) => match self.install(&cutting.app, &waiting.call, *cut) {
+            Ok(Report::Cut(cut)) => match self.install(&cutting.app, *cut) {
                 Ok(release) => {
                     let fresh = Fresh { release, operation: waiting.operation };
                     waiting.fresh.insert(cutting.app.clone(), fresh);
@@ -309,7 +309,7 @@ impl Dispatcher {
         let (&number, cutting) = self.releases.cuts.iter().find(|(_, cutting)| cutting.app == *app)?;
         let operation = cutting.operation;
         cutting.task.abort();
-        self.cut_ended(number, Err("it was aborted".to_owned()));
+        self.cut_ended(number, Err("go on: it was aborted".to_owned()));
         Some(operation)
     }
 
