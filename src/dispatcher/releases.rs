@@ -305,6 +305,18 @@ impl Dispatcher {
         self.remove_releases(app, &gone);
     }
 
+    /// Removes a release that was cut for something that then was refused: nothing is left of that.
+    pub(super) fn drop_unused(&mut self, app: &AppName, id: &ReleaseId) {
+        let of = |record: &RevisionRecord| record.release.as_ref().is_some_and(|release| release.id == *id);
+        let used = self.apps.get(app).is_some_and(|shell| shell.revisions.values().any(|record| of(record)));
+        let tried = self.releases.of(app).any(|record| {
+            record.release.id == *id && (record.verdict != Verdict::Untried || record.deployed.is_some())
+        });
+        if !used && !tried {
+            self.remove_releases(app, std::slice::from_ref(id));
+        }
+    }
+
     /// Nothing of the app is left.
     pub(super) fn forget_releases(&mut self, app: &AppName) {
         let all: Vec<ReleaseId> = self.releases.of(app).map(|record| record.release.id.clone()).collect();

@@ -146,7 +146,7 @@ pub fn remove_aside(paths: Vec<Utf8PathBuf>) {
                     // The last thing of its app: its folder goes as well. It is empty, or stays.
                     let _ = path.parent().map(fs::remove_dir);
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => drop(path.parent().map(fs::remove_dir)),
                 Err(error) => tracing::warn!(%path, %error, "a release that nobody needs could not be removed"),
             }
         }

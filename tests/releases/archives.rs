@@ -88,11 +88,11 @@ fn bombs_are_stopped_by_what_comes_out_of_them() {
     let site = Site::new();
     site.configure("releases = { max_size = \"2M\", max_files = 500 }");
     site.daemon.ctl_ok(&["start", "./site.toml"]);
-    // 1 GiB of nothing in a megabyte.
-    let zeros = || std::io::Read::take(std::io::repeat(0), 1 << 30);
+    // 64 MiB of nothing.
+    let zeros = || std::io::Read::take(std::io::repeat(0), 64 << 20);
     let mut header = Header::new_gnu();
     header.set_path("zeros").expect("a short path");
-    header.set_size(1 << 30);
+    header.set_size(64 << 20);
     header.set_mode(0o644);
     header.set_cksum();
     let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -122,11 +122,11 @@ fn bombs_are_stopped_by_what_comes_out_of_them() {
     let mut header = Header::new_gnu();
     header.set_path("././@LongLink").expect("a short path");
     header.set_entry_type(EntryType::GNULongName);
-    header.set_size(900 << 20);
+    header.set_size(64 << 20);
     header.set_cksum();
     let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let mut archive = Builder::new(gzip);
-    archive.append(&header, std::io::Read::take(std::io::repeat(b'a'), 900 << 20)).expect("memory takes it");
+    archive.append(&header, std::io::Read::take(std::io::repeat(b'a'), 64 << 20)).expect("memory takes it");
     refused(&site, &archive.into_inner().and_then(flate2::write::GzEncoder::finish).expect("memory"), "no release");
 }
 
