@@ -95,8 +95,19 @@ pub(super) struct DrainWatch {
     pub(super) reported: Option<InFlight>,
     /// Looks in a row that found the accept queue empty.
     pub(super) empty: u32,
+    /// Whether it is known what tasks it has.
+    pub(super) tasks: TasksTold,
     /// Pauses between looks.
     pub(super) ticker: AbortHandle,
+}
+
+/// Whether the ledger has told of what a draining worker has in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TasksTold {
+    /// Not yet: a worker without connections may be in the middle of a task.
+    Awaited,
+    /// Yes, or there is no ledger.
+    Known,
 }
 
 impl Drop for ProcessShell {

@@ -127,9 +127,7 @@ impl Dispatcher {
             }
             Report::Fact(Fact::InHand { launch, tasks, asker: _ }) => {
                 self.fact(launch, WorkerEvent::TasksInHand { tasks });
-                if tasks == 0 {
-                    self.look_closely(launch);
-                }
+                self.drain_has_tasks(launch, tasks);
             }
             Report::Fact(Fact::Deadline { launch, at }) => self.fact(launch, WorkerEvent::TasksDeadline { at }),
             Report::Fact(Fact::TimeOver { launch }) => self.fact(launch, WorkerEvent::TasksTaken),

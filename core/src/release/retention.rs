@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     fn release(number: u8, at: i64) -> Kept {
-        let id = crate::release::ReleaseId::new(&crate::release::Version::none(), &[number; 32]);
+        let id = ReleaseId::new(&crate::release::Version::none(), &[number; 32]);
         Kept { id, runs: false, pinned: false, good: false, at }
     }
 
