@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -235,6 +236,29 @@ class Circusd(Supervisor):
         return self.run(self.ctl("reloadconfig", "--waiting"))
 
 
+class Floor(Supervisor):
+    """No supervisor: bare posix_spawn in a loop, with nothing between the program and it."""
+
+    name = "floor"
+
+    def start(self, apps):
+        loop = os.path.join(REPOSITORY, "benches", "workers", "floor.py")
+        self.process = subprocess.Popen([sys.executable, loop], cwd=self.dir, stdin=subprocess.PIPE, text=True)
+        time.sleep(0.5)
+        if apps:
+            self.declare(apps)
+
+    def say(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def declare(self, apps):
+        self.say(json.dumps([[shutil.which(app.argv[0]), *app.argv[1:]] for app in apps for _ in range(app.workers)]))
+
+    def stop_all(self): self.say("")
+    def end(self): self.terminate()
+
+
 class Scanned(Supervisor):
     """runit and s6: a folder a service, linked into a folder that is scanned."""
 
@@ -324,7 +348,7 @@ class Oxmgr(Supervisor):
         self.terminate()
 
 
-ALL = {cls.name: cls for cls in (Agentd, Pm2, Supervisord, Circusd, Runit, S6, Oxmgr)}
+ALL = {cls.name: cls for cls in (Floor, Agentd, Pm2, Supervisord, Circusd, Runit, S6, Oxmgr)}
 
 
 def chosen(names):
