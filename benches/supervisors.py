@@ -249,7 +249,8 @@ class Floor(Supervisor):
 
     def start(self, apps):
         loop = os.path.join(REPOSITORY, "benches", "workers", "floor.py")
-        self.process = subprocess.Popen([sys.executable, loop], cwd=self.dir, stdin=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([sys.executable, loop], cwd=self.dir, stdin=subprocess.PIPE, text=True,
+                                        start_new_session=True)
         time.sleep(0.5)
         if apps:
             self.declare(apps)

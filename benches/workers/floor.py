@@ -1,5 +1,7 @@
 """The least that a supervisor does: posix_spawn of each program, and again as soon as it has ended.
 
+Each in a session of its own, as under agentd: the scheduler shares processors out by session before it does by process.
+
 One line of JSON on standard input is a list of argument lists to start; an empty line ends all of them for good.
 """
 import json
@@ -17,7 +19,7 @@ wanted.set()
 def start(argv):
     to_null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
     with lock:
-        programs[os.posix_spawn(argv[0], argv, os.environ, file_actions=to_null)] = argv
+        programs[os.posix_spawn(argv[0], argv, os.environ, file_actions=to_null, setsid=True)] = argv
 
 
 def obey():
