@@ -16,11 +16,11 @@ use super::env_file;
 use super::keys;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
-use super::{checks, needs, occasions, quantity, releases, sections};
+use super::{account, checks, needs, occasions, quantity, releases, secrets, sections};
 use crate::sockets::ListenAddr;
 
 /// Variables that the daemon sets itself: what the user put there would be lost without a word.
-const OWN_VARIABLES: [&str; 6] =
+pub(super) const OWN_VARIABLES: [&str; 6] =
     ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// Syntax errors shown of one file; later ones are mostly echoes.
@@ -139,6 +139,8 @@ fn fill(
     if let Some(umask) = table.get("umask") {
         app.umask = umask.parsed(quantity::parse_mask);
     }
+    app.account = account::read(table);
+    app.secret = secrets::read(table, folder, &app.env);
     app.cron_reload = occasions::cron(table);
     app.watch = occasions::watch(table, &app.cwd);
     sections::fill(app, table);
@@ -323,7 +325,7 @@ fn env_files(table: &TableReader<'_>, folder: &Utf8Path) -> Vec<Utf8PathBuf> {
 }
 
 /// An error with what lies behind it, in one line.
-fn whole_story(error: &dyn std::error::Error) -> String {
+pub(super) fn whole_story(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

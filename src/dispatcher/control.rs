@@ -121,10 +121,10 @@ impl Dispatcher {
                 let plan = self.plan_upgrade(&params, None);
                 reply.finish(plan.map(|plan| Reply::UpgradePlan(Box::new(plan))));
             }
-            Request::Upgrade(params) => {
-                let prepared = self.prepare_upgrade(&params);
-                self.begin(prepared, params.wait, reply, None);
-            }
+            Request::Upgrade(params) => match self.prepare_upgrade(&params) {
+                Ok(prepared) if prepared.is_empty() => reply.finish(Ok(self.serves_it(&params.name))),
+                prepared => self.begin(prepared, params.wait, reply, None),
+            },
             Request::Apply(params) => self.apply_configuration(&params, reply),
             other => {
                 let why = format!("{} needs no release", other.method());
