@@ -107,6 +107,8 @@ pub struct Dispatcher {
     tasks: Option<TaskThread>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
+    /// Who asks for what is just being decided, when it is somebody with work in hand.
+    asking: Option<tasks::Asking>,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -249,6 +251,7 @@ impl Dispatcher {
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
+            asking: None,
             tended: BTreeMap::new(),
             inputs,
             events: VecDeque::new(),
