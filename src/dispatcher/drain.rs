@@ -33,7 +33,8 @@ impl Dispatcher {
             prober.abort();
         }
         let ticker = look_often(launch, self.inputs.clone());
-        process.drain = Some(DrainWatch { connections: Connections::default(), reported: None, empty: 0, tasks, ticker });
+        process.drain =
+            Some(DrainWatch { connections: Connections::default(), reported: None, empty: 0, tasks, ticker });
     }
 
     /// The ledger told how many tasks it has in hand. Once it has none, what else it has is looked at now, and often.

@@ -98,7 +98,8 @@ impl Desk {
         let bound = if in_hand.is_empty() { grace::bound(&governed.grace) } else { grace.bound };
         let deadline = (tick.now + bound).min(latest);
         tracing::info!(worker = self.launches[&launch].name, %grace, "a drain begins");
-        let drain = CoreDrain { reason: reason.to_owned(), to_release, deadline, latest, asked_by, usual };
+        let least = (tick.now + governed.grace.min).min(deadline);
+        let drain = CoreDrain { reason: reason.to_owned(), to_release, least, deadline, latest, asked_by, usual };
         self.order(tick, Order::DrainBegan { launch, drain });
     }
 
