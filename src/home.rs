@@ -9,7 +9,10 @@
 //! Where systemd made all three for the unit (`STATE_DIRECTORY`, `RUNTIME_DIRECTORY`, `LOGS_DIRECTORY`), and no home is
 //! given, they are taken, whoever runs the daemon.
 //!
-//! Every folder is made with mode 0700 and must belong to the user that runs the daemon. A Unix socket's name holds
+//! `state` and `logs` are made with mode 0700 and must belong to the user that runs the daemon. `run` and the folders in
+//! it that others have something in (`notify`, `secrets`) are 0711: a worker under a user of its own, or somebody who may
+//! use a socket there, passes through and lists nothing; what is in them has a mode of its own
+//! (docs/reference/paths.md). A Unix socket's name holds
 //! 107 bytes; where `run` is so deep that a worker's notify socket would not fit, `run` is made a link to a short folder
 //! below `/tmp` with a name that only this path has.
 
@@ -17,7 +20,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{Flock, FlockArg};
@@ -146,10 +149,19 @@ impl Home {
         make(&self.state)?;
         make(&self.logs)?;
         self.run = short_run(&self.run)?;
-        for below in ["notify", "fifo"] {
+        make(&self.run.join("fifo"))?;
+        for below in ["notify", "secrets"] {
             make(&self.run.join(below))?;
+            let_through(&self.run.join(below))?;
         }
+        let_through(&self.run)?;
         Ok(self)
+    }
+
+    /// Where workers find the secrets that reach them by file.
+    #[must_use]
+    pub fn secrets(&self) -> Utf8PathBuf {
+        self.run.join("secrets")
     }
 
     /// Where agentctl talks to the daemon.
@@ -186,6 +198,16 @@ fn make(path: &Utf8Path) -> Result<(), HomeError> {
         return Err(HomeError::Foreign { path: path.to_owned(), owner, us });
     }
     Ok(())
+}
+
+/// Lets everybody pass through a folder of ours, to what is in it by a name that they know.
+fn let_through(path: &Utf8Path) -> Result<(), HomeError> {
+    let failed = |source| HomeError::Make { path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(failed)?.mode() & 0o7777;
+    if mode & 0o111 == 0o111 {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o111)).map_err(failed)
 }
 
 fn short_run(run: &Utf8Path) -> Result<Utf8PathBuf, HomeError> {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::{
-    AbortParams, Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DeleteParams,
-    DescribeParams, Diagnostic, EffectJudgement, EffectsParams, ErrorKind, ErrorObject, GraceParams, HelloParams,
-    LogLine, LogStream, LogsParams, Notice, OperationKind, OperationResult, OperationState, OperationView, PauseParams,
-    Progress, PromoteParams, ReloadParams, Request, RequestId, RestartParams, ResumeParams, RollbackParams,
-    ScaleParams, ServerMessage, SessionsParams, SignalParams, StartParams, StartTarget, StatusParams, StopParams,
-    TaskChange, TaskChangeParams, TaskState, TasksParams, TasksPruneParams, TasksUsageParams, UpgradeParams,
+    AbortParams, Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams,
+    DeleteParams, DescribeParams, Diagnostic, EffectJudgement, EffectsParams, ErrorKind, ErrorObject, GraceParams,
+    HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind, OperationResult, OperationState, OperationView,
+    PauseParams, Progress, PromoteParams, ReleasesParams, ReloadParams, Request, RequestId, RestartParams,
+    ResumeParams, RollbackParams, ScaleParams, ServerMessage, SessionsParams, SignalParams, StartParams, StartTarget,
+    StatusParams, StopParams, TaskChange, TaskChangeParams, TaskState, TasksParams, TasksPruneParams, TasksUsageParams,
+    UpgradeParams,
 };
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::exit;
@@ -66,6 +67,7 @@ fn requests() -> Vec<Request> {
         }
         .into(),
         RollbackParams { name: "web".to_owned(), to: None, wait: true }.into(),
+        ReleasesParams { name: "web".to_owned() }.into(),
         PromoteParams { name: "web".to_owned() }.into(),
         PauseParams { name: "web".to_owned() }.into(),
         ResumeParams { name: "web".to_owned() }.into(),
@@ -85,6 +87,7 @@ fn requests() -> Vec<Request> {
         TasksPruneParams { names: names(), older_than_ms: 1000 }.into(),
         DaemonStatusParams {}.into(),
         DaemonStopParams { wait: true }.into(),
+        DaemonUpgradeParams { binary: Some("/usr/local/bin/agentd".to_owned()) }.into(),
     ]
 }
 
@@ -211,7 +214,9 @@ fn events() -> Vec<EventKind> {
             signal: Some("SIGKILL".to_owned()),
             reason: ExitReason::OutOfMemory,
             uptime_ms: 5,
+            why: None,
         },
+        EventKind::WorkerOutgrown { why: "it used too much".to_owned() },
         EventKind::Weights { weights: BTreeMap::from([("web.0.1".to_owned(), 100)]) },
         EventKind::DeploymentFinished { id, state: DeploymentState::RolledBack, why: why.clone(), duration_ms: 9 },
         EventKind::OperationFinished {

@@ -15,9 +15,13 @@ use agentd_core::task::TaskPolicy;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use super::placeholder;
+use super::releases::Releases;
+use super::secrets::SecretSource;
 use super::signal::StopSignal;
 use super::upgrade::Upgrade;
+use crate::process::account::Account;
 use crate::schedule::Schedule;
 use crate::sockets::ListenAddr;
 use crate::tasks::{Governed, Retention};
@@ -29,7 +33,7 @@ pub struct AppConfig {
     pub name: AppName,
     /// Agent or skill.
     pub kind: AppKind,
-    /// Program and arguments, at least the program. Placeholders are still in it: [`AppConfig::expand_command`].
+    /// Program and arguments, at least the program; empty where the releases bring it. Placeholders are still in it: [`AppConfig::expand_command`].
     pub command: Vec<String>,
     /// Working directory of the workers, absolute.
     pub cwd: Utf8PathBuf,
@@ -63,6 +67,9 @@ pub struct AppConfig {
     /// How a new release takes the place of the old one.
     #[serde(default)]
     pub upgrade: Upgrade,
+    /// Where its releases are cut from; none for an app that runs in place.
+    #[serde(default)]
+    pub releases: Option<Releases>,
     /// What one worker may use.
     pub limits: Limits,
     /// Where its output goes.
@@ -78,6 +85,12 @@ pub struct AppConfig {
     pub needs: BTreeSet<AppName>,
     /// File mode mask, at most 0o777; none leaves the daemon's.
     pub umask: Option<u32>,
+    /// Who its workers run as.
+    #[serde(default)]
+    pub account: Account,
+    /// Where its secrets are, by name. What they are is read by each worker's start and known to nobody else.
+    #[serde(default)]
+    pub secret: BTreeMap<String, SecretSource>,
 }
 
 /// What an app is to its users.
@@ -204,19 +217,6 @@ pub struct Stop {
     pub timeout: Option<Duration>,
 }
 
-/// What one worker with all its processes may use; none means the system's own limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Bytes of memory.
-    pub memory: Option<u64>,
-    /// Processes and threads.
-    pub pids: Option<u32>,
-    /// Processor time; 100 is one whole processor.
-    pub cpu_percent: Option<u32>,
-    /// Open files of each process.
-    pub files: Option<u32>,
-}
-
 /// What is done about an app's tasks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tasks {
@@ -273,12 +273,15 @@ impl AppConfig {
             tasks: Tasks::default(),
             reload: policy.reload,
             upgrade: Upgrade::default(),
+            releases: None,
             limits: Limits::default(),
             log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
             cron_reload: None,
             watch: Vec::new(),
             needs: BTreeSet::new(),
             umask: None,
+            account: Account::default(),
+            secret: BTreeMap::new(),
         }
     }
 

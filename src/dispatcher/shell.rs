@@ -27,6 +27,8 @@ pub(super) struct AppShell {
     pub(super) addresses: Addresses,
     /// What its revisions stand for.
     pub(super) revisions: BTreeMap<Revision, Arc<RevisionRecord>>,
+    /// What the releases of the generations are called that a deployment is about.
+    pub(super) labels: BTreeMap<u64, String>,
     /// Which of its sockets the keeper has, by address and lane.
     pub(super) kept: BTreeSet<(ListenAddr, u32)>,
     /// The last lines of workers that are parked, by slot.
