@@ -46,6 +46,7 @@ impl Dispatcher {
             reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, why)));
             return;
         }
+        self.asking = self.who_asks(&request, peer.pid);
         match request {
             // The server answers it; a version without it is still polite.
             Request::Hello(_) => reply.finish(Err(ErrorObject::new(ErrorKind::Internal, "hello was not answered"))),
@@ -107,6 +108,7 @@ impl Dispatcher {
             Request::DaemonStop(_) => self.stop_daemon(reply),
             Request::DaemonUpgrade(params) => self.begin_succession(&params, reply),
         }
+        self.asking = None;
     }
 
     /// Carries out what has all the releases that it needs.
@@ -160,6 +162,7 @@ impl Dispatcher {
                     outcome.merge(part);
                     let (id, already) = match admitted {
                         Admitted::Begun(operation) => {
+                            self.note_who_asked(&name);
                             begun.push((name.clone(), operation, kind));
                             open.insert(operation);
                             (operation, false)

@@ -113,6 +113,8 @@ pub struct Dispatcher {
     tasks: Option<TaskThread>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
+    /// Who asks for what is just being decided, when it is somebody with work in hand.
+    asking: Option<tasks::Asking>,
     releases: releases::Releases,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
@@ -259,6 +261,7 @@ impl Dispatcher {
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
+            asking: None,
             releases: releases::Releases::new(releases_of_home),
             tended: BTreeMap::new(),
             measuring: limits::Measuring::Idle,

@@ -9,7 +9,7 @@ use agentd_core::task::{Drain as CoreDrain, Link, Order, Outcome};
 use agentd_core::time::{Moment, Tick};
 
 use super::desk::{Desk, Next};
-use super::thread::{Born, Command, Drain, Gauge};
+use super::thread::{AskedBy, Born, Command, Drain, Gauge};
 
 /// A process start that is there.
 #[derive(Debug)]
@@ -84,6 +84,11 @@ impl Desk {
         let Some(governed) = self.governed.get(&app) else { return };
         let in_hand = self.ledger.in_hand(launch, tick.now);
         let usual = self.measures.usual(&app, &governed.grace, governed.tasks.lease);
+        let asked_by = match (asked_by, in_hand.as_slice()) {
+            (AskedBy::Task(task), _) => Some(task),
+            (AskedBy::Worker, [only]) => Some(only.task.clone()),
+            (AskedBy::Worker, _) | (AskedBy::Others, _) => None,
+        };
         let counted = in_hand.iter().filter(|task| {
             // Whoever asked waits for nothing, and what does not get on is given its own deadline, not others' time.
             asked_by.as_ref() != Some(&task.task) && task.since_sign <= usual.of(task.kind.as_ref())
@@ -93,7 +98,8 @@ impl Desk {
         let bound = if in_hand.is_empty() { grace::bound(&governed.grace) } else { grace.bound };
         let deadline = (tick.now + bound).min(latest);
         tracing::info!(worker = self.launches[&launch].name, %grace, "a drain begins");
-        let drain = CoreDrain { reason: reason.to_owned(), to_release, deadline, latest, asked_by, usual };
+        let least = (tick.now + governed.grace.min).min(deadline);
+        let drain = CoreDrain { reason: reason.to_owned(), to_release, least, deadline, latest, asked_by, usual };
         self.order(tick, Order::DrainBegan { launch, drain });
     }
 

@@ -129,10 +129,22 @@ pub struct Drain {
     pub reason: &'static str,
     /// What takes its place.
     pub to_release: Option<String>,
-    /// The task that asked for it, where one did.
-    pub asked_by: Option<TaskId>,
+    /// Who asked for it.
+    pub asked_by: AskedBy,
     /// When it ends at the latest, whatever the estimator says.
     pub latest: Moment,
+}
+
+/// Whether it was somebody in a worker itself who asked for its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AskedBy {
+    /// No.
+    #[default]
+    Others,
+    /// A process of it, which did not say for which task. When it has one in hand it is that.
+    Worker,
+    /// This task, in whichever worker it is.
+    Task(TaskId),
 }
 
 /// What the daemon tells the thread. Each may come twice.
