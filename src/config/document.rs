@@ -16,7 +16,7 @@ use super::env_file;
 use super::keys;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
-use super::{account, checks, needs, occasions, quantity, releases, secrets, sections};
+use super::{account, checks, hooks, needs, occasions, quantity, releases, secrets, sections};
 use crate::sockets::ListenAddr;
 
 /// Variables that the daemon sets itself: what the user put there would be lost without a word.
@@ -56,6 +56,11 @@ pub(super) fn read(source: &Source, folder: &Utf8Path) -> (Vec<Draft>, Vec<Diagn
     }
     if let Some(daemon) = reader.get("daemon") {
         daemon.table();
+    }
+    let hooks = hooks::read(&reader);
+    for (_, draft) in &mut drafts {
+        let own = std::mem::replace(&mut draft.app.hooks, hooks.clone());
+        draft.app.hooks.extend(own);
     }
     drafts.sort_by_key(|(start, _)| *start);
     (drafts.into_iter().map(|(_, draft)| draft).collect(), report.into_found())
@@ -143,6 +148,7 @@ fn fill(
     app.secret = secrets::read(table, folder, &app.env);
     app.cron_reload = occasions::cron(table);
     app.watch = occasions::watch(table, &app.cwd);
+    app.hooks = hooks::read(table);
     sections::fill(app, table);
     listeners
 }

@@ -33,6 +33,8 @@ pub(super) struct AppShell {
     pub(super) kept: BTreeSet<(ListenAddr, u32)>,
     /// The last lines of workers that are parked, by slot.
     pub(super) last_lines: BTreeMap<Slot, Vec<String>>,
+    /// What was told last of the app as a whole.
+    pub(super) changes: Option<super::changes::Told>,
     /// Descriptors that workers gave for the next worker of their slot.
     pub(super) stored: BTreeMap<Slot, FdStore>,
 }
