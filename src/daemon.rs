@@ -245,7 +245,7 @@ async fn hold_signals(sources: &mut Sources) -> io::Result<()> {
 /// A name that no other instance has: written once, kept for ever. In a file of its own too: should the store be lost,
 /// the workers that carry it are still ours.
 fn instance_name(store: &mut Store, home: &Home) -> Result<Arc<str>, DaemonError> {
-    let path = home.state.join("instance");
+    let path = home.state.join(store::INSTANCE_FILE);
     let kernel = |step| move |source| DaemonError::Kernel { step, source };
     let in_file = std::fs::read_to_string(&path).ok().map(|text| text.trim().to_owned());
     let is_name = |name: &String| name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
