@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use agentd_core::gate::panel::Rules;
 use agentd_core::id::AppName;
 use agentd_core::policy::{
     AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, StopPolicy,
@@ -63,6 +64,9 @@ pub struct AppConfig {
     /// How a new release takes the place of the old one.
     #[serde(default)]
     pub upgrade: Upgrade,
+    /// What a new release must hold to.
+    #[serde(default)]
+    pub gates: Rules,
     /// What one worker may use.
     pub limits: Limits,
     /// Where its output goes.
@@ -273,6 +277,7 @@ impl AppConfig {
             tasks: Tasks::default(),
             reload: policy.reload,
             upgrade: Upgrade::default(),
+            gates: Rules::default(),
             limits: Limits::default(),
             log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
             cron_reload: None,

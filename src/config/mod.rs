@@ -20,6 +20,7 @@ mod env_file;
 mod environment;
 mod fields;
 mod form;
+mod gates;
 mod keys;
 mod listen;
 mod load;

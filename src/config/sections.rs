@@ -7,7 +7,7 @@ use agentd_core::task::{Doubt, Kind, OnDeadline};
 
 use super::app::{AppConfig, Limits, LogConfig, LogSink, Stop, Tasks};
 use super::reader::{Field, TableReader};
-use super::{quantity, upgrade};
+use super::{gates, quantity, upgrade};
 
 /// A beat comes every third of a lease.
 const SHORTEST_LEASE: Duration = Duration::from_millis(300);
@@ -35,8 +35,9 @@ pub(super) fn fill(app: &mut AppConfig, table: &TableReader<'_>) {
     if let Some((upgrade, _)) = section("upgrade") {
         upgrade::fill(&mut app.upgrade, &upgrade);
     }
-    if let Some((gates, _)) = section("gates") {
-        upgrade::fill_eval(&mut app.upgrade, &gates, &app.listen);
+    if let Some((table, _)) = section("gates") {
+        upgrade::fill_eval(&mut app.upgrade, &table, &app.listen);
+        gates::fill(&mut app.gates, &table);
     }
     if let Some((tasks, _)) = section("tasks") {
         fill_tasks(&mut app.tasks, &tasks);
