@@ -22,6 +22,7 @@ pub mod grace;
 pub mod id;
 pub mod needs;
 pub mod policy;
+pub mod release;
 pub mod restart;
 pub mod rollout;
 pub mod task;

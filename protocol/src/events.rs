@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{OperationKind, OperationState};
-use crate::status::{AppKind, AppState, DeploymentState, ExitReason, Strategy};
+use crate::status::{AppKind, AppState, DeploymentState, ExitReason, GateVerdict, GateView, Strategy};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -172,6 +172,17 @@ pub enum EventKind {
         /// What it waits for, or why it turned back.
         why: Option<String>,
     },
+    /// The gates of a deployment changed their mind.
+    DeploymentJudged {
+        /// Its number.
+        id: u64,
+        /// What they say together.
+        verdict: GateVerdict,
+        /// Why, in one sentence, unless nothing speaks against it.
+        why: Option<String>,
+        /// Each of them.
+        gates: Vec<GateView>,
+    },
     /// A deployment ended.
     DeploymentFinished {
         /// Its number.
@@ -182,6 +193,30 @@ pub enum EventKind {
         why: Option<String>,
         /// How long it took, in milliseconds.
         duration_ms: u64,
+    },
+    /// A release is being cut. Nothing has changed yet.
+    ReleaseCutting {
+        /// The number of the deployment or the request that needs it.
+        id: u64,
+    },
+    /// A release was cut and installed.
+    ReleaseCut {
+        /// What it is called.
+        release: String,
+        /// What it was cut from.
+        origin: String,
+        /// Bytes of its files.
+        bytes: u64,
+    },
+    /// No release was cut, and nothing has changed.
+    ReleaseFailed {
+        /// The number of the deployment or the request that needed it.
+        id: u64,
+        /// Why, in a sentence.
+        why: String,
+        /// The last lines of its build, where it was the build.
+        #[serde(default)]
+        log_tail: Vec<String>,
     },
     /// A request that changes something was admitted.
     OperationStarted {

@@ -17,6 +17,7 @@ use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::placeholder;
+use super::releases::Releases;
 use super::signal::StopSignal;
 use super::upgrade::Upgrade;
 use crate::schedule::Schedule;
@@ -30,7 +31,7 @@ pub struct AppConfig {
     pub name: AppName,
     /// Agent or skill.
     pub kind: AppKind,
-    /// Program and arguments, at least the program. Placeholders are still in it: [`AppConfig::expand_command`].
+    /// Program and arguments, at least the program; empty where the releases bring it. Placeholders are still in it: [`AppConfig::expand_command`].
     pub command: Vec<String>,
     /// Working directory of the workers, absolute.
     pub cwd: Utf8PathBuf,
@@ -67,6 +68,9 @@ pub struct AppConfig {
     /// What a new release must hold to.
     #[serde(default)]
     pub gates: Rules,
+    /// Where its releases are cut from; none for an app that runs in place.
+    #[serde(default)]
+    pub releases: Option<Releases>,
     /// What one worker may use.
     pub limits: Limits,
     /// Where its output goes.
@@ -228,6 +232,12 @@ pub struct Tasks {
     pub policy: TaskPolicy,
     /// How much is kept of those that are over.
     pub retention: Retention,
+    /// The version of the checkpoints that it writes; it reads older ones. None reads all.
+    #[serde(default)]
+    pub state_version: Option<u32>,
+    /// A command that tries to read checkpoints of open tasks before a new version gets anything.
+    #[serde(default)]
+    pub check: Vec<String>,
 }
 
 /// What becomes of a worker's output.
@@ -278,6 +288,7 @@ impl AppConfig {
             reload: policy.reload,
             upgrade: Upgrade::default(),
             gates: Rules::default(),
+            releases: None,
             limits: Limits::default(),
             log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
             cron_reload: None,

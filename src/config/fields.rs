@@ -13,7 +13,12 @@ use super::app::{AppConfig, LiveCheck};
 use super::quantity::format_duration;
 
 /// What fields are called where the file has another word: the beginning of the stored name, and the file's.
-const NAMES: [(&str, &str); 24] = [
+const NAMES: [(&str, &str); 29] = [
+    ("releases.source", "source"),
+    ("releases.cwd", "cwd"),
+    ("releases.changes", "changes"),
+    ("releases.limits.bytes", "releases.max_size"),
+    ("releases.limits.entries", "releases.max_files"),
     ("restart.when", "restart.policy"),
     ("restart.backoff_min", "restart.backoff (first)"),
     ("restart.backoff_max", "restart.backoff (longest)"),

@@ -20,15 +20,20 @@ mod apply;
 mod applying;
 mod commit;
 mod control;
+mod cutting;
 mod describe;
 mod drain;
+mod history;
 mod input;
+mod judge;
 mod keep;
 mod launch;
 mod lines;
+mod planning;
 mod prepare;
 mod probe;
 mod rebuild;
+mod releases;
 mod restore;
 mod shell;
 mod sources;
@@ -61,6 +66,7 @@ use crate::process::cgroup::Cgroups;
 use crate::process::reaper::Exit;
 use crate::process::spawn::Launcher;
 use crate::process::sys;
+use crate::releases::store::ReleaseFolders;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
 use crate::store::{Damage, Opened, Store, Stored};
@@ -107,6 +113,7 @@ pub struct Dispatcher {
     tasks: Option<TaskThread>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
+    releases: releases::Releases,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -129,6 +136,8 @@ pub struct Dispatcher {
     supervisors: Supervisors,
     /// Whether what is decided gets written down.
     saving: commit::Saving,
+    /// What is told of deployments that run.
+    reports: BTreeMap<agentd_core::id::Operation, agentd_protocol::control::DeploymentReport>,
     /// Another binary that is to take our place.
     successor: Option<successor::Successor>,
     /// Children that ended before we began to look, as they may have under the program before us in this process.
@@ -231,6 +240,7 @@ impl Dispatcher {
             ended_before,
         } = parts;
         let Opened { store, stored, damage } = opened;
+        let releases_of_home = ReleaseFolders::below(&home.state);
         Self {
             home,
             instance,
@@ -249,6 +259,7 @@ impl Dispatcher {
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
+            releases: releases::Releases::new(releases_of_home),
             tended: BTreeMap::new(),
             inputs,
             events: VecDeque::new(),
@@ -264,6 +275,7 @@ impl Dispatcher {
             notes,
             supervisors: Supervisors::default(),
             saving: commit::Saving::Works,
+            reports: BTreeMap::new(),
             successor: None,
             ended_before: ended_before.into_iter().collect(),
         }
@@ -336,6 +348,7 @@ impl Dispatcher {
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
             Input::RunCommand(request) => self.run_command(request),
+            Input::Cut(number, end) => self.cut_ended(number, *end),
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod boot;
 pub mod cgroup;
+pub mod descendants;
 pub mod plan;
 mod program;
 pub mod reaper;

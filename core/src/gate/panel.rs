@@ -259,10 +259,10 @@ impl Panel {
         true
     }
 
-    /// Whether every task counts for a gate that has nothing to compare it with yet.
+    /// Whether too little is known of the old version to compare with.
     #[must_use]
     pub fn lacks_baseline(&self) -> bool {
-        self.stage.is_some() && self.gates.iter().any(|(metric, gate)| always(*metric) && bare(gate))
+        self.stage.is_some() && self.old < BASELINE_MIN as u64
     }
 
     /// More ends of the old version, for gates that have nothing to compare with. They begin anew: what they saw of the
@@ -338,7 +338,7 @@ impl Panel {
     /// What is missing before it may pass.
     fn lacking(&self, readings: &[(Metric, Reading)]) -> Option<String> {
         let least = self.rules.n_min;
-        if readings.iter().any(|(metric, reading)| always(*metric) && reading.baseline.is_none()) {
+        if self.old < BASELINE_MIN as u64 {
             return Some(format!(
                 "the old version ended {} tasks, {BASELINE_MIN} are needed to compare with",
                 self.old
@@ -352,20 +352,6 @@ impl Panel {
             reading.baseline.is_some() && reading.n > 0 && reading.verdict == Verdict::TooFew
         });
         sparse.map(|(metric, reading)| format!("{} of {least} tasks told their {}", reading.n, metric.word()))
-    }
-}
-
-/// Whether every task has it.
-const fn always(metric: Metric) -> bool {
-    match metric {
-        Metric::ErrorRate => true,
-        Metric::Latency
-        | Metric::Tokens
-        | Metric::Cost
-        | Metric::ToolCalls
-        | Metric::Steps
-        | Metric::Context
-        | Metric::Quality => false,
     }
 }
 
