@@ -23,7 +23,9 @@ mod control;
 mod cutting;
 mod describe;
 mod drain;
+mod history;
 mod input;
+mod judge;
 mod keep;
 mod launch;
 mod limits;
@@ -140,6 +142,8 @@ pub struct Dispatcher {
     supervisors: Supervisors,
     /// Whether what is decided gets written down.
     saving: commit::Saving,
+    /// What is told of deployments that run.
+    reports: BTreeMap<agentd_core::id::Operation, agentd_protocol::control::DeploymentReport>,
     /// Another binary that is to take our place.
     successor: Option<successor::Successor>,
     /// Children that ended before we began to look, as they may have under the program before us in this process.
@@ -279,6 +283,7 @@ impl Dispatcher {
             notes,
             supervisors: Supervisors::default(),
             saving: commit::Saving::Works,
+            reports: BTreeMap::new(),
             successor: None,
             ended_before: ended_before.into_iter().collect(),
         }
@@ -351,7 +356,7 @@ impl Dispatcher {
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
             Input::FileChanged(app, path) => self.file_changed(&app, &path),
-            Input::Measured(found) => self.measured(found),
+            Input::Measured(found) => self.beyond_limits(found),
             Input::KeeperGone => self.keeper_gone(),
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),

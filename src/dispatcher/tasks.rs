@@ -33,6 +33,7 @@ impl Dispatcher {
             launch,
             worker: worker.clone(),
             release: record.label(worker.generation.0),
+            state_version: record.state_version(),
             gauge: Arc::clone(&gauge),
         })));
         gauge
@@ -132,6 +133,8 @@ impl Dispatcher {
             Report::Fact(Fact::Deadline { launch, at }) => self.fact(launch, WorkerEvent::TasksDeadline { at }),
             Report::Fact(Fact::TimeOver { launch }) => self.fact(launch, WorkerEvent::TasksTaken),
             Report::Fact(Fact::Settled { launch, tally }) => self.fact(launch, WorkerEvent::TasksSettled(tally)),
+            Report::Judged(judged) => self.judged(*judged),
+            Report::Measured(measured) => self.measured(*measured),
             Report::Gone(launch) => self.tell_exit(launch),
             Report::Trouble(why) => {
                 let note = format!("{TROUBLE}{why}");

@@ -52,6 +52,9 @@ impl Desk {
                 self.unshown.insert(launch);
                 self.order(tick, Order::Told { launch, task, word });
             }
+            Command::Judge(judge) => self.panels.judge(&self.db, *judge),
+            Command::Unjudge(app) => self.panels.forget(&app),
+            Command::Measure(measure) => self.measure(*measure),
             Command::AllTold => {
                 self.order(tick, Order::AllTold);
                 self.open_doors();
@@ -71,11 +74,11 @@ impl Desk {
     }
 
     fn born(&mut self, tick: Tick, born: Born) {
-        let Born { launch, worker, release, gauge } = born;
+        let Born { launch, worker, release, state_version, gauge } = born;
         let (app, generation) = (worker.app.clone(), worker.generation);
         let launched = Launched { name: worker.to_string(), worker, release, gauge, links: 0 };
         self.launches.insert(launch, launched);
-        self.order(tick, Order::LaunchBorn { launch, app, generation, state_version: None });
+        self.order(tick, Order::LaunchBorn { launch, app, generation, state_version });
     }
 
     fn drain(&mut self, tick: Tick, drain: Drain) {
