@@ -116,6 +116,8 @@ pub struct Born {
     pub worker: WorkerId,
     /// What it runs.
     pub release: String,
+    /// The user it runs as; none for the daemon's own.
+    pub uid: Option<u32>,
     /// Where what it has in hand is to be shown.
     pub gauge: Arc<Gauge>,
 }
