@@ -120,6 +120,8 @@ pub struct Born {
     pub release: String,
     /// The version of the checkpoints that it can read; none where it does not say.
     pub state_version: Option<u32>,
+    /// The user it runs as; none for the daemon's own.
+    pub uid: Option<u32>,
     /// Where what it has in hand is to be shown.
     pub gauge: Arc<Gauge>,
 }
