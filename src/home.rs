@@ -5,6 +5,7 @@
 //! | state | `$AGENTD_HOME/state` | `/var/lib/agentd` | `$XDG_STATE_HOME/agentd` |
 //! | run | `$AGENTD_HOME/run` | `/run/agentd` | `$XDG_RUNTIME_DIR/agentd`, else `/tmp/agentd-<uid>` |
 //! | logs | `$AGENTD_HOME/logs` | `/var/log/agentd` | `$XDG_STATE_HOME/agentd/logs` |
+//! | settings | `$AGENTD_HOME/daemon.toml` | `/etc/agentd/daemon.toml` | `$XDG_CONFIG_HOME/agentd/daemon.toml` |
 //!
 //! Where systemd made all three for the unit (`STATE_DIRECTORY`, `RUNTIME_DIRECTORY`, `LOGS_DIRECTORY`), and no home is
 //! given, they are taken, whoever runs the daemon.
@@ -29,6 +30,9 @@ use thiserror::Error;
 /// Longest `run` folder below which every socket's name fits 107 bytes (`notify/` and a launch number).
 const RUN_MAX: usize = 80;
 
+/// Name of the daemon's settings.
+const SETTINGS: &str = "daemon.toml";
+
 /// The folders of one instance.
 #[derive(Clone, Debug)]
 pub struct Home {
@@ -38,6 +42,8 @@ pub struct Home {
     pub run: Utf8PathBuf,
     /// What workers print.
     pub logs: Utf8PathBuf,
+    /// The daemon's settings, a file that need not be there.
+    pub settings: Utf8PathBuf,
 }
 
 /// Why an instance cannot use its folders.
@@ -105,22 +111,26 @@ impl Home {
         let given = || std::env::var("AGENTD_HOME").ok().filter(|home| !home.is_empty()).map(Into::into);
         if let Some(home) = home.map(Utf8Path::to_owned).or_else(given) {
             let home = camino::absolute_utf8(&home).unwrap_or(home);
-            return Self { state: home.join("state"), run: home.join("run"), logs: home.join("logs") };
+            let settings = home.join(SETTINGS);
+            return Self { state: home.join("state"), run: home.join("run"), logs: home.join("logs"), settings };
         }
         if let (Some(state), Some(run), Some(logs)) =
             (variable("STATE_DIRECTORY"), variable("RUNTIME_DIRECTORY"), variable("LOGS_DIRECTORY"))
         {
-            return Self { state, run, logs };
+            return Self { state, run, logs, settings: Utf8Path::new("/etc/agentd").join(SETTINGS) };
         }
         let uid = nix::unistd::geteuid();
         if uid.is_root() {
-            return Self { state: "/var/lib/agentd".into(), run: "/run/agentd".into(), logs: "/var/log/agentd".into() };
+            let settings = Utf8Path::new("/etc/agentd").join(SETTINGS);
+            let [state, run, logs] = ["/var/lib/agentd", "/run/agentd", "/var/log/agentd"].map(Utf8PathBuf::from);
+            return Self { state, run, logs, settings };
         }
         let user_home = variable("HOME").unwrap_or_else(|| "/tmp".into());
         let state = variable("XDG_STATE_HOME").unwrap_or_else(|| user_home.join(".local/state")).join("agentd");
         let run = variable("XDG_RUNTIME_DIR")
             .map_or_else(|| Utf8PathBuf::from(format!("/tmp/agentd-{uid}")), |dir| dir.join("agentd"));
-        Self { logs: state.join("logs"), state, run }
+        let config = variable("XDG_CONFIG_HOME").unwrap_or_else(|| user_home.join(".config"));
+        Self { logs: state.join("logs"), state, run, settings: config.join("agentd").join(SETTINGS) }
     }
 
     /// Makes the folders, shortens `run` where it must be, and takes the lock.

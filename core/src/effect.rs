@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Exit, InFlight, Proof};
-use crate::limit::LimitMet;
 use crate::id::{AppName, Generation, Lane, Launch, Operation, Pid, Revision, Slot, WorkerId};
+use crate::limit::LimitMet;
 use crate::policy::DrainBy;
 use crate::rollout::{StepName, StepReached};
 use crate::task::{Loss, Tally, TaskId};

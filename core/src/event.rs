@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limit::LimitMet;
 use crate::id::{AppName, Launch, Operation, Pid};
+use crate::limit::LimitMet;
 use crate::rollout::Judgement;
 use crate::task::Tally;
 use crate::time::Moment;

@@ -110,14 +110,8 @@ mod tests {
                 "ran out of memory: the kernel killed it at limits.memory = 2 GiB",
             ),
             (LimitMet::Pids { limit: 64 }, "was refused another process at limits.pids = 64"),
-            (
-                LimitMet::CpuTime { seconds: Some(9) },
-                "used up its processor time: limits.cpu_time = 9s (SIGXCPU)",
-            ),
-            (
-                LimitMet::FileSize { limit: Some(1000) },
-                "wrote a file beyond limits.file_size = 1000 B (SIGXFSZ)",
-            ),
+            (LimitMet::CpuTime { seconds: Some(9) }, "used up its processor time: limits.cpu_time = 9s (SIGXCPU)"),
+            (LimitMet::FileSize { limit: Some(1000) }, "wrote a file beyond limits.file_size = 1000 B (SIGXFSZ)"),
         ] {
             assert_eq!(limit.to_string(), words);
         }

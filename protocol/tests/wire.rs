@@ -212,8 +212,7 @@ fn events() -> Vec<EventKind> {
             uptime_ms: 5,
             why: None,
         },
-        EventKind::WorkerOutgrown { why: "it used too much".to_owned(),
-        },
+        EventKind::WorkerOutgrown { why: "it used too much".to_owned() },
         EventKind::Weights { weights: BTreeMap::from([("web.0.1".to_owned(), 100)]) },
         EventKind::DeploymentFinished { id, state: DeploymentState::RolledBack, why: why.clone(), duration_ms: 9 },
         EventKind::OperationFinished {

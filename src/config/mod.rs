@@ -35,6 +35,7 @@ mod runtime;
 mod schema;
 mod secrets;
 mod sections;
+mod settings;
 mod signal;
 mod upgrade;
 
@@ -43,8 +44,7 @@ mod tests;
 
 pub use adhoc::{AdhocStart, adhoc};
 pub use app::{
-    AppConfig, AppKind, Balance, HttpCheck, Live, LiveCheck, LogConfig, LogSink, Ready, ReadyCheck, SkillKind,
-    Stop,
+    AppConfig, AppKind, Balance, HttpCheck, Live, LiveCheck, LogConfig, LogSink, Ready, ReadyCheck, SkillKind, Stop,
 };
 pub use diagnostic::{Diagnostic, Place, Source};
 pub use env_file::{EnvFileError, LineProblem};
@@ -58,5 +58,6 @@ pub use reference::reference;
 pub use runtime::{Advice, advise};
 pub use schema::schema;
 pub use secrets::{NoCredential, SecretPlace, SecretSource};
+pub use settings::{Settings, settings};
 pub use signal::{StopSignal, StopSignalError};
 pub use upgrade::Upgrade;

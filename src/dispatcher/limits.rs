@@ -173,9 +173,7 @@ fn unenforced(config: &AppConfig, controllers: Controllers, root: bool) -> Vec<S
         });
     }
     if limits.cpu_percent.is_some() && !controllers.cpu {
-        told.push(
-            "limits.cpu is not held here: no cpu controller of cgroup v2 is delegated to agentd".to_owned(),
-        );
+        told.push("limits.cpu is not held here: no cpu controller of cgroup v2 is delegated to agentd".to_owned());
     }
     told
 }

@@ -312,7 +312,13 @@ impl Dispatcher {
 
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
-        let core = self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.next_tending()).chain(self.measuring.wake());
+        let core = self
+            .fleet
+            .next_wake()
+            .into_iter()
+            .chain(self.next_show())
+            .chain(self.next_tending())
+            .chain(self.measuring.wake());
         core.chain(self.systemd.next_beat()).chain(self.succession_wake()).chain(self.saving.wake()).min()
     }
 

@@ -235,12 +235,18 @@ mod tests {
         let other = account("4000000001", "4000000001").look_up();
         if uid.is_root() {
             let other = other.expect("root becomes anybody");
-            assert_eq!((other.groups.as_slice(), other.variables().len()), ([Gid::from_raw(4_000_000_001)].as_slice(), 1));
+            assert_eq!(
+                (other.groups.as_slice(), other.variables().len()),
+                ([Gid::from_raw(4_000_000_001)].as_slice(), 1)
+            );
             let error = account("4000000001", "").look_up().expect_err("no group is known");
             assert!(error.to_string().ends_with("set `group` as well"), "{error}");
         } else {
             let error = other.expect_err("refused").to_string();
-            assert!(error.starts_with("only a daemon that runs as root starts workers as user \"4000000001\""), "{error}");
+            assert!(
+                error.starts_with("only a daemon that runs as root starts workers as user \"4000000001\""),
+                "{error}"
+            );
         }
     }
 }

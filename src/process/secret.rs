@@ -236,7 +236,9 @@ mod tests {
 
     #[test]
     fn a_secret_that_others_can_read_is_refused_and_one_for_its_group_is_not() {
-        for (mode, fine) in [(0o600, true), (0o400, true), (0o640, true), (0o644, false), (0o660, false), (0o602, false)] {
+        for (mode, fine) in
+            [(0o600, true), (0o400, true), (0o640, true), (0o644, false), (0o660, false), (0o602, false)]
+        {
             let (_dir, secret) = kept(b"x", mode);
             assert_eq!(check(&secret.from, true).is_ok(), fine, "{mode:o}");
             assert!(check(&secret.from, false).is_ok());

@@ -198,9 +198,8 @@ fn give_over(plan: &ExecPlan, account: &Taken) -> Result<(), StageFailure> {
 /// The variables of the plan's secrets.
 fn secrets(plan: &ExecPlan, account: Option<&Taken>) -> Result<Vec<CString>, StageFailure> {
     let Secrets { given, folder } = &plan.secrets;
-    let delivered = secret::deliver(given, folder, account).map_err(|(name, error)| {
-        StageFailure::explained(Stage::DeliveringSecret(name), None, in_full(&error))
-    })?;
+    let delivered = secret::deliver(given, folder, account)
+        .map_err(|(name, error)| StageFailure::explained(Stage::DeliveringSecret(name), None, in_full(&error)))?;
     let variable = |(name, value): (String, Vec<u8>)| {
         let text = [name.as_bytes(), b"=", &value].concat();
         // Its text must not be shown, whatever is wrong with it.

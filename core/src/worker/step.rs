@@ -582,9 +582,10 @@ impl Worker {
             return After::Same;
         }
         // What it was told to end for is the reason, whatever came in between.
-        let useless = self.last_exit.as_ref().is_some_and(|noted| {
-            noted.launch == launch && matches!(noted.cause, ExitCause::Asked(_))
-        });
+        let useless = self
+            .last_exit
+            .as_ref()
+            .is_some_and(|noted| noted.launch == launch && matches!(noted.cause, ExitCause::Asked(_)));
         if useless {
             return After::Same;
         }
