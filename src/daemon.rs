@@ -242,6 +242,12 @@ fn roles(home: &Home, notes: &mut Vec<String>) -> Roles {
     }
     // Modes know one group; where roles are given, everybody may knock and the kernel's word about the peer counts.
     let (control, status) = if settings == config::Settings::default() { (0o600, 0o660) } else { (0o666, 0o666) };
+    if control == 0o666
+        && let Err(error) = home.open_to_everybody()
+    {
+        tracing::warn!(%error, "those who have roles cannot get at the sockets");
+        notes.push(format!("those who have roles cannot get at the sockets: {error}"));
+    }
     Roles { access, control, status }
 }
 

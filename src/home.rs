@@ -11,8 +11,8 @@
 //! given, they are taken, whoever runs the daemon.
 //!
 //! `state` and `logs` are made with mode 0700 and must belong to the user that runs the daemon. `run` and the folders in
-//! it that others have something in (`notify`, `secrets`) are 0711: a worker under a user of its own, or somebody who may
-//! use a socket there, passes through and lists nothing; what is in them has a mode of its own
+//! it that others have something in (`notify`, `secrets`) are 0710, and 0711 where the daemon is root or roles are given: a
+//! worker under a user of its own, or somebody who may use a socket there, passes through and lists nothing; what is in them has a mode of its own
 //! (docs/reference/paths.md). A Unix socket's name holds
 //! 107 bytes; where `run` is so deep that a worker's notify socket would not fit, `run` is made a link to a short folder
 //! below `/tmp` with a name that only this path has.
@@ -29,6 +29,15 @@ use thiserror::Error;
 
 /// Longest `run` folder below which every socket's name fits 107 bytes (`notify/` and a launch number).
 const RUN_MAX: usize = 80;
+
+/// Folders of `run` that workers have something in.
+const PASSED: [&str; 2] = ["notify", "secrets"];
+
+/// The bits of a folder's mode that let its group pass through.
+const GROUP: u32 = 0o010;
+
+/// The same, for everybody.
+const EVERYBODY: u32 = 0o011;
 
 /// Name of the daemon's settings.
 const SETTINGS: &str = "daemon.toml";
@@ -160,12 +169,32 @@ impl Home {
         make(&self.logs)?;
         self.run = short_run(&self.run)?;
         make(&self.run.join("fifo"))?;
-        for below in ["notify", "secrets"] {
+        for below in PASSED {
             make(&self.run.join(below))?;
-            let_through(&self.run.join(below))?;
         }
-        let_through(&self.run)?;
+        // Workers have users of their own only where the daemon is root.
+        self.let_through(if nix::unistd::geteuid().is_root() { EVERYBODY } else { GROUP })?;
         Ok(self)
+    }
+
+    /// Lets everybody pass through `run`, where some of them may use its sockets.
+    ///
+    /// # Errors
+    /// [`HomeError::Make`].
+    pub fn open_to_everybody(&self) -> Result<(), HomeError> {
+        self.let_through(EVERYBODY)
+    }
+
+    /// Lets others pass through `run` and what they have something in, to what is there by a name that they know.
+    fn let_through(&self, whom: u32) -> Result<(), HomeError> {
+        for path in PASSED.map(|below| self.run.join(below)).into_iter().chain([self.run.clone()]) {
+            let failed = |source| HomeError::Make { path: path.clone(), source };
+            let mode = fs::metadata(&path).map_err(failed)?.mode() & 0o7777;
+            if mode & whom != whom {
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode | whom)).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where workers find the secrets that reach them by file.
@@ -208,16 +237,6 @@ fn make(path: &Utf8Path) -> Result<(), HomeError> {
         return Err(HomeError::Foreign { path: path.to_owned(), owner, us });
     }
     Ok(())
-}
-
-/// Lets everybody pass through a folder of ours, to what is in it by a name that they know.
-fn let_through(path: &Utf8Path) -> Result<(), HomeError> {
-    let failed = |source| HomeError::Make { path: path.to_owned(), source };
-    let mode = fs::metadata(path).map_err(failed)?.mode() & 0o7777;
-    if mode & 0o111 == 0o111 {
-        return Ok(());
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o111)).map_err(failed)
 }
 
 fn short_run(run: &Utf8Path) -> Result<Utf8PathBuf, HomeError> {

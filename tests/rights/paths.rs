@@ -73,6 +73,8 @@ fn every_path_of_a_home_is_in_the_table_with_its_mode_and_owner() {
             continue;
         };
         let owner = if *owner == "worker" && root { NOBODY } else { us };
+        // Nobody has a user of their own under a daemon that is not root.
+        let wanted = &if *wanted == 0o711 && !root { 0o710 } else { *wanted };
         if mode != wanted || *uid != owner {
             wrong.push(format!("{name} is {mode:04o} of {uid}, and in the table {wanted:04o} of {owner}"));
         }

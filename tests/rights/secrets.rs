@@ -196,7 +196,7 @@ fn a_start_without_its_secret_is_no_start() {
     daemon.ctl_ok(&["stop", "teller"]);
     let path = daemon.home.path().join("vault/file-key");
     let toml = daemon.home.path().join("teller.toml");
-    for (spoil, words) in [(0o644, "mode 0644 lets others at it"), (0o600, "it is empty"), (0, "No such file")] {
+    for (spoil, words) in [(0o644, "mode 0644 lets others"), (0o600, "it is empty"), (0, "No such file")] {
         match spoil {
             0 => fs::remove_file(&path).expect("it is there"),
             bits => {
