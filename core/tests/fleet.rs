@@ -375,8 +375,8 @@ fn a_worker_that_outgrew_its_memory_is_drained_once_another_is_ready_and_its_end
     assert_eq!(story.spawned(), [], "one at a time");
     story.prove(Launch(3));
     assert_eq!(story.phases()[0], Phase::Draining);
-    assert_eq!(story.spawned(), [Launch(4)], "then the next");
     story.tell(Launch(1), WorkerEvent::DrainObserved(InFlight::default()));
+    assert_eq!(story.spawned(), [Launch(4)], "then the next");
     story.exit(Launch(1), 0);
     let told = story.last.publish.iter().find_map(|notice| match &notice.news {
         News::Exited { cause, reason, .. } => Some((*cause, reason.clone())),
