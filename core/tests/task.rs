@@ -647,3 +647,30 @@ let placed = |row: &Row| matches!(row, Row::Task(id) if story.sent_on(id));
         }
     }
 }
+
+#[test]
+fn a_begin_sent_again_does_not_bring_back_what_another_process_of_the_worker_was_sent_meanwhile() {
+    let mut story = Story::with(&[1]);
+    story.begin(1, "t", None, Input::Kept).expect("it is admitted");
+    let child = Speaker { pid: Pid(77), link: Link(77), ..Story::speaker(1) };
+    story.say_as(child, Message::Hello { max_tasks: 4 }).expect("a second process of the worker is welcome");
+    // The first never heard its answer, so it does not beat; the child is sent the task.
+    story.pass(40 * SECOND);
+    assert_eq!(story.sent(), [(1, 2, 2, None)]);
+    let again = story.begin(1, "t", None, Input::Kept);
+    assert_eq!(again, Ok(Answer::Duplicate { task: id("t"), of: Duplicate::Running }));
+    let sent = Message::Begin(Begin { task: Some(id("t")), key: None, kind: None, session: None, input: Input::Kept });
+    let child_again = story.say_as(child, sent);
+    assert!(matches!(child_again, Ok(Answer::Begun { fence: Fence(2), .. })), "{child_again:?}");
+}
+
+#[test]
+fn a_begin_sent_again_is_a_sign_of_life() {
+    let mut story = Story::with(&[1, 2]);
+    story.begin(1, "t", None, Input::Kept).expect("it is admitted");
+    story.pass(25 * SECOND);
+    story.begin(1, "t", None, Input::Kept).expect("the answer was lost");
+    story.pass(25 * SECOND);
+    assert_eq!(story.sent(), [], "its lease began anew");
+    assert!(story.checkpoint(1, "t", 1, 1).is_ok());
+}

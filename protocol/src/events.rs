@@ -191,6 +191,30 @@ pub enum EventKind {
         /// How long it took, in milliseconds.
         duration_ms: u64,
     },
+    /// A release is being cut. Nothing has changed yet.
+    ReleaseCutting {
+        /// The number of the deployment or the request that needs it.
+        id: u64,
+    },
+    /// A release was cut and installed.
+    ReleaseCut {
+        /// What it is called.
+        release: String,
+        /// What it was cut from.
+        origin: String,
+        /// Bytes of its files.
+        bytes: u64,
+    },
+    /// No release was cut, and nothing has changed.
+    ReleaseFailed {
+        /// The number of the deployment or the request that needed it.
+        id: u64,
+        /// Why, in a sentence.
+        why: String,
+        /// The last lines of its build, where it was the build.
+        #[serde(default)]
+        log_tail: Vec<String>,
+    },
     /// A request that changes something was admitted.
     OperationStarted {
         /// Its number.

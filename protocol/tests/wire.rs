@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::{
-    AbortParams, Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DeleteParams,
-    DescribeParams, Diagnostic, EffectJudgement, EffectsParams, ErrorKind, ErrorObject, GraceParams, HelloParams,
-    LogLine, LogStream, LogsParams, Notice, OperationKind, OperationResult, OperationState, OperationView, PauseParams,
-    Progress, PromoteParams, ReloadParams, Request, RequestId, RestartParams, ResumeParams, RollbackParams,
-    ScaleParams, ServerMessage, SessionsParams, SignalParams, StartParams, StartTarget, StatusParams, StopParams,
-    TaskChange, TaskChangeParams, TaskState, TasksParams, TasksPruneParams, TasksUsageParams, UpgradeParams,
+    AbortParams, Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams,
+    DeleteParams, DescribeParams, Diagnostic, EffectJudgement, EffectsParams, ErrorKind, ErrorObject, GraceParams,
+    HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind, OperationResult, OperationState, OperationView,
+    PauseParams, Progress, PromoteParams, ReleasesParams, ReloadParams, Request, RequestId, RestartParams,
+    ResumeParams, RollbackParams, ScaleParams, ServerMessage, SessionsParams, SignalParams, StartParams, StartTarget,
+    StatusParams, StopParams, TaskChange, TaskChangeParams, TaskState, TasksParams, TasksPruneParams, TasksUsageParams,
+    UpgradeParams,
 };
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::exit;
@@ -66,6 +67,7 @@ fn requests() -> Vec<Request> {
         }
         .into(),
         RollbackParams { name: "web".to_owned(), to: None, wait: true }.into(),
+        ReleasesParams { name: "web".to_owned() }.into(),
         PromoteParams { name: "web".to_owned() }.into(),
         PauseParams { name: "web".to_owned() }.into(),
         ResumeParams { name: "web".to_owned() }.into(),
@@ -85,6 +87,7 @@ fn requests() -> Vec<Request> {
         TasksPruneParams { names: names(), older_than_ms: 1000 }.into(),
         DaemonStatusParams {}.into(),
         DaemonStopParams { wait: true }.into(),
+        DaemonUpgradeParams { binary: Some("/usr/local/bin/agentd".to_owned()) }.into(),
     ]
 }
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
 use super::placeholder;
+use super::releases::Releases;
 use super::secrets::SecretSource;
 use super::signal::StopSignal;
 use super::upgrade::Upgrade;
@@ -32,7 +33,7 @@ pub struct AppConfig {
     pub name: AppName,
     /// Agent or skill.
     pub kind: AppKind,
-    /// Program and arguments, at least the program. Placeholders are still in it: [`AppConfig::expand_command`].
+    /// Program and arguments, at least the program; empty where the releases bring it. Placeholders are still in it: [`AppConfig::expand_command`].
     pub command: Vec<String>,
     /// Working directory of the workers, absolute.
     pub cwd: Utf8PathBuf,
@@ -66,6 +67,9 @@ pub struct AppConfig {
     /// How a new release takes the place of the old one.
     #[serde(default)]
     pub upgrade: Upgrade,
+    /// Where its releases are cut from; none for an app that runs in place.
+    #[serde(default)]
+    pub releases: Option<Releases>,
     /// What one worker may use.
     pub limits: Limits,
     /// Where its output goes.
@@ -269,6 +273,7 @@ impl AppConfig {
             tasks: Tasks::default(),
             reload: policy.reload,
             upgrade: Upgrade::default(),
+            releases: None,
             limits: Limits::default(),
             log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
             cron_reload: None,

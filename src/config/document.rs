@@ -16,7 +16,7 @@ use super::env_file;
 use super::keys;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
-use super::{account, checks, needs, occasions, quantity, secrets, sections};
+use super::{account, checks, needs, occasions, quantity, releases, secrets, sections};
 use crate::sockets::ListenAddr;
 
 /// Variables that the daemon sets itself: what the user put there would be lost without a word.
@@ -66,7 +66,7 @@ pub(super) fn read(source: &Source, folder: &Utf8Path) -> (Vec<Draft>, Vec<Diagn
     (drafts.into_iter().map(|(_, draft)| draft).collect(), report.into_found())
 }
 
-fn syntax_errors(report: &Report<'_>, errors: &[toml::de::Error]) {
+pub(super) fn syntax_errors(report: &Report<'_>, errors: &[toml::de::Error]) {
     let span = |error: &toml::de::Error| error.span().unwrap_or(0..0);
     let mut errors: Vec<_> = errors.iter().map(|error| (span(error), error.message())).collect();
     errors.sort_by_key(|(span, _)| span.start);
@@ -120,8 +120,11 @@ fn fill(
     folder: &Utf8Path,
 ) -> BTreeMap<String, Range<usize>> {
     let listeners = listen(app, table, folder);
+    app.releases = releases::read(table, folder);
     app.command = command(table, header, &app.listen);
-    if let Some(cwd) = table.get("cwd").and_then(|field| existing(&field, folder, PathKind::Folder)) {
+    if table.get("source").is_none()
+        && let Some(cwd) = table.get("cwd").and_then(|field| existing(&field, folder, PathKind::Folder))
+    {
         app.cwd = cwd;
     }
     app.env = env(table, &app.listen);
@@ -207,6 +210,10 @@ fn address(field: &Field<'_>, folder: &Utf8Path) -> Option<ListenAddr> {
 
 fn command(table: &TableReader<'_>, header: &Range<usize>, listen: &BTreeMap<String, ListenAddr>) -> Vec<String> {
     let Some(field) = table.get("command") else {
+        // Its releases bring their own, or are refused.
+        if table.get("source").is_some() {
+            return Vec::new();
+        }
         let diagnostic = table.report.at(header, "there is no `command` to run");
         table.report.add(diagnostic.expected("`command = [\"PROGRAM\", \"ARGUMENT\", …]`"));
         return Vec::new();

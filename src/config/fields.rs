@@ -13,7 +13,12 @@ use super::app::{AppConfig, LiveCheck};
 use super::quantity::format_duration;
 
 /// What fields are called where the file has another word: the beginning of the stored name, and the file's.
-const NAMES: [(&str, &str); 28] = [
+const NAMES: [(&str, &str); 33] = [
+    ("releases.source", "source"),
+    ("releases.cwd", "cwd"),
+    ("releases.changes", "changes"),
+    ("releases.limits.bytes", "releases.max_size"),
+    ("releases.limits.entries", "releases.max_files"),
     ("account.user", "user"),
     ("account.group", "group"),
     ("account.groups", "groups"),

@@ -72,7 +72,7 @@ static ROLES: Table = Table {
 };
 
 /// The keys of every app.
-static APP: [Key; 32] = [
+static APP: [Key; 34] = [
     now(
         "command",
         COMMAND,
@@ -115,7 +115,13 @@ static APP: [Key; 32] = [
         Form::Word(&[word("kernel"), later_word("proxy", "workers take the listening descriptor themselves")]),
         "who sends connections to workers",
     ),
-    later("source", Form::Text("a folder"), "where releases are cut from", "the app runs in place, in `cwd`"),
+    now(
+        "source",
+        Form::Text("a folder, an archive (.tar, .tar.gz, .tar.zst) or \"git:REPOSITORY#REFERENCE\""),
+        "where releases are cut from; without it the app runs in place, in `cwd`",
+    ),
+    now("releases", Form::Table(&RELEASES), "how many releases are kept, and how large one may be"),
+    now("changes", Form::Table(&CHANGES), "which files and variables are which part of it, for `upgrade --dry-run`"),
     now("upgrade", Form::Table(&UPGRADE), "how a new release takes the place of the old one"),
     now("gates", Form::Table(&GATES), "what a new release must hold to"),
     later("session", TABLE, "tasks that must see one version", ""),
@@ -341,6 +347,73 @@ pub(super) static TASKS: Table = Table {
             ),
             "what is done about an effect that was begun and never ended; ask without it, retry for model and read",
         ),
+    ],
+};
+
+/// `releases`.
+pub(super) static RELEASES: Table = Table {
+    name: "`releases`",
+    first: &[],
+    keys: &[
+        now(
+            "keep",
+            Form::Count(1, 1000),
+            "how many stay, beside those that run or could be gone back to; 5 without it",
+        ),
+        now("max_size", SIZE, "largest size of what one is cut from; 4G without it"),
+        now("max_files", Form::Count(1, 10_000_000), "most files and folders in it; 250000 without it"),
+        now("timeout", DURATION, "longest cut of one, with its build; 30m without it"),
+    ],
+};
+
+const PARTS: Form =
+    Form::Texts("a list of patterns of files and names of variables, such as [\"prompts/**\", \"MODEL\"]");
+
+/// `changes`.
+pub(super) static CHANGES: Table = Table {
+    name: "`changes`",
+    first: &[],
+    keys: &[
+        now("model", PARTS, "which model it asks"),
+        now("prompt", PARTS, "what it says to its model"),
+        now("core", PARTS, "the loop that drives its tasks"),
+        now("knowledge", PARTS, "what it knows and reads again without a restart"),
+    ],
+};
+
+/// A release's `skill.toml` or `agent.toml`.
+pub(super) static MANIFEST: Table = Table {
+    name: "a manifest",
+    first: &[],
+    keys: &[
+        now("name", Form::Text("a name"), "the app that it is a release of"),
+        now("version", Form::Text("a version such as \"1.4.0\""), "its version"),
+        now(
+            "kind",
+            Form::Word(&[
+                word("service"),
+                word("worker"),
+                later_word("mcp", "run it as a \"service\" with a socket of its own"),
+            ]),
+            "how agents call it, if it is a skill",
+        ),
+        now("description", Form::Text("a text"), "what it is for, for people"),
+        now("command", COMMAND, "the program and its arguments, where the configuration names none"),
+        now("build", Form::Table(&BUILD), "what makes it ready to run, once"),
+        now("state_version", Form::Count(0, u32::MAX), "the version of its checkpoints or of the state that it keeps"),
+        later("permissions", TABLE, "what it may do", "it may do what its user may"),
+        later("check", COMMAND, "whether it can read a checkpoint", "leave it out"),
+    ],
+};
+
+/// `build` of a manifest.
+static BUILD: Table = Table {
+    name: "`build`",
+    first: &[],
+    keys: &[
+        now("command", COMMAND, "run once in the release's folder"),
+        now("timeout", DURATION, "longest run; 10m without it"),
+        now("env", Form::Map("a table of texts", &Form::Text("a text")), "environment variables"),
     ],
 };
 

@@ -70,6 +70,8 @@ pub enum Input {
     },
     /// A probe task needs a command run.
     RunCommand(RunCommand),
+    /// The cut of this number came to its end; an error is a fragment that follows "failed to".
+    Cut(u64, Box<super::cutting::CutEnd>),
 }
 
 /// A steered connection, please.

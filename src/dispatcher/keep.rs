@@ -197,6 +197,7 @@ impl Dispatcher {
 
     /// Nothing of the app is left.
     pub(super) fn forget(&mut self, name: &AppName) {
+        self.forget_releases(name);
         let Some(mut app) = self.apps.remove(name) else { return };
         app.addresses.retain(|_| false);
         let names: Vec<Held> =

@@ -104,6 +104,7 @@ impl Dispatcher {
         let gauge = self.tell_born(launch, worker, &record);
         let cgroup = self.cgroup_for(launch, worker, &record.config.limits)?;
         let outputs = self.outputs(launch, worker, &record)?;
+        let skills = self.skill_addresses(&worker.app);
         let (secrets, controllers) = (self.secrets_of(launch), self.controllers());
         let app = self.apps.entry(worker.app.clone()).or_default();
         let mut fds: Vec<(&str, BorrowedFd<'_>)> =
@@ -114,7 +115,7 @@ impl Dispatcher {
         let notify = Arc::new(socket);
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
         let tasks = self.tasks.as_ref().map(|tasks| tasks.variables(launch));
-        let seen = Seen { worker, identity: &identity, socket: &notify, cgroup: cgroup.as_ref(), tasks };
+        let seen = Seen { worker, identity: &identity, socket: &notify, cgroup: cgroup.as_ref(), tasks, skills };
         let plan = with_rights(plan(&record, &seen, &fds, self.files)?, &record.config, secrets, controllers)?;
         let spawn_fds = SpawnFds {
             stdout: outputs.stdout.as_fd(),
@@ -169,7 +170,9 @@ impl Dispatcher {
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
         let cgroup = process.tree.cgroup();
         let tasks = self.tasks.as_ref().map(|tasks| tasks.variables(launch));
-        let seen = Seen { worker: &process.worker, identity: &identity, socket: &process.notify, cgroup, tasks };
+        let skills = self.skill_addresses(&process.worker.app);
+        let seen =
+            Seen { worker: &process.worker, identity: &identity, socket: &process.notify, cgroup, tasks, skills };
         plan(&process.record, &seen, &fds, self.files)
             .and_then(|plan| {
                 let (config, folder) = (&process.record.config, self.secrets_of(launch));
@@ -412,6 +415,8 @@ pub(super) struct Seen<'a> {
     pub(super) cgroup: Option<&'a Cgroup>,
     /// Where its tasks are told of.
     pub(super) tasks: Option<[(String, String); 2]>,
+    /// Where skills are found: variables with their values.
+    pub(super) skills: Vec<(String, String)>,
 }
 
 pub(super) fn plan(
@@ -432,10 +437,14 @@ pub(super) fn plan(
         .environment(&base, &numbers)
         .map_err(|error| Obstacle { why: format!("could not be started: {}", in_full(&error)), permanent: true })?;
     let worker = seen.worker;
+    environment.extend(seen.skills.iter().cloned());
+    if let Some(release) = &record.release {
+        environment.insert("AGENTD_RELEASE_DIR".to_owned(), release.folder.to_string());
+    }
     environment.extend(seen.identity.variables());
     environment.extend([
         ("AGENTD_APP".to_owned(), worker.app.to_string()),
-        ("AGENTD_RELEASE".to_owned(), release_name(worker.generation.0)),
+        ("AGENTD_RELEASE".to_owned(), record.label(worker.generation.0)),
         ("AGENTD_GENERATION".to_owned(), worker.generation.to_string()),
         ("AGENTD_SLOT".to_owned(), worker.slot.to_string()),
         ("AGENTD_WORKER".to_owned(), worker.to_string()),
@@ -445,13 +454,19 @@ pub(super) fn plan(
     if let Some(interval) = config.policy().watchdog {
         environment.insert("WATCHDOG_USEC".to_owned(), interval.as_micros().to_string());
     }
-    let telemetry = telemetry(environment.get("OTEL_RESOURCE_ATTRIBUTES"), worker);
+    for name in config.env.keys() {
+        if let Some(value) = environment.get_mut(name) {
+            *value = record.in_release(value);
+        }
+    }
+    let release = record.label(worker.generation.0);
+    let telemetry = telemetry(environment.get("OTEL_RESOURCE_ATTRIBUTES"), worker, &release);
     environment.insert("OTEL_RESOURCE_ATTRIBUTES".to_owned(), telemetry);
     for (name, _) in fds {
         environment.remove(&fd_variable(name));
     }
     Ok(ExecPlan {
-        argv: config.expand_command(&numbers),
+        argv: config.expand_command(&numbers).iter().map(|word| record.in_release(word)).collect(),
         cwd: config.cwd.clone(),
         env: environment.into_iter().collect(),
         umask: config.umask.unwrap_or(UMASK),
@@ -473,10 +488,10 @@ pub(super) fn release_name(generation: u64) -> String {
 }
 
 /// OpenTelemetry's resource attributes, extended so that every span tells its version. What the user set wins.
-fn telemetry(given: Option<&String>, worker: &WorkerId) -> String {
+fn telemetry(given: Option<&String>, worker: &WorkerId, release: &str) -> String {
     let ours = [
         ("service.name", worker.app.to_string()),
-        ("service.version", release_name(worker.generation.0)),
+        ("service.version", release.to_owned()),
         ("service.instance.id", worker.to_string()),
         ("deployment.id", worker.generation.to_string()),
     ];

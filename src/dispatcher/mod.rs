@@ -20,6 +20,7 @@ mod apply;
 mod applying;
 mod commit;
 mod control;
+mod cutting;
 mod describe;
 mod drain;
 mod input;
@@ -27,9 +28,11 @@ mod keep;
 mod launch;
 mod limits;
 mod lines;
+mod planning;
 mod prepare;
 mod probe;
 mod rebuild;
+mod releases;
 mod restore;
 mod rights;
 mod shell;
@@ -63,6 +66,7 @@ use crate::process::cgroup::Cgroups;
 use crate::process::reaper::Exit;
 use crate::process::spawn::Launcher;
 use crate::process::sys;
+use crate::releases::store::ReleaseFolders;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
 use crate::store::{Damage, Opened, Store, Stored};
@@ -109,6 +113,7 @@ pub struct Dispatcher {
     tasks: Option<TaskThread>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
+    releases: releases::Releases,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
     /// When workers are measured that have a ceiling of memory.
@@ -235,6 +240,7 @@ impl Dispatcher {
             ended_before,
         } = parts;
         let Opened { store, stored, damage } = opened;
+        let releases_of_home = ReleaseFolders::below(&home.state);
         Self {
             home,
             instance,
@@ -253,6 +259,7 @@ impl Dispatcher {
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
+            releases: releases::Releases::new(releases_of_home),
             tended: BTreeMap::new(),
             measuring: limits::Measuring::Idle,
             inputs,
@@ -349,6 +356,7 @@ impl Dispatcher {
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
             Input::RunCommand(request) => self.run_command(request),
+            Input::Cut(number, end) => self.cut_ended(number, *end),
         }
     }
 

@@ -57,8 +57,9 @@ impl Dispatcher {
         let (stored, damage) = self.found.take().expect("restore is called once");
         let mut taken = self.take_over();
         fault::point("took");
+        let damaged = damage.is_some();
         let stored = self.complete(stored, damage.as_ref(), &taken);
-        let Stored { counters, mut heads, mut workers, revisions, boot } = stored;
+        let Stored { counters, mut heads, mut workers, revisions, releases, boot } = stored;
         let history = self.store.meta("supervisors")?;
         self.supervisors = Supervisors::from_stored(history.as_deref());
         let this_boot = Boot::current().map_err(StoreError::Boot)?;
@@ -81,6 +82,10 @@ impl Dispatcher {
         self.fleet = Fleet::restore(counters, heads, workers);
         let adopted = self.adopt_all(&mut taken);
         self.end_strays(&taken);
+        self.restore_releases(releases, damaged);
+        for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
+            self.remember_labels(&name);
+        }
         self.forget_secrets_of_the_gone();
         self.begin_measuring();
         let Takeover { alone_since, origins: sockets, .. } = taken;

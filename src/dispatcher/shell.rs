@@ -27,6 +27,8 @@ pub(super) struct AppShell {
     pub(super) addresses: Addresses,
     /// What its revisions stand for.
     pub(super) revisions: BTreeMap<Revision, Arc<RevisionRecord>>,
+    /// What the releases of the generations are called that a deployment is about.
+    pub(super) labels: BTreeMap<u64, String>,
     /// Which of its sockets the keeper has, by address and lane.
     pub(super) kept: BTreeSet<(ListenAddr, u32)>,
     /// The last lines of workers that are parked, by slot.
@@ -93,8 +95,19 @@ pub(super) struct DrainWatch {
     pub(super) reported: Option<InFlight>,
     /// Looks in a row that found the accept queue empty.
     pub(super) empty: u32,
+    /// Whether it is known what tasks it has.
+    pub(super) tasks: TasksTold,
     /// Pauses between looks.
     pub(super) ticker: AbortHandle,
+}
+
+/// Whether the ledger has told of what a draining worker has in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TasksTold {
+    /// Not yet: a worker without connections may be in the middle of a task.
+    Awaited,
+    /// Yes, or there is no ledger.
+    Known,
 }
 
 impl Drop for ProcessShell {

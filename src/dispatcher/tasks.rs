@@ -11,7 +11,6 @@ use agentd_core::worker::{State, Worker};
 use agentd_protocol::control::{ALL, ErrorKind, ErrorObject};
 
 use super::Dispatcher;
-use super::launch::release_name;
 use crate::config::ReadyCheck;
 use crate::control::ReplySink;
 use crate::notify::TaskOutcome;
@@ -33,7 +32,7 @@ impl Dispatcher {
         self.tell_tasks(Command::Born(Box::new(Born {
             launch,
             worker: worker.clone(),
-            release: release_name(worker.generation.0),
+            release: record.label(worker.generation.0),
             gauge: Arc::clone(&gauge),
         })));
         gauge
@@ -65,7 +64,7 @@ impl Dispatcher {
         let Some(worker) = self.fleet.worker(launch) else { return };
         let State::Draining { reason, deadline, .. } = &worker.state else { return };
         let Some(app) = self.fleet.app(&worker.id.app) else { return };
-        let successor = app.head.rollout.as_ref().map(|rollout| release_name(rollout.target().0));
+        let successor = app.head.rollout.as_ref().map(|rollout| self.label_of(&worker.id.app, rollout.target().0));
         let longest = sys::boottime() + app.policy_of(worker).grace.max;
         self.tell_tasks(Command::Drain(Box::new(Drain {
             launch,
@@ -128,9 +127,7 @@ impl Dispatcher {
             }
             Report::Fact(Fact::InHand { launch, tasks, asker: _ }) => {
                 self.fact(launch, WorkerEvent::TasksInHand { tasks });
-                if tasks == 0 {
-                    self.look_closely(launch);
-                }
+                self.drain_has_tasks(launch, tasks);
             }
             Report::Fact(Fact::Deadline { launch, at }) => self.fact(launch, WorkerEvent::TasksDeadline { at }),
             Report::Fact(Fact::TimeOver { launch }) => self.fact(launch, WorkerEvent::TasksTaken),

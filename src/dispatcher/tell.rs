@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agentd_core::effect::{self, ExitCause, Finished, News, Notice, StopReason};
 use agentd_core::event::{Exit, Proof};
-use agentd_core::id::{AppName, Launch, Operation};
+use agentd_core::id::{AppName, Launch, Operation, Revision};
 use agentd_core::rollout;
 use agentd_core::time::Moment;
 use agentd_protocol::control::{
@@ -17,7 +17,6 @@ use agentd_protocol::status::{AppKind, DeploymentState, ExitReason, Strategy};
 use jiff::Timestamp;
 
 use super::Dispatcher;
-use super::launch::release_name;
 use super::view::{exit_parts, milliseconds, wall};
 use crate::control::ReplySink;
 use crate::logs::read::last_lines;
@@ -123,7 +122,10 @@ impl Dispatcher {
         let worker_text = worker.as_ref().map(ToString::to_string);
         trace(&app, worker_text.as_deref(), &news);
         let event = match news {
-            News::AppAdded => EventKind::AppAdded { kind: self.kind_of(&app), release: release_name(1) },
+            News::AppAdded => {
+                let revision = self.fleet.app(&app).map_or(Revision(1), |app| app.head.revision);
+                EventKind::AppAdded { kind: self.kind_of(&app), release: self.release_label(&app, revision, 1) }
+            }
             News::AppDeleted => EventKind::AppDeleted,
             // Told with its pid a moment later.
             News::Starting { .. } => return,
@@ -174,13 +176,16 @@ impl Dispatcher {
             News::ProbeFailed { why, failures, of } => {
                 EventKind::ProbeFailed { probe: "live".to_owned(), why, failures, allowed: of }
             }
-            News::RolloutStarted { id, from, to } => EventKind::DeploymentStarted {
-                id: id.0,
-                strategy: self.running_strategy(&app),
-                from: release_name(from.0),
-                to: release_name(to.0),
-                steps: self.fleet.app(&app).map_or(0, |app| app.head.count),
-            },
+            News::RolloutStarted { id, from, to } => {
+                self.remember_labels(&app);
+                EventKind::DeploymentStarted {
+                    id: id.0,
+                    strategy: self.running_strategy(&app),
+                    from: self.label_of(&app, from.0),
+                    to: self.label_of(&app, to.0),
+                    steps: self.fleet.app(&app).map_or(0, |app| app.head.count),
+                }
+            }
             News::RolloutReversed { id, why, .. } => {
                 self.deployment_step(&app, id, DeploymentState::RollingBack, Some(why))
             }
@@ -210,6 +215,7 @@ impl Dispatcher {
 
     /// An operation is over: its event, and whoever waits for it.
     fn finished(&mut self, app: &AppName, finished: Finished) {
+        self.judge_release(app, &finished);
         let log_tail = finished.culprit.map_or_else(Vec::new, |launch| self.log_tail(app, launch));
         let (kind, state) = (operation_kind(finished.kind), operation_state(finished.result));
         let duration_ms = milliseconds(finished.finished_at.since(finished.started_at));
@@ -241,8 +247,8 @@ impl Dispatcher {
                 cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),
             }),
             deployment: report.as_ref().map(|_| id),
-            from: report.as_ref().map(|report| release_name(report.from.0)),
-            to: report.as_ref().map(|report| release_name(report.to.0)),
+            from: report.as_ref().map(|report| self.label_of(app, report.from.0)),
+            to: report.as_ref().map(|report| self.label_of(app, report.to.0)),
         };
         for waiter in &mut self.waiters {
             if waiter.open.remove(&finished.id) {
@@ -250,6 +256,7 @@ impl Dispatcher {
             }
         }
         self.retire_revisions(app);
+        self.retire_releases(app);
         self.tend(app);
     }
 

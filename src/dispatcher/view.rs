@@ -93,12 +93,12 @@ impl Dispatcher {
                 Some(AppKind::Agent) | None => wire::AppKind::Agent,
             },
             state: app_state(app.state()),
-            release: release_name(app.head.generation.0),
+            release: self.release_label(&app.head.name, app.head.revision, app.head.generation.0),
             desired,
             ready: app.ready(),
             in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
             grace_ms: milliseconds(self.grace_of(app)),
-            deployment: deployment(app),
+            deployment: self.deployment_view(app),
             why: app
                 .workers
                 .values()
@@ -108,6 +108,14 @@ impl Dispatcher {
             workers,
             listen: listen.collect(),
         }
+    }
+
+    /// The deployment that runs, by the names of its releases.
+    fn deployment_view(&self, app: &App) -> Option<wire::DeploymentView> {
+        let (view, rollout) = (deployment(app)?, app.head.rollout.as_ref()?);
+        let name = &app.head.name;
+        let [from, to] = [rollout.from, rollout.to].map(|side| self.label_of(name, side.generation.0));
+        Some(wire::DeploymentView { from, to, ..view })
     }
 
     /// What it waits for before it starts.
@@ -137,7 +145,7 @@ impl Dispatcher {
             id: worker.id.to_string(),
             slot: worker.id.slot.0,
             generation: worker.id.generation.0,
-            release: release_name(worker.id.generation.0),
+            release: self.release_label(&worker.id.app, worker.revision, worker.id.generation.0),
             pid: process.and_then(|process| process.kernel).map(|kernel| kernel.pid.0),
             state: worker_state(&worker.state),
             weight: percent(weight, total),

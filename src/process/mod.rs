@@ -9,6 +9,7 @@ pub mod account;
 pub mod boot;
 pub mod cgroup;
 pub mod controllers;
+pub mod descendants;
 pub mod plan;
 mod program;
 pub mod reaper;

@@ -26,7 +26,10 @@ use thiserror::Error;
 use agentd_core::app::Head;
 use agentd_core::fleet::Counters;
 use agentd_core::id::{AppName, Revision, Slot};
+use agentd_core::release::ReleaseId;
 use agentd_core::worker::Worker;
+
+use crate::releases::ReleaseRecord;
 
 /// How long another process may hold the database.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(2);
@@ -144,6 +147,10 @@ pub enum Change {
     },
     /// No worker runs it any more.
     RevisionGone(AppName, Revision),
+    /// A release is now this.
+    Release(AppName, Box<ReleaseRecord>),
+    /// A release is gone.
+    ReleaseGone(AppName, ReleaseId),
     /// The numbers to go on from.
     Counters(Counters),
     /// A named text.
@@ -166,6 +173,8 @@ pub struct Stored {
     pub workers: Vec<Worker>,
     /// Revisions as `(app, revision, JSON)`.
     pub revisions: Vec<(AppName, Revision, String)>,
+    /// Releases.
+    pub releases: Vec<(AppName, ReleaseRecord)>,
     /// The boot in which it was last written.
     pub boot: Option<String>,
 }
@@ -290,7 +299,8 @@ impl Store {
             })?,
             None => Counters::default(),
         };
-        Ok(Stored { counters, heads, workers, revisions, boot: self.meta("boot")? })
+        let releases = self.releases()?;
+        Ok(Stored { counters, heads, workers, revisions, releases, boot: self.meta("boot")? })
     }
 
     /// A named text, if it was ever set.
@@ -327,6 +337,21 @@ impl Store {
         .collect()
     }
 
+    fn releases(&self) -> Result<Vec<(AppName, ReleaseRecord)>, StoreError> {
+        let read = |source| StoreError::Read { what: "a release", source };
+        let mut statement = self.connection.prepare("SELECT app, id, record FROM release").map_err(read)?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))
+            .map_err(read)?;
+        rows.map(|row| {
+            let (app, id, json) = row.map_err(read)?;
+            let record = |source| StoreError::Record { what: "a release", key: format!("{app} {id}"), source };
+            let name = serde_json::from_value(serde_json::Value::String(app.clone())).map_err(record)?;
+            Ok((name, serde_json::from_str(&json).map_err(record)?))
+        })
+        .collect()
+    }
+
     fn revisions(&self) -> Result<Vec<(AppName, Revision, String)>, StoreError> {
         let read = |source| StoreError::Read { what: "a revision", source };
         let mut statement = self.connection.prepare("SELECT app, id, config FROM revision").map_err(read)?;
@@ -356,6 +381,7 @@ fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(),
         Change::AppGone(app) => {
             run("DELETE FROM worker WHERE app = ?1", params![app.as_str()])?;
             run("DELETE FROM revision WHERE app = ?1", params![app.as_str()])?;
+            run("DELETE FROM release WHERE app = ?1", params![app.as_str()])?;
             run("DELETE FROM app WHERE name = ?1", params![app.as_str()])
         }
         Change::Worker(worker) => {
@@ -374,6 +400,17 @@ fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(),
         ),
         Change::RevisionGone(app, revision) => {
             run("DELETE FROM revision WHERE app = ?1 AND id = ?2", params![app.as_str(), revision.0.cast_signed()])
+        }
+        Change::Release(app, record) => {
+            let id = &record.release.id;
+            let json = encode("a release", id.as_str(), record)?;
+            run(
+                "INSERT OR REPLACE INTO release (app, id, record) VALUES (?1, ?2, ?3)",
+                params![app.as_str(), id.as_str(), json],
+            )
+        }
+        Change::ReleaseGone(app, id) => {
+            run("DELETE FROM release WHERE app = ?1 AND id = ?2", params![app.as_str(), id.as_str()])
         }
         Change::Meta { key, value } => {
             run("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, value])

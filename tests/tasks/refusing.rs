@@ -93,7 +93,8 @@ fn a_line_that_is_too_long_is_told_so_and_one_that_just_fits_is_taken() {
 
 #[test]
 fn a_flood_from_one_worker_is_read_slowly_and_others_are_served_meanwhile() {
-    let (daemon, token) = silent("tasks = { max_open = 3000 }");
+    let (daemon, token) =
+        silent("tasks = { max_open = 3000 }\ngrace = { default = \"1s\", min = \"100ms\", max = \"2s\" }");
     let mut flood = speaker(&daemon, &token);
     let mut lines = String::new();
     for n in 1..=5000 {

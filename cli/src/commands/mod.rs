@@ -12,6 +12,7 @@ pub(crate) mod grace;
 pub(crate) mod init;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod releases;
 pub(crate) mod sessions;
 pub(crate) mod signal;
 pub(crate) mod start;
@@ -54,6 +55,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Apply(args) => apply::run(&context, args),
         Command::Reload(args) => change::reload(&context, args),
         Command::Upgrade(args) => upgrade::run(&context, args),
+        Command::Rollback(args) => upgrade::rollback(&context, args),
+        Command::Releases(args) => releases::run(&context, args),
         Command::Promote(args) => upgrade::promote(&context, args),
         Command::Pause(args) => upgrade::pause(&context, args),
         Command::Resume(args) => upgrade::resume(&context, args),

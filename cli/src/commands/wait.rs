@@ -77,8 +77,11 @@ fn collect(
                 }
             }
             Heard::Notice(Notice::Accepted(accepted)) => {
-                progress.accepted(&accepted.operations);
-                operations.extend(accepted.operations);
+                // One that had to be prepared first is told of twice.
+                let known = |view: &OperationView| operations.iter().any(|own: &OperationView| own.id == view.id);
+                let new: Vec<OperationView> = accepted.operations.into_iter().filter(|view| !known(view)).collect();
+                progress.accepted(&new);
+                operations.extend(new);
             }
             Heard::Notice(Notice::Progress(changed)) => progress.app(changed.app),
             Heard::Notice(Notice::Event(event)) => progress.event(&event),

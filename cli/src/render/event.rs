@@ -7,7 +7,7 @@ use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::status::{AppState, DeploymentState, ExitView};
 use anstyle::Style;
 
-use super::bytes_time::{between, span};
+use super::bytes_time::{between, bytes, span};
 use super::state::{self, BAD, BUSY, FAINT, GOOD, WARN};
 use super::worker::{exit, printable, reason};
 
@@ -44,6 +44,11 @@ fn what(event: &Event) -> String {
             format!("{} → {}{}", state::app(*from).word, state::app(*to).word, because(why.as_deref()))
         }
         EventKind::AppScaled { from, to } => format!("scaled from {from} to {to}"),
+        EventKind::ReleaseCutting { id } => format!("a release is being cut for {id}"),
+        EventKind::ReleaseCut { release, origin, bytes: size } => {
+            format!("release {release} was cut from {}, {}", printable(origin), bytes(*size))
+        }
+        EventKind::ReleaseFailed { id: _, why, log_tail: _ } => printable(why),
         EventKind::NotifyStatus { text } => printable(text),
         EventKind::ProbeFailed { probe, why, failures, allowed } => {
             format!("{probe} probe failed, {failures} of {allowed}{}", because(Some(why)))
@@ -140,6 +145,7 @@ fn style(kind: &EventKind) -> Style {
         EventKind::AppState { to: AppState::Failed, .. }
         | EventKind::WorkerFailed { .. }
         | EventKind::ConfigRejected { .. }
+        | EventKind::ReleaseFailed { .. }
         | EventKind::DeploymentFinished { state: DeploymentState::Failed | DeploymentState::RolledBack, .. }
         | EventKind::OperationFinished { state: OperationState::Failed | OperationState::RolledBack, .. } => BAD,
         EventKind::AppState { to: AppState::Degraded, .. }
@@ -155,6 +161,7 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::OperationFinished { .. } => GOOD,
         EventKind::WorkerDrained { connections_cut } if *connections_cut > 0 => WARN,
         EventKind::WorkerStarting { .. }
+        | EventKind::ReleaseCutting { .. }
         | EventKind::WorkerDraining { .. }
         | EventKind::DeploymentStarted { .. }
         | EventKind::DeploymentStep { .. } => BUSY,
@@ -164,6 +171,7 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::AppState { .. }
         | EventKind::AppAdded { .. }
         | EventKind::AppDeleted
+        | EventKind::ReleaseCut { .. }
         | EventKind::AppScaled { .. }
         | EventKind::Weights { .. }
         | EventKind::OperationStarted { .. }

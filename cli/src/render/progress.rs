@@ -93,6 +93,9 @@ impl Progress {
                 | EventKind::DaemonStopping { .. }
                 | EventKind::AppAdded { .. }
                 | EventKind::AppDeleted
+                | EventKind::ReleaseCutting { .. }
+                | EventKind::ReleaseCut { .. }
+                | EventKind::ReleaseFailed { .. }
                 | EventKind::AppState { .. }
                 | EventKind::AppScaled { .. }
                 | EventKind::WorkerStarting { .. }

@@ -170,6 +170,15 @@ impl App {
         slots.find(free).expect("an app has fewer workers than there are numbers")
     }
 
+    /// How many processes more there may be now.
+    pub(crate) fn room(&self) -> u32 {
+        let (count, surge) = match &self.head.rollout {
+            Some(rollout) => (rollout.target_side().count, rollout.surge),
+            None => (self.wanted().count, self.policy_now().reload.max_surge),
+        };
+        count.saturating_add(surge).saturating_sub(self.taken())
+    }
+
     /// Workers that have a process or get one by themselves.
     fn taken(&self) -> u32 {
         let takes = |worker: &&Worker| worker.state.process().is_some() || worker.state.phase() == Phase::Backoff;

@@ -4,7 +4,7 @@
 //! always at risk, so that three observations claim no more than three can. From where data gets thin a Pareto tail
 //! takes part: durations of agents' work have such tails, and a curve that ends at the longest one ever seen would
 //! promise that nothing takes longer. A kind's curve is drawn towards the pool's by the weight of four observations.
-//! Each point carries Greenwood's variance (1926), from which [`Curve::survival`] takes the cautious side.
+//! Each point carries Greenwood's variance (1926), from which [`From::survival`] takes the cautious side.
 
 use super::buckets::{BUCKETS, EDGES, PER_OCTAVE, position};
 use super::series::Series;
@@ -100,7 +100,7 @@ impl Curve {
         if beyond > 1.0 { (ln_s - self.alpha * beyond.ln(), variance) } else { (ln_s, variance) }
     }
 
-    /// A place on the curve from which [`survival`](Self::survival) is asked, at an age in seconds.
+    /// A place on the curve from which [`survival`](From::survival) is asked, at an age in seconds.
     #[must_use]
     pub fn from_age(&self, age_s: f64) -> From<'_> {
         let (ln_s, variance) = self.at(age_s);

@@ -29,6 +29,7 @@
 pub mod apply;
 pub mod error;
 pub mod message;
+pub mod releases;
 pub mod reply;
 pub mod request;
 pub mod supervisor;
@@ -37,6 +38,7 @@ pub mod tasks;
 pub use apply::{AppDifference, Applied, ApplyParams, FieldChange, Work};
 pub use error::{Diagnostic, ErrorData, ErrorKind, ErrorObject};
 pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMessageError};
+pub use releases::{ReleaseState, ReleaseView, Releases, ReleasesParams};
 pub use reply::{
     Accepted, AppDetails, Changed, ConnectionCounts, DaemonStop, DaemonView, HelloReply, ListenerView, LogFileView,
     LogLine, LogsEnd, LostTask, OperationKind, OperationResult, OperationState, OperationView, Progress, Reply, Role,

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::apply::{Applied, ApplyParams};
+use super::releases::{Releases, ReleasesParams};
 use super::reply::{AppDetails, Changed, DaemonStop, DaemonView, HelloReply, LogsEnd, Signalled, Steered, Upgraded};
 use super::supervisor::DaemonUpgrade;
 use super::tasks::{
@@ -43,6 +44,8 @@ pub enum Request {
     Upgrade(UpgradeParams),
     /// Put a release that served before in an app's place. Answered with [`Changed`].
     Rollback(RollbackParams),
+    /// The releases of an app. Answered with [`Releases`].
+    Releases(ReleasesParams),
     /// Let a deployment take its next step. Answered with [`Steered`].
     Promote(PromoteParams),
     /// Let a deployment stand where it is. Answered with [`Steered`].
@@ -94,7 +97,7 @@ pub enum Request {
 
 impl Request {
     /// Every method of this version.
-    pub const METHODS: [&str; 28] = [
+    pub const METHODS: [&str; 29] = [
         "hello",
         "start",
         "stop",
@@ -105,6 +108,7 @@ impl Request {
         "reload",
         "upgrade",
         "rollback",
+        "releases",
         "promote",
         "pause",
         "resume",
@@ -139,6 +143,7 @@ impl Request {
             Self::Reload(_) => "reload",
             Self::Upgrade(_) => "upgrade",
             Self::Rollback(_) => "rollback",
+            Self::Releases(_) => "releases",
             Self::Promote(_) => "promote",
             Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
@@ -165,6 +170,7 @@ impl Request {
     pub const fn operates(&self) -> bool {
         match self {
             Self::Hello(_)
+            | Self::Releases(_)
             | Self::Status(_)
             | Self::Describe(_)
             | Self::Logs(_)
@@ -227,6 +233,7 @@ commands! {
     ReloadParams => Reload -> Changed;
     UpgradeParams => Upgrade -> Upgraded;
     RollbackParams => Rollback -> Changed;
+    ReleasesParams => Releases -> Releases;
     PromoteParams => Promote -> Steered;
     PauseParams => Pause -> Steered;
     ResumeParams => Resume -> Steered;
