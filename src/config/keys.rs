@@ -30,6 +30,7 @@ const COMMAND: Form = Form::Texts("a list of the program and its arguments, such
 const ADDRESS: Form = Form::Text(
     "an address such as \"0.0.0.0:8080\", \"[::]:8080\", \"unix:/run/app.sock\" or \"unix-dgram:/run/app.sock\"",
 );
+const WHO: Form = Form::Texts("a list of users and groups, such as [\"alice\", \"1000\", \"group:ops\"]");
 const USER: Form = Form::Text("a user's name or number");
 const GROUP: Form = Form::Text("a group's name or number");
 /// What stands for the value of keys that no version reads yet.
@@ -42,7 +43,7 @@ pub(super) static DOCUMENT: Table = Table {
     keys: &[
         now("agent", Form::Map("tables `[agent.NAME]`", &Form::Table(&AGENT)), "agents, by name"),
         now("skill", Form::Map("tables `[skill.NAME]`", &Form::Table(&SKILL)), "skills, by name"),
-        now("daemon", Form::Table(&DAEMON), "settings of the daemon itself; none in this version"),
+        now("daemon", Form::Table(&DAEMON), "settings of the daemon itself; in daemon.toml, and not beside apps"),
     ],
 };
 
@@ -50,7 +51,25 @@ pub(super) static DOCUMENT: Table = Table {
 pub(super) static DAEMON: Table = Table {
     name: "`daemon`",
     first: &[],
-    keys: &[later("roles", TABLE, "who may view and who may operate", "the daemon's own user operates it")],
+    keys: &[now(
+        "roles",
+        Form::Table(&ROLES),
+        "who may view and who may operate, beside root and the daemon's own user",
+    )],
+};
+
+/// `daemon.toml`.
+pub(super) static SETTINGS: Table = Table {
+    name: "the daemon's settings",
+    first: &[],
+    keys: &[now("daemon", Form::Table(&DAEMON), "the daemon itself")],
+};
+
+/// `daemon.roles`.
+static ROLES: Table = Table {
+    name: "`roles`",
+    first: &[],
+    keys: &[now("view", WHO, "who may look"), now("operate", WHO, "who may look and change")],
 };
 
 /// The keys of every app.

@@ -38,6 +38,7 @@ mod runtime;
 mod schema;
 mod secrets;
 mod sections;
+mod settings;
 mod signal;
 mod upgrade;
 
@@ -62,5 +63,6 @@ pub use releases::Releases;
 pub use runtime::{Advice, advise};
 pub use schema::schema;
 pub use secrets::{NoCredential, SecretPlace, SecretSource};
+pub use settings::{Settings, settings};
 pub use signal::{StopSignal, StopSignalError};
 pub use upgrade::Upgrade;

@@ -56,11 +56,12 @@ fn head(html: &mut String, report: &DeploymentReport, title: &str) {
     let color = match report.state {
         DeploymentState::Done => "good",
         DeploymentState::RolledBack | DeploymentState::Failed | DeploymentState::RollingBack => "bad",
-        DeploymentState::Running | DeploymentState::Paused | DeploymentState::Aborted | DeploymentState::Unknown => "warn",
+        DeploymentState::Running | DeploymentState::Paused | DeploymentState::Aborted | DeploymentState::Unknown => {
+            "warn"
+        }
     };
-    let took = report.finished_at.map_or_else(String::new, |end| {
-        format!(" after {}", span(between(report.started_at, end)))
-    });
+    let took =
+        report.finished_at.map_or_else(String::new, |end| format!(" after {}", span(between(report.started_at, end))));
     let _ = write!(
         html,
         "<p class=\"dim\">deployment {}, {} by {}, begun {}</p><h1>{}</h1>\
@@ -151,7 +152,9 @@ fn tasks(html: &mut String, report: &DeploymentReport) {
     let both = [("before", "old", &report.before), ("after", "new", &report.after)];
     if both.iter().any(|(_, _, durations)| durations.is_some()) {
         curves(html, &both);
-        html.push_str("<table><tr><th></th><th class=\"n\">tasks</th><th class=\"n\">p50</th><th class=\"n\">p99</th></tr>\n");
+        html.push_str(
+            "<table><tr><th></th><th class=\"n\">tasks</th><th class=\"n\">p50</th><th class=\"n\">p99</th></tr>\n",
+        );
         for (name, color, durations) in both {
             let Some(d) = durations else { continue };
             let _ = writeln!(
@@ -176,10 +179,8 @@ fn curves(html: &mut String, both: &[(&str, &str, &Option<Durations>)]) {
     const TOP: f64 = 10.0;
     const BOTTOM: f64 = 150.0;
     let longest = both.iter().filter_map(|(_, _, d)| d.as_ref()?.curve_ms.last()).max().copied().unwrap_or(1).max(1);
-    let _ = write!(
-        html,
-        "<svg viewBox=\"0 0 {WIDTH} 176\" role=\"img\" aria-label=\"Share of tasks done by a duration\">"
-    );
+    let _ =
+        write!(html, "<svg viewBox=\"0 0 {WIDTH} 176\" role=\"img\" aria-label=\"Share of tasks done by a duration\">");
     for share in [0.0, 0.5, 1.0] {
         let y = BOTTOM - (BOTTOM - TOP) * share;
         let _ = write!(
