@@ -108,7 +108,7 @@ impl Dispatcher {
         if log.sink != LogSink::Fifo {
             return Vec::new();
         }
-        let rotation = Rotation { max_size: log.max_size, keep: log.keep };
+        let rotation = Rotation { max_size: log.max_size, max_age: None, keep: log.keep };
         let mut streams = Vec::new();
         for stream in StreamKind::BOTH {
             let name = fifo_path(&self.home.run, &worker.id.app, worker.id.slot, launch, stream);
