@@ -17,6 +17,7 @@
 //! | [`logs`] | what workers print, from FIFO to file and back |
 //! | [`notify`] | what workers say over `NOTIFY_SOCKET` |
 //! | [`probe`] | asking a worker whether it is well |
+//! | [`releases`] | cutting immutable releases from folders, archives and git, in a process of their own |
 //! | [`revision`] | one resolved configuration, kept as long as a worker runs it |
 //! | [`daemon`] | the daemon from its first breath to the loop |
 //! | [`dispatcher`] | the loop that ties all of it to core |
@@ -40,6 +41,7 @@ pub mod logs;
 pub mod notify;
 pub mod probe;
 pub mod process;
+pub mod releases;
 pub mod revision;
 pub mod schedule;
 pub mod sockets;

@@ -37,6 +37,9 @@ fn main() -> ExitCode {
     if let Some(lines) = std::env::args_os().nth(1).and_then(|command| line_program(&command)) {
         return lines();
     }
+    if std::env::args_os().nth(1).is_some_and(|command| command == "cut") {
+        return agentd::releases::cut::run();
+    }
     let (home, handed) = match arguments(std::env::args().skip(1)) {
         Ok(Asked::Run { home, handed }) => (home, handed),
         Ok(Asked::Check(home)) => return check(&Home::locate(home.as_deref())),

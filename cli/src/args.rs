@@ -77,6 +77,10 @@ pub(crate) enum Command {
     Reload(ReloadArgs),
     /// Put a new release in an app's place: rolling, blue-green, as a canary, or after its end
     Upgrade(UpgradeArgs),
+    /// Put a release that served before in its place again
+    Rollback(RollbackArgs),
+    /// List the releases of an app: who runs them, and what became of them
+    Releases(ReleasesArgs),
     /// Let the deployment of an app take its next step now
     Promote(SteerArgs),
     /// Let it stand where it is; a failure still takes it back
@@ -85,6 +89,10 @@ pub(crate) enum Command {
     Resume(SteerArgs),
     /// Take it back: what served before serves again
     Abort(SteerArgs),
+    /// List what was deployed
+    Deployments(DeploymentsArgs),
+    /// Show one deployment: its steps, its gates, what became of tasks; as a page with --html
+    Deployment(DeploymentArgs),
     /// List the apps
     #[command(visible_aliases = ["list", "l", "ps"])]
     Ls,
@@ -187,12 +195,63 @@ pub(crate) struct UpgradeArgs {
     /// The app
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+    /// What the release is cut from: a folder, an archive (.tar, .tar.gz, .tar.zst), or git:REPOSITORY[#REFERENCE]
+    /// (else the configuration's `source`)
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) from: Option<String>,
+    /// What the archive must hash to
+    #[arg(long, value_name = "HEX", requires = "from")]
+    pub(crate) sha256: Option<String>,
+    /// Say what differs, which strategy that asks for, and what would become of what is in flight; change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// By which road; the configuration's `upgrade.strategy` without it
     #[arg(long, value_name = "STRATEGY")]
     pub(crate) strategy: Option<Strategy>,
     /// How to wait.
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
+}
+
+/// `rollback NAME`.
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The app
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// To which release, by its name, its version or the beginning of its hash (else to the last good one)
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) to: Option<String>,
+    /// How to wait.
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `deployments [NAME]`.
+#[derive(Debug, Args)]
+pub(crate) struct DeploymentsArgs {
+    /// The app; all of them without it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+/// `deployment ID`.
+#[derive(Debug, Args)]
+pub(crate) struct DeploymentArgs {
+    /// Its number, as `deployments` lists it
+    #[arg(value_name = "ID")]
+    pub(crate) id: u64,
+    /// Write a page that needs nothing else, with curves and a timeline
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub(crate) html: Option<Utf8PathBuf>,
+}
+
+/// `releases NAME`.
+#[derive(Debug, Args)]
+pub(crate) struct ReleasesArgs {
+    /// The app
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
 }
 
 /// By which road one release takes the place of another.
@@ -236,6 +295,9 @@ pub(crate) struct ReloadArgs {
     /// Only those whose configuration file says something else than what runs
     #[arg(long)]
     pub(crate) changed: bool,
+    /// The task that asks for it, for one of several in a worker: it is not waited for
+    #[arg(long, value_name = "ID")]
+    pub(crate) task: Option<String>,
 }
 
 /// `scale NAME N`.

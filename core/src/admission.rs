@@ -9,10 +9,10 @@ use thiserror::Error;
 use crate::app::{App, Context, Desired, Pending, Rise, Steer, Undo};
 use crate::effect::{Effect, News, OperationKind, OperationResult};
 use crate::fleet::Fleet;
-use crate::id::{AppName, Generation, Operation, Revision};
+use crate::id::{AppName, Generation, Operation, Revision, Slot};
 use crate::policy::{AppPolicy, Lanes};
 use crate::rollout::{Plan, Rollout, Side, Sides};
-use crate::worker::{Phase, State};
+use crate::worker::{Phase, State, Worker};
 
 /// Most workers of one app: each has a place in the kernel's group and a share in its program.
 pub const WORKERS_MAX: u32 = 4096;
@@ -336,20 +336,31 @@ impl App {
         }
     }
 
-    /// Starts what waits for a person or for its backoff.
+    /// Starts what waits for a person or for its backoff. Where a deployment has no room for another process, whoever
+    /// waits for a person makes way for one that is started as soon as there is.
     fn revive(&mut self, cx: &mut Context<'_>, id: Operation) -> Admitted {
-        let mut any = false;
-        for worker in self.workers.values_mut() {
+        let generation = self.head.generation;
+        let of_it = |worker: &Worker| {
             let waits = matches!(worker.state.phase(), Phase::Failed | Phase::Backoff | Phase::Exited);
-            if waits && worker.id.generation == self.head.generation {
-                any = true;
-                worker.restarts.forgive();
-                worker.state = State::Backoff { until: cx.tick.now };
-                cx.out.save_worker(&worker.id);
-            }
-        }
-        if !any {
+            waits && worker.id.generation == generation
+        };
+        let slots: Vec<Slot> = self.workers.iter().filter(|(_, worker)| of_it(worker)).map(|(&slot, _)| slot).collect();
+        if slots.is_empty() {
             return Admitted::AlreadySo;
+        }
+        let mut room = self.room();
+        for slot in slots {
+            let Some(worker) = self.workers.get_mut(&slot) else { continue };
+            if worker.state.phase() != Phase::Backoff {
+                let Some(left) = room.checked_sub(1) else {
+                    self.remove(cx, slot);
+                    continue;
+                };
+                room = left;
+            }
+            worker.restarts.forgive();
+            worker.state = State::Backoff { until: cx.tick.now };
+            cx.out.save_worker(&worker.id);
         }
         self.push(cx, id, OperationKind::Start, None);
         self.on_wake(cx);

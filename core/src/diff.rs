@@ -32,7 +32,8 @@ pub enum Work {
 
 /// Fields that only the supervisor goes by. A worker is told nothing of them when it starts, so they can change under
 /// it. `ready` is among them because it is asked at a start only: it holds from the next one on.
-const IN_PLACE: [&str; 16] = [
+const IN_PLACE: [&str; 19] = [
+    "changes",
     "cron_reload",
     "file",
     "gates",
@@ -43,8 +44,10 @@ const IN_PLACE: [&str; 16] = [
     "log.max_size",
     "needs",
     "ready",
+    "releases",
     "reload",
     "restart",
+    "source",
     "stop",
     "tasks",
     "upgrade",

@@ -135,6 +135,26 @@ impl Fleet {
     /// # Errors
     /// The reason why not; then nothing changed.
     pub fn request(&mut self, tick: Tick, request: Request) -> Result<(Admitted, Outcome), Denied> {
+        self.request_as(tick, request, None)
+    }
+
+    /// A number for an operation that is to be asked for later, when what it takes is there.
+    pub fn reserve(&mut self) -> Operation {
+        let id = self.counters.operation;
+        self.counters.operation = id.next();
+        id
+    }
+
+    /// As [`Self::request`], under a number that was reserved.
+    ///
+    /// # Errors
+    /// The reason why not; then nothing changed.
+    pub fn request_as(
+        &mut self,
+        tick: Tick,
+        request: Request,
+        reserved: Option<Operation>,
+    ) -> Result<(Admitted, Outcome), Denied> {
         self.check(&request)?;
         let mut out = Outcome::default();
         let name = request.app().clone();
@@ -145,10 +165,10 @@ impl Fleet {
             out.tell_app(&name, News::AppAdded);
             out.save_app(&name);
         }
-        let id = self.counters.operation;
+        let id = reserved.unwrap_or(self.counters.operation);
         let mut admitted = Admitted::AlreadySo;
         self.with_app(&name, tick, &mut out, |app, cx| admitted = app.begin(cx, id, request));
-        if admitted == Admitted::Begun(id) {
+        if admitted == Admitted::Begun(id) && reserved.is_none() {
             self.counters.operation = id.next();
         }
         self.follow_needs(tick, &mut out);

@@ -182,6 +182,7 @@ impl Story {
         let drain = Drain {
             reason: "reload".to_owned(),
             to_release: None,
+            least: self.now + deadline.min(SECOND),
             deadline: self.now + deadline,
             latest: self.now + latest,
             asked_by: None,
@@ -646,4 +647,56 @@ let placed = |row: &Row| matches!(row, Row::Task(id) if story.sent_on(id));
             }
         }
     }
+}
+
+#[test]
+fn a_begin_sent_again_does_not_bring_back_what_another_process_of_the_worker_was_sent_meanwhile() {
+    let mut story = Story::with(&[1]);
+    story.begin(1, "t", None, Input::Kept).expect("it is admitted");
+    let child = Speaker { pid: Pid(77), link: Link(77), ..Story::speaker(1) };
+    story.say_as(child, Message::Hello { max_tasks: 4 }).expect("a second process of the worker is welcome");
+    // The first never heard its answer, so it does not beat; the child is sent the task.
+    story.pass(40 * SECOND);
+    assert_eq!(story.sent(), [(1, 2, 2, None)]);
+    let again = story.begin(1, "t", None, Input::Kept);
+    assert_eq!(again, Ok(Answer::Duplicate { task: id("t"), of: Duplicate::Running }));
+    let sent = Message::Begin(Begin { task: Some(id("t")), key: None, kind: None, session: None, input: Input::Kept });
+    let child_again = story.say_as(child, sent);
+    assert!(matches!(child_again, Ok(Answer::Begun { fence: Fence(2), .. })), "{child_again:?}");
+}
+
+#[test]
+fn a_begin_sent_again_is_a_sign_of_life() {
+    let mut story = Story::with(&[1, 2]);
+    story.begin(1, "t", None, Input::Kept).expect("it is admitted");
+    story.pass(25 * SECOND);
+    story.begin(1, "t", None, Input::Kept).expect("the answer was lost");
+    story.pass(25 * SECOND);
+    assert_eq!(story.sent(), [], "its lease began anew");
+    assert!(story.checkpoint(1, "t", 1, 1).is_ok());
+}
+
+#[test]
+fn a_drain_waits_for_whoever_asked_for_it_no_longer_than_for_the_others() {
+    let mut story = Story::with(&[1, 2]);
+    for task in ["asks", "other"] {
+        story.begin(1, task, None, Input::Kept).expect("it is admitted");
+    }
+    let usual = Usual { kinds: BTreeMap::new(), other: 90 * SECOND };
+    let drain = Drain {
+        reason: "reload".to_owned(),
+        to_release: None,
+        least: story.now + 2 * SECOND,
+        deadline: story.now + 20 * SECOND,
+        latest: story.now + 60 * SECOND,
+        asked_by: Some(id("asks")),
+        usual,
+    };
+    story.order(Order::DrainBegan { launch: Launch(1), drain });
+    story.pass(5 * SECOND);
+    assert!(!story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }), "the other has its time");
+    story.say(1, Message::End { own: own("other", 1), outcome: Ending::Ok }).expect("it is done");
+    story.pass(Duration::ZERO);
+    assert!(story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }), "{:?}", story.last.facts);
+    assert_eq!(story.ledger.task(&id("asks")).map(|task| task.fence), Some(Fence(2)), "it goes on elsewhere");
 }

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{OperationKind, OperationState};
-use crate::status::{AppKind, AppState, DeploymentState, ExitReason, Strategy};
+use crate::status::{AppKind, AppState, DeploymentState, ExitReason, GateVerdict, GateView, Strategy};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -114,6 +114,14 @@ pub enum EventKind {
         reason: ExitReason,
         /// How long it ran, in milliseconds.
         uptime_ms: u64,
+        /// For a limit that it met: which, with figures.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+    /// It met a limit and serves on, until another has taken its place.
+    WorkerOutgrown {
+        /// Which, with figures.
+        why: String,
     },
     /// It is started again after a wait.
     WorkerRestarting {
@@ -172,6 +180,17 @@ pub enum EventKind {
         /// What it waits for, or why it turned back.
         why: Option<String>,
     },
+    /// The gates of a deployment changed their mind.
+    DeploymentJudged {
+        /// Its number.
+        id: u64,
+        /// What they say together.
+        verdict: GateVerdict,
+        /// Why, in one sentence, unless nothing speaks against it.
+        why: Option<String>,
+        /// Each of them.
+        gates: Vec<GateView>,
+    },
     /// A deployment ended.
     DeploymentFinished {
         /// Its number.
@@ -182,6 +201,30 @@ pub enum EventKind {
         why: Option<String>,
         /// How long it took, in milliseconds.
         duration_ms: u64,
+    },
+    /// A release is being cut. Nothing has changed yet.
+    ReleaseCutting {
+        /// The number of the deployment or the request that needs it.
+        id: u64,
+    },
+    /// A release was cut and installed.
+    ReleaseCut {
+        /// What it is called.
+        release: String,
+        /// What it was cut from.
+        origin: String,
+        /// Bytes of its files.
+        bytes: u64,
+    },
+    /// No release was cut, and nothing has changed.
+    ReleaseFailed {
+        /// The number of the deployment or the request that needed it.
+        id: u64,
+        /// Why, in a sentence.
+        why: String,
+        /// The last lines of its build, where it was the build.
+        #[serde(default)]
+        log_tail: Vec<String>,
     },
     /// A request that changes something was admitted.
     OperationStarted {

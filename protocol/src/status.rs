@@ -155,8 +155,49 @@ pub enum DeploymentState {
     Unknown,
 }
 
+/// What a gate says of a new version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GateVerdict {
+    /// It is worse: the deployment goes back.
+    Rollback,
+    /// It may be worse: no next step.
+    Hold,
+    /// Too few tasks were seen.
+    TooFew,
+    /// Nothing speaks against the next step.
+    Promote,
+    /// No task tells of it, or the old version's did not.
+    NotEvaluated,
+    /// Switched off in the configuration.
+    Off,
+    /// A verdict newer than this reader.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// One gate of a deployment, as it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GateView {
+    /// What it judges: `error_rate`, `latency` (seconds), `tokens`, `cost` (US dollars), `tool_calls`, `steps`,
+    /// `context`, `quality`.
+    pub gate: String,
+    /// Tasks of this step that told of it.
+    pub n: u64,
+    /// Their mean.
+    pub observed: Option<f64>,
+    /// The old version's mean.
+    pub baseline: Option<f64>,
+    /// Natural logarithm of the evidence that it is worse; from 5.08 (160) on it is taken back, from 2.08 (8) on it is
+    /// held.
+    pub log_e: f64,
+    /// What follows.
+    pub verdict: GateVerdict,
+}
+
 /// A change of an app from one release or configuration to another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeploymentView {
     /// Its number, never used twice in an instance; the same as that of the operation which began it.
     pub id: u64,
@@ -179,6 +220,9 @@ pub struct DeploymentView {
     pub started_at: Timestamp,
     /// What it waits for, or why it turned back.
     pub why: Option<String>,
+    /// Its gates, where its tasks are judged.
+    #[serde(default)]
+    pub gates: Vec<GateView>,
 }
 
 /// Where a worker is in its life.
@@ -268,6 +312,9 @@ pub struct ExitView {
     pub signal: Option<String>,
     /// What led to it.
     pub reason: ExitReason,
+    /// For a limit that it met: which, with figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// What led to the end of a process.
@@ -280,6 +327,14 @@ pub enum ExitReason {
     Crashed,
     /// The kernel ended it for want of memory.
     OutOfMemory,
+    /// It used more memory than its ceiling, and another took its place.
+    MemoryCeiling,
+    /// It was refused another process at its limit, and ended.
+    PidsLimit,
+    /// It used up its processor time.
+    CpuTimeLimit,
+    /// It wrote a file beyond its limit.
+    FileSizeLimit,
     /// It did not become ready in time.
     ReadyTimeout,
     /// It failed its liveness probes.
@@ -346,6 +401,8 @@ pub enum StatusErrorKind {
     TooSlow,
     /// Too many clients are connected.
     Overloaded,
+    /// The client may not look.
+    Forbidden,
     /// The daemon is ending.
     ShuttingDown,
     /// A kind newer than this reader.

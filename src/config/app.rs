@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use agentd_core::gate::panel::Rules;
 use agentd_core::id::AppName;
 use agentd_core::policy::{
     AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, StopPolicy,
@@ -15,9 +16,13 @@ use agentd_core::task::TaskPolicy;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use super::placeholder;
+use super::releases::Releases;
+use super::secrets::SecretSource;
 use super::signal::StopSignal;
 use super::upgrade::Upgrade;
+use crate::process::account::Account;
 use crate::schedule::Schedule;
 use crate::sockets::ListenAddr;
 use crate::tasks::{Governed, Retention};
@@ -29,7 +34,7 @@ pub struct AppConfig {
     pub name: AppName,
     /// Agent or skill.
     pub kind: AppKind,
-    /// Program and arguments, at least the program. Placeholders are still in it: [`AppConfig::expand_command`].
+    /// Program and arguments, at least the program; empty where the releases bring it. Placeholders are still in it: [`AppConfig::expand_command`].
     pub command: Vec<String>,
     /// Working directory of the workers, absolute.
     pub cwd: Utf8PathBuf,
@@ -63,6 +68,12 @@ pub struct AppConfig {
     /// How a new release takes the place of the old one.
     #[serde(default)]
     pub upgrade: Upgrade,
+    /// What a new release must hold to.
+    #[serde(default)]
+    pub gates: Rules,
+    /// Where its releases are cut from; none for an app that runs in place.
+    #[serde(default)]
+    pub releases: Option<Releases>,
     /// What one worker may use.
     pub limits: Limits,
     /// Where its output goes.
@@ -78,6 +89,12 @@ pub struct AppConfig {
     pub needs: BTreeSet<AppName>,
     /// File mode mask, at most 0o777; none leaves the daemon's.
     pub umask: Option<u32>,
+    /// Who its workers run as.
+    #[serde(default)]
+    pub account: Account,
+    /// Where its secrets are, by name. What they are is read by each worker's start and known to nobody else.
+    #[serde(default)]
+    pub secret: BTreeMap<String, SecretSource>,
 }
 
 /// What an app is to its users.
@@ -204,19 +221,6 @@ pub struct Stop {
     pub timeout: Option<Duration>,
 }
 
-/// What one worker with all its processes may use; none means the system's own limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Bytes of memory.
-    pub memory: Option<u64>,
-    /// Processes and threads.
-    pub pids: Option<u32>,
-    /// Processor time; 100 is one whole processor.
-    pub cpu_percent: Option<u32>,
-    /// Open files of each process.
-    pub files: Option<u32>,
-}
-
 /// What is done about an app's tasks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tasks {
@@ -224,6 +228,12 @@ pub struct Tasks {
     pub policy: TaskPolicy,
     /// How much is kept of those that are over.
     pub retention: Retention,
+    /// The version of the checkpoints that it writes; it reads older ones. None reads all.
+    #[serde(default)]
+    pub state_version: Option<u32>,
+    /// A command that tries to read checkpoints of open tasks before a new version gets anything.
+    #[serde(default)]
+    pub check: Vec<String>,
 }
 
 /// What becomes of a worker's output.
@@ -273,12 +283,16 @@ impl AppConfig {
             tasks: Tasks::default(),
             reload: policy.reload,
             upgrade: Upgrade::default(),
+            gates: Rules::default(),
+            releases: None,
             limits: Limits::default(),
             log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
             cron_reload: None,
             watch: Vec::new(),
             needs: BTreeSet::new(),
             umask: None,
+            account: Account::default(),
+            secret: BTreeMap::new(),
         }
     }
 

@@ -29,6 +29,13 @@ impl AppConfig {
         words.iter().map(|word| placeholder::expand(word, &self.listen, fds)).collect()
     }
 
+    /// What is wrong with the placeholders of its command, where releases brought it.
+    #[must_use]
+    pub fn placeholder_problem(&self) -> Option<String> {
+        let problems = self.command.iter().flat_map(|word| super::document::unknown_placeholders(word, &self.listen));
+        problems.map(|problem| problem.message).next()
+    }
+
     /// The whole environment of a worker: `base`, then what each `env_file` holds now, then `env` with its
     /// placeholders filled in; later ones win.
     ///

@@ -25,10 +25,14 @@ const fn later_word(name: &'static str, instead: &'static str) -> Word {
 
 const DURATION: Form = Form::Text("a duration such as \"500ms\", \"5s\" or \"1h30m\"");
 const SIZE: Form = Form::Text("a size such as \"50M\" or \"2G\"");
+const SHARE: Form = Form::Text("a percentage such as \"10%\", or \"off\"");
 const COMMAND: Form = Form::Texts("a list of the program and its arguments, such as [\"python3\", \"agent.py\"]");
 const ADDRESS: Form = Form::Text(
     "an address such as \"0.0.0.0:8080\", \"[::]:8080\", \"unix:/run/app.sock\" or \"unix-dgram:/run/app.sock\"",
 );
+const WHO: Form = Form::Texts("a list of users and groups, such as [\"alice\", \"1000\", \"group:ops\"]");
+const USER: Form = Form::Text("a user's name or number");
+const GROUP: Form = Form::Text("a group's name or number");
 /// What stands for the value of keys that no version reads yet.
 const TABLE: Form = Form::Map("a table", &Form::Text("a text"));
 
@@ -39,7 +43,7 @@ pub(super) static DOCUMENT: Table = Table {
     keys: &[
         now("agent", Form::Map("tables `[agent.NAME]`", &Form::Table(&AGENT)), "agents, by name"),
         now("skill", Form::Map("tables `[skill.NAME]`", &Form::Table(&SKILL)), "skills, by name"),
-        now("daemon", Form::Table(&DAEMON), "settings of the daemon itself; none in this version"),
+        now("daemon", Form::Table(&DAEMON), "settings of the daemon itself; in daemon.toml, and not beside apps"),
     ],
 };
 
@@ -47,11 +51,29 @@ pub(super) static DOCUMENT: Table = Table {
 pub(super) static DAEMON: Table = Table {
     name: "`daemon`",
     first: &[],
-    keys: &[later("roles", TABLE, "who may view and who may operate", "the daemon's own user operates it")],
+    keys: &[now(
+        "roles",
+        Form::Table(&ROLES),
+        "who may view and who may operate, beside root and the daemon's own user",
+    )],
+};
+
+/// `daemon.toml`.
+pub(super) static SETTINGS: Table = Table {
+    name: "the daemon's settings",
+    first: &[],
+    keys: &[now("daemon", Form::Table(&DAEMON), "the daemon itself")],
+};
+
+/// `daemon.roles`.
+static ROLES: Table = Table {
+    name: "`roles`",
+    first: &[],
+    keys: &[now("view", WHO, "who may look"), now("operate", WHO, "who may look and change")],
 };
 
 /// The keys of every app.
-static APP: [Key; 31] = [
+static APP: [Key; 34] = [
     now(
         "command",
         COMMAND,
@@ -94,7 +116,13 @@ static APP: [Key; 31] = [
         Form::Word(&[word("kernel"), later_word("proxy", "workers take the listening descriptor themselves")]),
         "who sends connections to workers",
     ),
-    later("source", Form::Text("a folder"), "where releases are cut from", "the app runs in place, in `cwd`"),
+    now(
+        "source",
+        Form::Text("a folder, an archive (.tar, .tar.gz, .tar.zst) or \"git:REPOSITORY#REFERENCE\""),
+        "where releases are cut from; without it the app runs in place, in `cwd`",
+    ),
+    now("releases", Form::Table(&RELEASES), "how many releases are kept, and how large one may be"),
+    now("changes", Form::Table(&CHANGES), "which files and variables are which part of it, for `upgrade --dry-run`"),
     now("upgrade", Form::Table(&UPGRADE), "how a new release takes the place of the old one"),
     now("gates", Form::Table(&GATES), "what a new release must hold to"),
     later("session", TABLE, "tasks that must see one version", ""),
@@ -114,11 +142,31 @@ static APP: [Key; 31] = [
         Form::Texts("a list of the names of apps"),
         "apps that must be ready once before this one starts, and that end after it",
     ),
-    later("secret", TABLE, "secrets by name", "put them into an `env_file` that only its owner can read"),
+    now(
+        "secret",
+        Form::Map("a table of tables by name", &Form::Table(&SECRET)),
+        "secrets by name, read at every start",
+    ),
     later("ipc", Form::Flag, "Node's channel to its parent", ""),
-    later("user", Form::Text("a user"), "who the workers run as", "they run as the daemon's user"),
-    later("group", Form::Text("a group"), "whose group the workers run in", "they run in the daemon's group"),
+    now("user", USER, "who the workers run as, where the daemon is root"),
+    now("group", GROUP, "whose group the workers run in; the user's own without it"),
+    now("groups", Form::Texts("a list of groups"), "groups beside those that the user is in"),
 ];
+
+/// One secret.
+pub(super) static SECRET: Table = Table {
+    name: "a secret",
+    first: &[],
+    keys: &[
+        now("file", Form::Text("a file"), "the file that holds it; relative to the configuration's folder"),
+        now("credential", Form::Text("a name"), "the systemd credential that holds it (LoadCredential=)"),
+        now(
+            "as",
+            Form::Word(&[word("env"), word("file")]),
+            "by which road: a variable of its name, or a private file that NAME_FILE names; env without it",
+        ),
+    ],
+};
 
 /// `[agent.NAME]`.
 pub(super) static AGENT: Table = Table { name: "an agent", keys: &APP, first: &[] };
@@ -288,6 +336,12 @@ pub(super) static TASKS: Table = Table {
     first: &[],
     keys: &[
         now("lease", DURATION, "how long a worker may keep silent about a task before another gets it; 30s without it"),
+        now(
+            "state_version",
+            Form::Count(0, 1_000_000),
+            "version of the checkpoints that it writes; it is given none that is newer. A release's own wins",
+        ),
+        now("check", COMMAND, "a command that tries to read open tasks' checkpoints before a new version serves"),
         now("max_open", Form::Count(1, 10_000_000), "how many tasks may be open; 100000 without it"),
         now("keep", Form::Count(0, 100_000_000), "how many tasks that are over are kept; 100000 without it"),
         now("keep_for", DURATION, "for how long; 7d without it"),
@@ -303,6 +357,73 @@ pub(super) static TASKS: Table = Table {
     ],
 };
 
+/// `releases`.
+pub(super) static RELEASES: Table = Table {
+    name: "`releases`",
+    first: &[],
+    keys: &[
+        now(
+            "keep",
+            Form::Count(1, 1000),
+            "how many stay, beside those that run or could be gone back to; 5 without it",
+        ),
+        now("max_size", SIZE, "largest size of what one is cut from; 4G without it"),
+        now("max_files", Form::Count(1, 10_000_000), "most files and folders in it; 250000 without it"),
+        now("timeout", DURATION, "longest cut of one, with its build; 30m without it"),
+    ],
+};
+
+const PARTS: Form =
+    Form::Texts("a list of patterns of files and names of variables, such as [\"prompts/**\", \"MODEL\"]");
+
+/// `changes`.
+pub(super) static CHANGES: Table = Table {
+    name: "`changes`",
+    first: &[],
+    keys: &[
+        now("model", PARTS, "which model it asks"),
+        now("prompt", PARTS, "what it says to its model"),
+        now("core", PARTS, "the loop that drives its tasks"),
+        now("knowledge", PARTS, "what it knows and reads again without a restart"),
+    ],
+};
+
+/// A release's `skill.toml` or `agent.toml`.
+pub(super) static MANIFEST: Table = Table {
+    name: "a manifest",
+    first: &[],
+    keys: &[
+        now("name", Form::Text("a name"), "the app that it is a release of"),
+        now("version", Form::Text("a version such as \"1.4.0\""), "its version"),
+        now(
+            "kind",
+            Form::Word(&[
+                word("service"),
+                word("worker"),
+                later_word("mcp", "run it as a \"service\" with a socket of its own"),
+            ]),
+            "how agents call it, if it is a skill",
+        ),
+        now("description", Form::Text("a text"), "what it is for, for people"),
+        now("command", COMMAND, "the program and its arguments, where the configuration names none"),
+        now("build", Form::Table(&BUILD), "what makes it ready to run, once"),
+        now("state_version", Form::Count(0, u32::MAX), "the version of its checkpoints or of the state that it keeps"),
+        later("permissions", TABLE, "what it may do", "it may do what its user may"),
+        later("check", COMMAND, "whether it can read a checkpoint", "leave it out"),
+    ],
+};
+
+/// `build` of a manifest.
+static BUILD: Table = Table {
+    name: "`build`",
+    first: &[],
+    keys: &[
+        now("command", COMMAND, "run once in the release's folder"),
+        now("timeout", DURATION, "longest run; 10m without it"),
+        now("env", Form::Map("a table of texts", &Form::Text("a text")), "environment variables"),
+    ],
+};
+
 /// `gates`.
 pub(super) static GATES: Table = Table {
     name: "`gates`",
@@ -310,6 +431,21 @@ pub(super) static GATES: Table = Table {
     keys: &[
         now("eval", COMMAND, "a command that looks at the new workers before each step; code 0 lets them pass"),
         now("eval_timeout", DURATION, "longest run of it; 5m without it"),
+        now("error_rate", SHARE, "a share of failed tasks that is always allowed; 1% without it"),
+        now("latency", SHARE, "how much longer tasks may take; 10% without it"),
+        now("tokens", SHARE, "how many more tokens they may take; 10% without it"),
+        now("cost", SHARE, "how much more they may cost; 10% without it"),
+        now("tool_calls", SHARE, "how many more tools they may call; 10% without it"),
+        now("steps", SHARE, "how many more steps they may take; 10% without it"),
+        now("context", SHARE, "how much more of the context window they may use; 10% without it"),
+        now(
+            "quality",
+            Form::Either(&[Form::Fraction(0.0, 1.0), Form::Text("\"off\"")]),
+            "how much their mean score, from 0 to 1, may fall; 0.03 without it",
+        ),
+        now("n_min", Form::Count(1, 1_000_000), "fewest tasks of a step before the next; 30 without it"),
+        now("latency_max", DURATION, "one task that takes longer takes the deployment back"),
+        now("cost_max", Form::Fraction(0.0, 1_000_000.0), "one task that costs more, in US dollars, takes it back"),
     ],
 };
 
@@ -322,6 +458,12 @@ pub(super) static LIMITS: Table = Table {
         now("pids", Form::Count(1, 4_194_304), "its processes and threads"),
         now("cpu", Form::Text("a percentage such as \"150%\""), "its processor time; 100% is one processor"),
         now("files", Form::Count(1, 1_073_741_816), "open files of each process"),
+        now("file_size", SIZE, "size of a file that a process writes"),
+        now("cpu_time", DURATION, "processor time of each process, in whole seconds, after which SIGXCPU ends it"),
+        now("core", SIZE, "size of a core file; \"0\" for none"),
+        now("stack", SIZE, "stack of the main thread of each process"),
+        now("address_space", SIZE, "address space of each process"),
+        now("locked_memory", SIZE, "memory that each process may lock"),
     ],
 };
 

@@ -44,6 +44,12 @@ impl ReplySink {
         Self { open: Some(Open { id, outbox }) }
     }
 
+    /// The way back to nobody: for what goes on after its client was answered.
+    #[must_use]
+    pub const fn nobody() -> Self {
+        Self { open: None }
+    }
+
     /// Tells something on the way to the answer. Never waits: a client that does not read is given up.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use crate::control::ReplySink;
 use crate::revision::{Origin, RevisionRecord};
 
 /// Fields whose values are nobody's business.
-const SECRET: [&str; 2] = ["env.", "secret."];
+const SECRET: [&str; 1] = ["env."];
 
 impl Dispatcher {
     pub(super) fn apply_configuration(&mut self, params: &ApplyParams, reply: ReplySink) {
@@ -60,7 +60,7 @@ impl Dispatcher {
             .filter(|name| self.comes_from(name, &path) && configs.iter().all(|config| config.name != *name))
             .collect();
         for config in configs {
-            let (difference, request) = self.prepare_one(config, &path, params);
+            let (difference, request) = self.prepare_one(config, &path, params)?;
             apps.push(difference);
             prepared.extend(request);
         }
@@ -94,12 +94,17 @@ impl Dispatcher {
         config: AppConfig,
         path: &Utf8Path,
         params: &ApplyParams,
-    ) -> (AppDifference, Option<Prepared>) {
+    ) -> Answer<(AppDifference, Option<Prepared>)> {
         let (name, origin) = (config.name.clone(), Origin::File { path: path.to_owned() });
         let app = self.fleet.app(&name);
         let current = app.and_then(|app| self.heading_for(app));
         let environment = current.as_ref().map_or_else(|| params.env.clone(), |(_, record)| record.environment.clone());
-        let record = RevisionRecord { config, origin, environment };
+        let first_cut = config.releases.is_some() && self.release_for(&name).is_none();
+        let record = if first_cut && params.dry_run {
+            RevisionRecord::new(config, origin, environment, None)
+        } else {
+            self.with_release(config, origin, environment)?
+        };
         let (Some(app), Some((_, current))) = (app, current) else {
             let difference = AppDifference {
                 app: name.to_string(),
@@ -107,15 +112,19 @@ impl Dispatcher {
                 changes: Vec::new(),
                 notes: config::advise(&record.config).into_iter().map(|advice| advice.text).collect(),
             };
-            return (difference, Some(self.asked(record, Work::New)));
+            return Ok((difference, Some(self.asked(record, Work::New))));
         };
         let mut notes = remarks(app, &record.config);
         if same(&current, &record) {
             let work = WireWork::Nothing;
-            return (AppDifference { app: name.to_string(), work, changes: Vec::new(), notes }, None);
+            return Ok((AppDifference { app: name.to_string(), work, changes: Vec::new(), notes }, None));
         }
         let [old, new] = [&*current, &record].map(|side| config::describe(&side.config, file(&side.origin).as_deref()));
         let mut difference = Difference::between(Some(&old), Some(&new));
+        if current.config.releases.is_some() != record.config.releases.is_some() {
+            // From its folder into a release, or back.
+            difference.work = difference.work.max(Work::Reload);
+        }
         let idle = app.head.desired != Desired::Running || app.head.rise == Rise::Waiting;
         if idle && difference.work != Work::Nothing {
             // Nothing of it runs that could be replaced.
@@ -123,13 +132,14 @@ impl Dispatcher {
             notes.push("nothing of it runs: it takes this when it starts".to_owned());
         }
         notes.extend(config::advise(&record.config).into_iter().map(|advice| advice.text));
+        notes.extend(self.unenforced(&record.config));
         let told = AppDifference {
             app: name.to_string(),
             work: wire(difference.work),
             changes: difference.changes.into_iter().map(wire_change).collect(),
             notes,
         };
-        (told, (difference.work != Work::Nothing).then(|| self.asked(record, difference.work)))
+        Ok((told, (difference.work != Work::Nothing).then(|| self.asked(record, difference.work))))
     }
 
     /// The configuration that an app is on its way to, or has.
@@ -156,7 +166,7 @@ impl Dispatcher {
 /// Whether two records are of one configuration from one file. What the shell had set when they were made is no part of
 /// a configuration.
 fn same(one: &RevisionRecord, other: &RevisionRecord) -> bool {
-    one.config == other.config && file(&one.origin) == file(&other.origin)
+    one.config == other.config && one.release == other.release && file(&one.origin) == file(&other.origin)
 }
 
 fn file(origin: &Origin) -> Option<String> {

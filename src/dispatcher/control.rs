@@ -46,12 +46,12 @@ impl Dispatcher {
             reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, why)));
             return;
         }
+        self.asking = self.who_asks(&request, peer.pid);
         match request {
             // The server answers it; a version without it is still polite.
             Request::Hello(_) => reply.finish(Err(ErrorObject::new(ErrorKind::Internal, "hello was not answered"))),
-            Request::Start(params) => {
-                let prepared = self.prepare_start(&params);
-                self.begin(prepared, params.wait, reply, None);
+            Request::Start(_) | Request::Upgrade(_) | Request::Apply(_) => {
+                self.control_with_releases(ControlCall { request, peer, reply });
             }
             Request::Stop(params) => {
                 let prepared = self.plain(&params.names, |app| CoreRequest::Stop { app });
@@ -71,16 +71,17 @@ impl Dispatcher {
                 let prepared = prepared.map(|all| if params.changed { self.only_changed(all) } else { all });
                 self.begin(prepared, params.wait, reply, None);
             }
-            Request::Upgrade(params) => {
-                let prepared = self.prepare_upgrade(&params);
+            Request::Rollback(params) => {
+                let prepared = self.prepare_rollback(&params);
                 self.begin(prepared, params.wait, reply, None);
             }
-            Request::Rollback(params) => reply.finish(Err(self.no_release_before(&params.name))),
+            Request::Releases(params) => reply.finish(self.list_releases(&params.name).map(Reply::Releases)),
+            Request::Deployments(params) => reply.finish(self.list_deployments(params.name.as_deref())),
+            Request::Deployment(params) => reply.finish(self.show_deployment(params.id)),
             Request::Promote(params) => reply.finish(self.steer(&params.name, Steer::Promote)),
             Request::Pause(params) => reply.finish(self.steer(&params.name, Steer::Pause)),
             Request::Resume(params) => reply.finish(self.steer(&params.name, Steer::Resume)),
             Request::Abort(params) => reply.finish(self.steer(&params.name, Steer::Abort)),
-            Request::Apply(params) => self.apply_configuration(&params, reply),
             Request::Scale(ScaleParams { name, workers, wait }) => {
                 let prepared = self.plain(std::slice::from_ref(&name), |app| CoreRequest::Scale { app, workers });
                 self.begin(prepared, wait, reply, None);
@@ -109,6 +110,31 @@ impl Dispatcher {
             Request::DaemonStop(_) => self.stop_daemon(reply),
             Request::DaemonUpgrade(params) => self.begin_succession(&params, reply),
         }
+        self.asking = None;
+    }
+
+    /// Carries out what has all the releases that it needs.
+    pub(super) fn carry_on(&mut self, call: ControlCall) {
+        let ControlCall { request, peer: _, reply } = call;
+        match request {
+            Request::Start(params) => {
+                let prepared = self.prepare_start(&params);
+                self.begin(prepared, params.wait, reply, None);
+            }
+            Request::Upgrade(params) if params.dry_run => {
+                let plan = self.plan_upgrade(&params, None);
+                reply.finish(plan.map(|plan| Reply::UpgradePlan(Box::new(plan))));
+            }
+            Request::Upgrade(params) => match self.prepare_upgrade(&params) {
+                Ok(prepared) if prepared.is_empty() => reply.finish(Ok(self.serves_it(&params.name))),
+                prepared => self.begin(prepared, params.wait, reply, None),
+            },
+            Request::Apply(params) => self.apply_configuration(&params, reply),
+            other => {
+                let why = format!("{} needs no release", other.method());
+                reply.finish(Err(ErrorObject::new(ErrorKind::Internal, why)));
+            }
+        }
     }
 
     /// Begins what was prepared, or says why not.
@@ -131,11 +157,14 @@ impl Dispatcher {
             let name = request.app().clone();
             let kind = kind_of(&request);
             let tick = self.tick();
-            match self.fleet.request(tick, request) {
+            let reserved =
+                self.releases.fresh.get(&name).map(|fresh| fresh.operation).filter(|_| kind == CoreKind::Upgrade);
+            match self.fleet.request_as(tick, request, reserved) {
                 Ok((admitted, part)) => {
                     outcome.merge(part);
                     let (id, already) = match admitted {
                         Admitted::Begun(operation) => {
+                            self.note_who_asked(&name);
                             begun.push((name.clone(), operation, kind));
                             open.insert(operation);
                             (operation, false)

@@ -3,7 +3,7 @@
 //! One look reads the accept queue of the worker's lane and the kernel's table of its connections, about 0.1 ms. Looks
 //! are 2 ms apart at first and up to 50 ms later, and only while something drains. "Nothing left" is only
 //! believed when the queue was empty at the look before as well: a connection that is just being accepted is in neither
-//! table for a moment.
+//! table for a moment. And not before the ledger has told what tasks the worker has, which takes it a commit.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use super::Dispatcher;
 use super::commit::in_full;
 use super::input::Input;
-use super::shell::DrainWatch;
+use super::shell::{DrainWatch, TasksTold};
 use crate::process::stat;
 use crate::sockets::{Connection, SockDiag};
 
@@ -27,22 +27,26 @@ const LOOK_LAST: Duration = Duration::from_millis(50);
 
 impl Dispatcher {
     pub(super) fn watch_drain(&mut self, launch: Launch) {
+        let tasks = if self.tasks.is_some() { TasksTold::Awaited } else { TasksTold::Known };
         let Some(process) = self.processes.get_mut(&launch) else { return };
         if let Some(prober) = process.prober.take() {
             prober.abort();
         }
         let ticker = look_often(launch, self.inputs.clone());
-        process.drain = Some(DrainWatch { connections: Connections::default(), reported: None, empty: 0, ticker });
+        process.drain =
+            Some(DrainWatch { connections: Connections::default(), reported: None, empty: 0, tasks, ticker });
     }
 
-    /// Its last task ended: what else it has is looked at now, and often.
-    pub(super) fn look_closely(&mut self, launch: Launch) {
+    /// The ledger told how many tasks it has in hand. Once it has none, what else it has is looked at now, and often.
+    pub(super) fn drain_has_tasks(&mut self, launch: Launch, tasks: u32) {
         let inputs = self.inputs.clone();
-        if let Some(watch) = self.processes.get_mut(&launch).and_then(|process| process.drain.as_mut()) {
+        let Some(watch) = self.processes.get_mut(&launch).and_then(|process| process.drain.as_mut()) else { return };
+        watch.tasks = TasksTold::Known;
+        if tasks == 0 {
             watch.ticker.abort();
             watch.ticker = look_often(launch, inputs);
+            self.look_at_drain(launch);
         }
-        self.look_at_drain(launch);
     }
 
     pub(super) fn unwatch_drain(&mut self, launch: Launch) {
@@ -59,7 +63,8 @@ impl Dispatcher {
         // What was taken from the queue just before the first look is among the connections at the second.
         watch.empty = if seen.queued == 0 { watch.empty + 1 } else { 0 };
         let nothing = seen.queued == 0 && seen.busy == 0;
-        if (nothing && watch.empty < 2) || watch.reported == Some(seen) {
+        let believed = watch.empty >= 2 && watch.tasks == TasksTold::Known;
+        if (nothing && !believed) || watch.reported == Some(seen) {
             return;
         }
         watch.reported = Some(seen);

@@ -20,16 +20,23 @@ mod apply;
 mod applying;
 mod commit;
 mod control;
+mod cutting;
 mod describe;
 mod drain;
+mod history;
 mod input;
+mod judge;
 mod keep;
 mod launch;
+mod limits;
 mod lines;
+mod planning;
 mod prepare;
 mod probe;
 mod rebuild;
+mod releases;
 mod restore;
+mod rights;
 mod shell;
 mod sources;
 mod successor;
@@ -61,6 +68,7 @@ use crate::process::cgroup::Cgroups;
 use crate::process::reaper::Exit;
 use crate::process::spawn::Launcher;
 use crate::process::sys;
+use crate::releases::store::ReleaseFolders;
 use crate::sockets::SockDiag;
 use crate::status::EventJournal;
 use crate::store::{Damage, Opened, Store, Stored};
@@ -107,8 +115,13 @@ pub struct Dispatcher {
     tasks: Option<TaskThread>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
+    /// Who asks for what is just being decided, when it is somebody with work in hand.
+    asking: Option<tasks::Asking>,
+    releases: releases::Releases,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
+    /// When workers are measured that have a ceiling of memory.
+    measuring: limits::Measuring,
     inputs: mpsc::UnboundedSender<Input>,
     events: VecDeque<Event>,
     todo: VecDeque<Effect>,
@@ -129,6 +142,8 @@ pub struct Dispatcher {
     supervisors: Supervisors,
     /// Whether what is decided gets written down.
     saving: commit::Saving,
+    /// What is told of deployments that run.
+    reports: BTreeMap<agentd_core::id::Operation, agentd_protocol::control::DeploymentReport>,
     /// Another binary that is to take our place.
     successor: Option<successor::Successor>,
     /// Children that ended before we began to look, as they may have under the program before us in this process.
@@ -231,6 +246,7 @@ impl Dispatcher {
             ended_before,
         } = parts;
         let Opened { store, stored, damage } = opened;
+        let releases_of_home = ReleaseFolders::below(&home.state);
         Self {
             home,
             instance,
@@ -249,7 +265,10 @@ impl Dispatcher {
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
+            asking: None,
+            releases: releases::Releases::new(releases_of_home),
             tended: BTreeMap::new(),
+            measuring: limits::Measuring::Idle,
             inputs,
             events: VecDeque::new(),
             todo: VecDeque::new(),
@@ -264,6 +283,7 @@ impl Dispatcher {
             notes,
             supervisors: Supervisors::default(),
             saving: commit::Saving::Works,
+            reports: BTreeMap::new(),
             successor: None,
             ended_before: ended_before.into_iter().collect(),
         }
@@ -284,6 +304,7 @@ impl Dispatcher {
                 }
             }
             self.tend_due();
+            self.measure_due();
             if self.fleet.next_wake().is_some_and(|at| at <= sys::boottime()) {
                 self.events.push_back(Event::Woke);
             }
@@ -306,7 +327,13 @@ impl Dispatcher {
 
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
-        let core = self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.next_tending());
+        let core = self
+            .fleet
+            .next_wake()
+            .into_iter()
+            .chain(self.next_show())
+            .chain(self.next_tending())
+            .chain(self.measuring.wake());
         core.chain(self.systemd.next_beat()).chain(self.succession_wake()).chain(self.saving.wake()).min()
     }
 
@@ -329,6 +356,7 @@ impl Dispatcher {
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
             Input::FileChanged(app, path) => self.file_changed(&app, &path),
+            Input::Measured(found) => self.beyond_limits(found),
             Input::KeeperGone => self.keeper_gone(),
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
@@ -336,6 +364,7 @@ impl Dispatcher {
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
             Input::RunCommand(request) => self.run_command(request),
+            Input::Cut(number, end) => self.cut_ended(number, *end),
         }
     }
 

@@ -59,13 +59,20 @@ impl Dispatcher {
             let help = "an app is a table [agent.NAME] or [skill.NAME]";
             return Err(ErrorObject::new(ErrorKind::Usage, "the configuration names no app").with_help(help));
         }
-        Ok(configs
+        configs
             .into_iter()
             .map(|config| {
-                let record = RevisionRecord { config, origin: origin.clone(), environment: params.env.clone() };
-                self.prepared(CoreKind::Start, record)
+                // A running app is not changed by a start, whatever its file says of releases by now.
+                let running = self.fleet.app(&config.name).filter(|app| app.head.desired == Desired::Running);
+                let record = match running {
+                    Some(app) if self.release_for(&app.head.name).is_none() => {
+                        RevisionRecord::new(config, origin.clone(), params.env.clone(), None)
+                    }
+                    Some(_) | None => self.with_release(config, origin.clone(), params.env.clone())?,
+                };
+                Ok(self.prepared(CoreKind::Start, record))
             })
-            .collect())
+            .collect()
     }
 
     /// A request for known apps with their configuration as it is now: read again where it came from a file.
@@ -84,7 +91,7 @@ impl Dispatcher {
                     found.cloned().ok_or_else(|| gone_from(name, path))?
                 }
             };
-            let record = RevisionRecord { config, ..(*current).clone() };
+            let record = self.with_release(config, current.origin.clone(), current.environment.clone())?;
             prepared.push(self.prepared(kind, record));
         }
         Ok(prepared)
@@ -104,6 +111,7 @@ impl Dispatcher {
         let (app, policy): (AppName, AppPolicy) = (name.clone(), record.config.policy());
         let revision = self.apps.get(&name).map_or(Revision(1), |shell| shell.revision_of(&record));
         let mut advice: Vec<String> = config::advise(&record.config).into_iter().map(|advice| advice.text).collect();
+        advice.extend(self.unenforced(&record.config));
         let runs = self.fleet.app(&name).filter(|app| app.head.desired == Desired::Running);
         let changed = runs.is_some_and(|app| app.head.revision != revision);
         if kind == CoreKind::Start && changed {
@@ -229,7 +237,7 @@ pub(super) fn invalid(diagnostics: Vec<Diagnostic>) -> ErrorObject {
     ErrorObject::new(ErrorKind::Usage, text).with_help("nothing was started or changed").with_diagnostics(diagnostics)
 }
 
-fn gone_from(name: &AppName, path: &Utf8Path) -> ErrorObject {
+pub(super) fn gone_from(name: &AppName, path: &Utf8Path) -> ErrorObject {
     ErrorObject::new(ErrorKind::Usage, format!("{path} does not name {name} any more"))
         .with_help(format!("put it back, or `agentctl delete {name}`"))
 }

@@ -108,7 +108,7 @@ impl Told {
         config.listen.clone_from(&self.listen);
         config.env.clone_from(&self.env);
         let policy = config.policy();
-        let record = RevisionRecord { config, origin: Origin::CommandLine, environment: BTreeMap::new() };
+        let record = RevisionRecord::new(config, Origin::CommandLine, BTreeMap::new(), None);
         let json = serde_json::to_string(&record).ok()?;
         let revision = Revision(1);
         stored.revisions.retain(|(app, _, _)| *app != self.id.app);

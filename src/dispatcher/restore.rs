@@ -57,8 +57,9 @@ impl Dispatcher {
         let (stored, damage) = self.found.take().expect("restore is called once");
         let mut taken = self.take_over();
         fault::point("took");
+        let damaged = damage.is_some();
         let stored = self.complete(stored, damage.as_ref(), &taken);
-        let Stored { counters, mut heads, mut workers, revisions, boot } = stored;
+        let Stored { counters, mut heads, mut workers, revisions, releases, boot } = stored;
         let history = self.store.meta("supervisors")?;
         self.supervisors = Supervisors::from_stored(history.as_deref());
         let this_boot = Boot::current().map_err(StoreError::Boot)?;
@@ -81,6 +82,12 @@ impl Dispatcher {
         self.fleet = Fleet::restore(counters, heads, workers);
         let adopted = self.adopt_all(&mut taken);
         self.end_strays(&taken);
+        self.restore_releases(releases, damaged);
+        for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
+            self.remember_labels(&name);
+        }
+        self.forget_secrets_of_the_gone();
+        self.begin_measuring();
         let Takeover { alone_since, origins: sockets, .. } = taken;
         self.give_back(taken);
         self.tell_all_told();
@@ -109,6 +116,7 @@ impl Dispatcher {
         if adopted > 0 {
             tracing::info!(adopted, "took over workers of an earlier daemon");
         }
+        self.restore_reports();
         let tick = self.tick();
         let mut outcome = self.fleet.resume(tick);
         outcome.act.retain(|effect| !self.was_told_already(effect));

@@ -18,7 +18,8 @@ use crate::notify::{FdStore, NotifySocket};
 use crate::process::tree::Tree;
 use crate::revision::RevisionRecord;
 use crate::sockets::ListenAddr;
-use crate::tasks::Gauge;
+use crate::tasks::panels::Judged;
+use crate::tasks::{AskedBy, Gauge};
 
 /// One app.
 #[derive(Debug, Default)]
@@ -27,8 +28,12 @@ pub(super) struct AppShell {
     pub(super) addresses: Addresses,
     /// What its revisions stand for.
     pub(super) revisions: BTreeMap<Revision, Arc<RevisionRecord>>,
+    /// What the releases of the generations are called that a deployment is about.
+    pub(super) labels: BTreeMap<u64, String>,
     /// Which of its sockets the keeper has, by address and lane.
     pub(super) kept: BTreeSet<(ListenAddr, u32)>,
+    /// What the gates of its deployment said last.
+    pub(super) judged: Option<Judged>,
     /// The last lines of workers that are parked, by slot.
     pub(super) last_lines: BTreeMap<Slot, Vec<String>>,
     /// Descriptors that workers gave for the next worker of their slot.
@@ -68,6 +73,8 @@ pub(super) struct ProcessShell {
     pub(super) streams: Vec<StreamId>,
     /// What it has in hand, by the ledger's figures.
     pub(super) gauge: Arc<Gauge>,
+    /// Who asked for the present operation of its app.
+    pub(super) asked_by: AskedBy,
     /// Tasks that it told of by datagram, and when.
     pub(super) told: HashMap<String, Moment>,
     /// Its last `STATUS=`.
@@ -93,8 +100,19 @@ pub(super) struct DrainWatch {
     pub(super) reported: Option<InFlight>,
     /// Looks in a row that found the accept queue empty.
     pub(super) empty: u32,
+    /// Whether it is known what tasks it has.
+    pub(super) tasks: TasksTold,
     /// Pauses between looks.
     pub(super) ticker: AbortHandle,
+}
+
+/// Whether the ledger has told of what a draining worker has in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TasksTold {
+    /// Not yet: a worker without connections may be in the middle of a task.
+    Awaited,
+    /// Yes, or there is no ledger.
+    Known,
 }
 
 impl Drop for ProcessShell {

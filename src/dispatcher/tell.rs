@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agentd_core::effect::{self, ExitCause, Finished, News, Notice, StopReason};
 use agentd_core::event::{Exit, Proof};
-use agentd_core::id::{AppName, Launch, Operation};
+use agentd_core::id::{AppName, Launch, Operation, Revision};
 use agentd_core::rollout;
 use agentd_core::time::Moment;
 use agentd_protocol::control::{
@@ -17,7 +17,6 @@ use agentd_protocol::status::{AppKind, DeploymentState, ExitReason, Strategy};
 use jiff::Timestamp;
 
 use super::Dispatcher;
-use super::launch::release_name;
 use super::view::{exit_parts, milliseconds, wall};
 use crate::control::ReplySink;
 use crate::logs::read::last_lines;
@@ -122,8 +121,12 @@ impl Dispatcher {
         let Notice { app, worker, news } = notice;
         let worker_text = worker.as_ref().map(ToString::to_string);
         trace(&app, worker_text.as_deref(), &news);
+        self.remember(&app, &news);
         let event = match news {
-            News::AppAdded => EventKind::AppAdded { kind: self.kind_of(&app), release: release_name(1) },
+            News::AppAdded => {
+                let revision = self.fleet.app(&app).map_or(Revision(1), |app| app.head.revision);
+                EventKind::AppAdded { kind: self.kind_of(&app), release: self.release_label(&app, revision, 1) }
+            }
             News::AppDeleted => EventKind::AppDeleted,
             // Told with its pid a moment later.
             News::Starting { .. } => return,
@@ -155,7 +158,8 @@ impl Dispatcher {
             News::Exited { exit, cause, reason: _, uptime } => {
                 let (code, signal) = exit_parts(exit);
                 let uptime_ms = milliseconds(uptime);
-                EventKind::WorkerExited { code, signal, reason: exit_reason(cause, exit), uptime_ms }
+                let (reason, why) = (exit_reason(cause, exit), super::limits::words(cause));
+                EventKind::WorkerExited { code, signal, reason, uptime_ms, why }
             }
             News::Backoff { delay, attempt } => EventKind::WorkerRestarting { in_ms: milliseconds(delay), attempt },
             News::Parked { why } => {
@@ -169,16 +173,20 @@ impl Dispatcher {
                 }
                 EventKind::WorkerFailed { why, log_tail }
             }
+            News::Outgrown { limit } => EventKind::WorkerOutgrown { why: limit.to_string() },
             News::ProbeFailed { why, failures, of } => {
                 EventKind::ProbeFailed { probe: "live".to_owned(), why, failures, allowed: of }
             }
-            News::RolloutStarted { id, from, to } => EventKind::DeploymentStarted {
-                id: id.0,
-                strategy: self.running_strategy(&app),
-                from: release_name(from.0),
-                to: release_name(to.0),
-                steps: self.fleet.app(&app).map_or(0, |app| app.head.count),
-            },
+            News::RolloutStarted { id, from, to } => {
+                self.remember_labels(&app);
+                EventKind::DeploymentStarted {
+                    id: id.0,
+                    strategy: self.running_strategy(&app),
+                    from: self.label_of(&app, from.0),
+                    to: self.label_of(&app, to.0),
+                    steps: self.fleet.app(&app).map_or(0, |app| app.head.count),
+                }
+            }
             News::RolloutReversed { id, why, .. } => {
                 self.deployment_step(&app, id, DeploymentState::RollingBack, Some(why))
             }
@@ -208,6 +216,7 @@ impl Dispatcher {
 
     /// An operation is over: its event, and whoever waits for it.
     fn finished(&mut self, app: &AppName, finished: Finished) {
+        self.judge_release(app, &finished);
         let log_tail = finished.culprit.map_or_else(Vec::new, |launch| self.log_tail(app, launch));
         let (kind, state) = (operation_kind(finished.kind), operation_state(finished.result));
         let duration_ms = milliseconds(finished.finished_at.since(finished.started_at));
@@ -239,8 +248,8 @@ impl Dispatcher {
                 cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),
             }),
             deployment: report.as_ref().map(|_| id),
-            from: report.as_ref().map(|report| release_name(report.from.0)),
-            to: report.as_ref().map(|report| release_name(report.to.0)),
+            from: report.as_ref().map(|report| self.label_of(app, report.from.0)),
+            to: report.as_ref().map(|report| self.label_of(app, report.to.0)),
         };
         for waiter in &mut self.waiters {
             if waiter.open.remove(&finished.id) {
@@ -248,6 +257,7 @@ impl Dispatcher {
             }
         }
         self.retire_revisions(app);
+        self.retire_releases(app);
         self.tend(app);
     }
 
@@ -274,7 +284,7 @@ impl Dispatcher {
         Vec::new()
     }
 
-    fn mark_stale(&mut self, app: &AppName) {
+    pub(super) fn mark_stale(&mut self, app: &AppName) {
         for waiter in self.waiters.iter_mut().filter(|waiter| waiter.apps.contains(app)) {
             if waiter.views.len() <= PROGRESS_MAX {
                 waiter.stale.insert(app.clone());
@@ -364,6 +374,7 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         News::ProbeFailed { why, failures, of } => {
             tracing::warn!(worker = who, why, failures, of, "liveness probe failed");
         }
+        News::Outgrown { limit } => tracing::warn!(worker = who, %limit, "another is to take its place"),
         News::Killed => tracing::warn!(worker = who, "killed: it did not end in time"),
         News::AppAdded
         | News::AppDeleted
@@ -401,6 +412,7 @@ pub(super) fn exit_reason(cause: ExitCause, exit: Exit) -> ExitReason {
         ExitCause::Itself => ExitReason::Crashed,
         ExitCause::StartFailed => ExitReason::StartFailed,
         ExitCause::Asked(reason) => stop_reason(reason),
+        ExitCause::Limit(limit) => super::limits::reason(limit),
     }
 }
 
@@ -449,7 +461,7 @@ fn operation_state(result: effect::OperationResult) -> OperationState {
     }
 }
 
-fn deployment_state(result: effect::OperationResult) -> DeploymentState {
+pub(super) fn deployment_state(result: effect::OperationResult) -> DeploymentState {
     match result {
         effect::OperationResult::Done => DeploymentState::Done,
         effect::OperationResult::RolledBack => DeploymentState::RolledBack,
@@ -459,6 +471,6 @@ fn deployment_state(result: effect::OperationResult) -> DeploymentState {
 }
 
 /// A lost task, as clients are told.
-fn lost_task((task, loss): &(agentd_core::task::TaskId, agentd_core::task::Loss)) -> LostTask {
+pub(super) fn lost_task((task, loss): &(agentd_core::task::TaskId, agentd_core::task::Loss)) -> LostTask {
     LostTask { task: task.to_string(), why: loss.word().to_owned() }
 }

@@ -4,9 +4,10 @@ use agentd_core::admission::Request as CoreRequest;
 use agentd_core::app::Steer;
 use agentd_core::effect::OperationKind as CoreKind;
 use agentd_core::id::AppName;
-use agentd_core::policy::AppPolicy;
 use agentd_core::rollout::Strategy;
-use agentd_protocol::control::{ErrorKind, ErrorObject, Reply, Steered, UpgradeParams};
+use agentd_protocol::control::{
+    Changed, ErrorKind, ErrorObject, OperationKind, OperationView, Reply, Steered, UpgradeParams,
+};
 use agentd_protocol::status::Strategy as WireStrategy;
 
 use super::Dispatcher;
@@ -19,21 +20,44 @@ impl Dispatcher {
         let names = self.named(std::slice::from_ref(&params.name))?;
         let mut prepared = self.prepare_anew(&names, CoreKind::Upgrade)?;
         let asked = params.strategy.map(core_strategy).transpose()?;
-        for part in &mut prepared {
-            let Some((_, record)) = &part.record else { continue };
-            let upgrade = &record.config.upgrade;
-            let strategy = asked.unwrap_or(upgrade.strategy);
-            if let CoreRequest::Upgrade { policy, plan, .. } = &mut part.request {
-                *plan = upgrade.plan(strategy);
-                watched_for(policy, upgrade.min_uptime);
-            }
-        }
+        self.watch_longer(&mut prepared, asked);
+        // A release that serves already, with the configuration that it has.
+        prepared.retain(|part| !self.serves_already(part));
         Ok(prepared)
+    }
+
+    /// Whether nothing would change: the same release, the same configuration. An app that runs in place is not known so
+    /// well: its files may have changed.
+    fn serves_already(&self, part: &Prepared) -> bool {
+        let Some((revision, record)) = &part.record else { return false };
+        let serving = self.fleet.app(part.request.app()).map(|app| app.head.revision);
+        record.release.is_some() && serving == Some(*revision)
+    }
+
+    /// That an app runs what was asked for.
+    pub(super) fn serves_it(&self, name: &str) -> Reply {
+        let current = self.one(name).and_then(|app| self.current_record(&app));
+        let release = current.ok().and_then(|record| Some(record.release.as_ref()?.id.to_string()));
+        let view = OperationView {
+            id: 0,
+            app: name.to_owned(),
+            kind: OperationKind::Upgrade,
+            already: true,
+            note: release.map(|release| format!("{release} serves")),
+        };
+        Reply::Changed(Changed { operations: vec![view], results: Vec::new() })
     }
 
     /// Says something to the deployment of an app.
     pub(super) fn steer(&mut self, name: &str, steer: Steer) -> Answer<Reply> {
         let app = self.one(name)?;
+        if steer == Steer::Abort
+            && let Some(id) = self.abort_cut(&app)
+        {
+            let state = self.fleet.app(&app).ok_or_else(|| self.no_such_app(name))?;
+            let view = self.app_view(state);
+            return Ok(Reply::Steered(Box::new(Steered { app: app.to_string(), deployment: Some(id.0), view })));
+        }
         let tick = self.tick();
         let request = CoreRequest::Steer { app: app.clone(), steer };
         let (admitted, outcome) = self.fleet.request(tick, request).map_err(|denied| refusal(&denied))?;
@@ -47,7 +71,7 @@ impl Dispatcher {
         Ok(Reply::Steered(Box::new(Steered { app: app.to_string(), deployment, view })))
     }
 
-    fn one(&self, name: &str) -> Answer<AppName> {
+    pub(super) fn one(&self, name: &str) -> Answer<AppName> {
         let known = name.parse::<AppName>().ok().filter(|name| self.fleet.app(name).is_some());
         known.ok_or_else(|| self.no_such_app(name))
     }
@@ -62,12 +86,7 @@ impl Dispatcher {
     }
 }
 
-/// A new release is watched for longer than a reload of the same one.
-fn watched_for(policy: &mut AppPolicy, min_uptime: std::time::Duration) {
-    policy.reload.settle = policy.reload.settle.max(min_uptime);
-}
-
-fn core_strategy(strategy: WireStrategy) -> Answer<Strategy> {
+pub(super) fn core_strategy(strategy: WireStrategy) -> Answer<Strategy> {
     match strategy {
         WireStrategy::Rolling => Ok(Strategy::Rolling),
         WireStrategy::BlueGreen => Ok(Strategy::BlueGreen),

@@ -93,12 +93,12 @@ impl Dispatcher {
                 Some(AppKind::Agent) | None => wire::AppKind::Agent,
             },
             state: app_state(app.state()),
-            release: release_name(app.head.generation.0),
+            release: self.release_label(&app.head.name, app.head.revision, app.head.generation.0),
             desired,
             ready: app.ready(),
             in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
             grace_ms: milliseconds(self.grace_of(app)),
-            deployment: deployment(app),
+            deployment: self.deployment_view(app),
             why: app
                 .workers
                 .values()
@@ -108,6 +108,17 @@ impl Dispatcher {
             workers,
             listen: listen.collect(),
         }
+    }
+
+    /// The deployment that runs, by the names of its releases.
+    fn deployment_view(&self, app: &App) -> Option<wire::DeploymentView> {
+        let (view, rollout) = (deployment(app)?, app.head.rollout.as_ref()?);
+        let name = &app.head.name;
+        let [from, to] = [rollout.from, rollout.to].map(|side| self.label_of(name, side.generation.0));
+        let (gates, lacking) = self.gates_of(name, rollout.id);
+        let waits = rollout.waits_for().is_some() && rollout.pace == Pace::Going;
+        let why = lacking.filter(|_| waits).or(view.why);
+        Some(wire::DeploymentView { from, to, gates, why, ..view })
     }
 
     /// What it waits for before it starts.
@@ -137,7 +148,7 @@ impl Dispatcher {
             id: worker.id.to_string(),
             slot: worker.id.slot.0,
             generation: worker.id.generation.0,
-            release: release_name(worker.id.generation.0),
+            release: self.release_label(&worker.id.app, worker.revision, worker.id.generation.0),
             pid: process.and_then(|process| process.kernel).map(|kernel| kernel.pid.0),
             state: worker_state(&worker.state),
             weight: percent(weight, total),
@@ -157,9 +168,11 @@ impl Dispatcher {
             },
             memory_bytes: reading.map(|reading| reading.usage.memory_bytes),
             cpu_percent: reading.map(|reading| reading.cpu_percent),
-            last_exit: worker.last_exit.as_ref().map(|last| {
+            // What is noted of the process that runs is for its own end.
+            last_exit: worker.last_exit.as_ref().filter(|last| Some(last.launch) != launch).map(|last| {
                 let (code, signal) = exit_parts(last.exit);
-                wire::ExitView { code, signal, reason: super::tell::exit_reason(last.cause, last.exit) }
+                let reason = super::tell::exit_reason(last.cause, last.exit);
+                wire::ExitView { code, signal, reason, why: super::limits::words(last.cause) }
             }),
             status_text: shell.and_then(|shell| shell.status_text.clone()),
             why: match &worker.state {
@@ -266,6 +279,7 @@ pub(super) fn deployment(app: &App) -> Option<wire::DeploymentView> {
         percent: rollout.percent(),
         started_at: wall(rollout.started_at),
         why,
+        gates: Vec::new(),
     })
 }
 

@@ -70,6 +70,16 @@ impl Launcher {
     }
 }
 
+impl Launcher {
+    /// A command that runs this binary itself, whatever became of its file.
+    #[must_use]
+    pub fn itself(&self) -> Command {
+        let mut command = Command::new(&self.shim);
+        command.arg0("agentd");
+        command
+    }
+}
+
 /// The descriptors that a program is started with. They stay open here; the program gets copies.
 #[derive(Debug)]
 pub struct SpawnFds<'fd> {
@@ -322,6 +332,8 @@ mod tests {
             cgroup: None,
             listen_names: vec!["http".into()],
             listen_pid: true,
+            account: crate::process::account::Account::default(),
+            secrets: crate::process::plan::Secrets::default(),
         };
         let with =
             |count| SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), listeners: vec![null.as_fd(); count] };

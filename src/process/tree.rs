@@ -228,7 +228,7 @@ impl Tree {
 }
 
 /// Signals exactly the process that started at `started`, where that is known.
-fn send(pid: Pid, started: Option<StartTime>, signal: Signal) -> Result<(), Errno> {
+pub(super) fn send(pid: Pid, started: Option<StartTime>, signal: Signal) -> Result<(), Errno> {
     let number = i32::try_from(pid.0).ok().and_then(rustix::process::Pid::from_raw).ok_or(Errno::SRCH)?;
     let signal = rustix::process::Signal::from_named_raw(signal as i32).ok_or(Errno::INVAL)?;
     let pidfd = pidfd_open(number, PidfdFlags::empty())?;

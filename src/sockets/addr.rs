@@ -71,6 +71,22 @@ impl ListenAddr {
         }
     }
 
+    /// As a client on this machine says it: every address of the machine is reached over the loopback interface.
+    #[must_use]
+    pub fn reachable(&self) -> String {
+        match self {
+            Self::Tcp(addr) if addr.ip().is_unspecified() => {
+                let ip: IpAddr = if addr.is_ipv4() {
+                    std::net::Ipv4Addr::LOCALHOST.into()
+                } else {
+                    std::net::Ipv6Addr::LOCALHOST.into()
+                };
+                SocketAddr::new(ip, addr.port()).to_string()
+            }
+            Self::Tcp(_) | Self::Unix(_) | Self::UnixDatagram(_) => self.to_string(),
+        }
+    }
+
     /// The path, for Unix sockets of either kind.
     #[must_use]
     pub fn path(&self) -> Option<&Utf8Path> {

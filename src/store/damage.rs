@@ -119,8 +119,14 @@ fn set_aside(path: &Utf8Path) -> Result<Utf8PathBuf, StoreError> {
 
 /// Every record that can be understood.
 fn salvage(path: &Utf8Path) -> Stored {
-    let nothing =
-        Stored { counters: Counters::default(), heads: vec![], workers: vec![], revisions: vec![], boot: None };
+    let nothing = Stored {
+        counters: Counters::default(),
+        heads: vec![],
+        workers: vec![],
+        revisions: vec![],
+        releases: vec![],
+        boot: None,
+    };
     let Ok(connection) = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE) else { return nothing };
     let store = Store { connection, durability: Durability::Power };
     let meta = |key: &str| store.meta(key).ok().flatten();
@@ -130,8 +136,13 @@ fn salvage(path: &Utf8Path) -> Stored {
         let id = id.parse::<i64>().ok()?;
         Some((app.parse().ok()?, Revision(id.cast_unsigned()), config))
     });
+    let releases = texts(&store.connection, "SELECT app, id, record FROM release");
+    let releases = releases
+        .into_iter()
+        .filter_map(|[app, _, record]| Some((app.parse().ok()?, serde_json::from_str(&record).ok()?)));
     Stored {
         counters,
+        releases: releases.collect(),
         heads: records(&store.connection, "SELECT name, '', head FROM app ORDER BY name"),
         workers: records(&store.connection, "SELECT app, '', record FROM worker ORDER BY app, slot"),
         revisions: revisions.collect(),

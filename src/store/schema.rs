@@ -3,6 +3,8 @@
 //! | schema | since | what |
 //! |---|---|---|
 //! | 1 | 0.1.0 | meta, revision, app, worker |
+//! | 2 | 0.1.0 | release |
+//! | 3 | 0.1.0 | deployment |
 
 use camino::Utf8Path;
 use rusqlite::Connection;
@@ -10,7 +12,8 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// One step a schema; step `n` leads from schema `n` to `n + 1`.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE revision (
         app TEXT NOT NULL, id INTEGER NOT NULL, config TEXT NOT NULL, PRIMARY KEY (app, id)
@@ -19,7 +22,19 @@ const STEPS: &[&str] = &["
     CREATE TABLE worker (
         app TEXT NOT NULL, slot INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (app, slot)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE release (
+        app TEXT NOT NULL, id TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (app, id)
+    ) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE deployment (
+        id INTEGER PRIMARY KEY, app TEXT NOT NULL, state TEXT NOT NULL, generation INTEGER NOT NULL, record TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX deployment_app ON deployment (app);
+",
+];
 
 /// The newest schema known here.
 pub const SCHEMA: u32 = STEPS.len() as u32;

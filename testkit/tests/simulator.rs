@@ -24,7 +24,7 @@ fn every_invariant_holds_in_two_thousand_fleets_and_everything_there_is_happens_
     let Summary { steps, operations, done, rolled_back, aborted, failed, denied, restarts, kills, undrained, stages } =
         total;
     let seen = [steps, operations, done, rolled_back, aborted, failed, denied, restarts, kills, undrained, stages];
-    assert!(seen.iter().all(|&count| count > 100), "some kind of event hardly happens: {total:?}");
+    assert!(seen.iter().all(|&count| count > 50), "some kind of event hardly happens: {total:?}");
     assert_eq!(operations, done + rolled_back + aborted + failed, "every operation ends once");
 }
 

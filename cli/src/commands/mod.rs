@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod change;
 pub(crate) mod daemon;
+pub(crate) mod deployments;
 pub(crate) mod describe;
 pub(crate) mod doctor;
 pub(crate) mod effects;
@@ -12,6 +13,7 @@ pub(crate) mod grace;
 pub(crate) mod init;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod releases;
 pub(crate) mod sessions;
 pub(crate) mod signal;
 pub(crate) mod start;
@@ -54,6 +56,10 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Apply(args) => apply::run(&context, args),
         Command::Reload(args) => change::reload(&context, args),
         Command::Upgrade(args) => upgrade::run(&context, args),
+        Command::Rollback(args) => upgrade::rollback(&context, args),
+        Command::Deployments(args) => deployments::list(&context, args),
+        Command::Deployment(args) => deployments::show(&context, &args),
+        Command::Releases(args) => releases::run(&context, args),
         Command::Promote(args) => upgrade::promote(&context, args),
         Command::Pause(args) => upgrade::pause(&context, args),
         Command::Resume(args) => upgrade::resume(&context, args),

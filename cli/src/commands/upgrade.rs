@@ -1,13 +1,15 @@
 //! `upgrade`, and what is said to a deployment that runs: `promote`, `pause`, `resume`, `abort`.
 
 use agentd_protocol::control::{
-    AbortParams, Command, PauseParams, PromoteParams, Request, ResumeParams, Steered, UpgradeParams,
+    AbortParams, Command, PauseParams, PromoteParams, Request, ResumeParams, RollbackParams, Steered, UpgradeParams,
+    UpgradePlan,
 };
 use agentd_protocol::exit;
 
+use super::start::working_directory;
 use super::{Context, wait};
-use crate::args::{SteerArgs, UpgradeArgs};
-use crate::client::Client;
+use crate::args::{RollbackArgs, SteerArgs, UpgradeArgs, WaitArgs};
+use crate::client::{self, Client, ClientError};
 use crate::exit::Failure;
 use crate::render::{self, apps};
 
@@ -16,15 +18,53 @@ use crate::render::{self, apps};
 /// # Errors
 /// As [`wait::change`].
 pub(crate) fn run(context: &Context, args: UpgradeArgs) -> Result<u8, Failure> {
+    let from = args.from.map(|from| absolute(&from)).transpose()?;
     let params = UpgradeParams {
         name: args.name,
-        from: None,
-        sha256: None,
+        from,
+        sha256: args.sha256,
         strategy: args.strategy.map(Into::into),
-        dry_run: false,
-        wait: !args.wait.no_wait,
+        dry_run: args.dry_run,
+        wait: !args.wait.no_wait && !args.dry_run,
     };
-    wait::change(context, vec![Request::Upgrade(params)], args.wait)
+    if !args.dry_run {
+        return wait::change(context, vec![Request::Upgrade(params)], args.wait);
+    }
+    // Looking at a source takes as long as reading it.
+    let wait = WaitArgs { no_wait: false, ..args.wait };
+    match wait::answers(context, vec![Request::Upgrade(params)], wait)?.pop() {
+        Some(Ok(value)) => {
+            let plan: UpgradePlan = client::read("upgrade", value)?;
+            if context.json {
+                render::json(&plan)?;
+            } else {
+                render::print(&render::plan::page(&plan, render::width()))?;
+            }
+            Ok(exit::DONE)
+        }
+        Some(Err(error)) => Err(ClientError::Refused(error).into()),
+        None => Err(ClientError::Silent.into()),
+    }
+}
+
+/// A source as it is told to the daemon, which has another working directory.
+fn absolute(from: &str) -> Result<String, Failure> {
+    let here = working_directory()?;
+    Ok(match from.strip_prefix("git:") {
+        // What has a colon is a URL, or HOST:PATH.
+        Some(repository) if repository.contains(':') => from.to_owned(),
+        Some(repository) => format!("git:{}", here.join(repository)),
+        None => here.join(from).into_string(),
+    })
+}
+
+/// Puts a release back that served before.
+///
+/// # Errors
+/// As [`wait::change`].
+pub(crate) fn rollback(context: &Context, args: RollbackArgs) -> Result<u8, Failure> {
+    let params = RollbackParams { name: args.name, to: args.to, wait: !args.wait.no_wait };
+    wait::change(context, vec![Request::Rollback(params)], args.wait)
 }
 
 /// Lets a deployment take its next step now.

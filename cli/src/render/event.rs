@@ -7,7 +7,7 @@ use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::status::{AppState, DeploymentState, ExitView};
 use anstyle::Style;
 
-use super::bytes_time::{between, span};
+use super::bytes_time::{between, bytes, span};
 use super::state::{self, BAD, BUSY, FAINT, GOOD, WARN};
 use super::worker::{exit, printable, reason};
 
@@ -44,6 +44,11 @@ fn what(event: &Event) -> String {
             format!("{} → {}{}", state::app(*from).word, state::app(*to).word, because(why.as_deref()))
         }
         EventKind::AppScaled { from, to } => format!("scaled from {from} to {to}"),
+        EventKind::ReleaseCutting { id } => format!("a release is being cut for {id}"),
+        EventKind::ReleaseCut { release, origin, bytes: size } => {
+            format!("release {release} was cut from {}, {}", printable(origin), bytes(*size))
+        }
+        EventKind::ReleaseFailed { id: _, why, log_tail: _ } => printable(why),
         EventKind::NotifyStatus { text } => printable(text),
         EventKind::ProbeFailed { probe, why, failures, allowed } => {
             format!("{probe} probe failed, {failures} of {allowed}{}", because(Some(why)))
@@ -69,8 +74,9 @@ fn what(event: &Event) -> String {
         EventKind::WorkerDrained { connections_cut: 0 } => "drained".to_owned(),
         EventKind::WorkerDrained { connections_cut } => format!("drained, {connections_cut} connections cut"),
         EventKind::WorkerStopping { signal } => format!("stopping by {signal}"),
-        EventKind::WorkerExited { code, signal, reason, uptime_ms } => {
-            let view = ExitView { code: *code, signal: signal.clone(), reason: *reason };
+        EventKind::WorkerOutgrown { why } => format!("{why}: another is to take its place"),
+        EventKind::WorkerExited { code, signal, reason, uptime_ms, why } => {
+            let view = ExitView { code: *code, signal: signal.clone(), reason: *reason, why: why.clone() };
             format!("exited after {}: {}", ms(*uptime_ms), exit(&view))
         }
         EventKind::WorkerRestarting { in_ms, attempt } => format!("restart {attempt} in {}", ms(*in_ms)),
@@ -82,6 +88,12 @@ fn what(event: &Event) -> String {
         EventKind::DeploymentStep { id, state, step, steps, why } => {
             let word = state::deployment(*state).word;
             format!("deployment {id} {word}, step {step} of {steps}{}", because(why.as_deref()))
+        }
+        EventKind::DeploymentJudged { id, verdict, why, gates } => {
+            let word = super::deployment::verdict(*verdict);
+            let shown: Vec<String> = gates.iter().filter_map(super::deployment::in_brief).collect();
+            let shown = if shown.is_empty() { String::new() } else { format!(" [{}]", shown.join("; ")) };
+            format!("deployment {id}, gates: {word}{}{shown}", because(why.as_deref()))
         }
         EventKind::DeploymentFinished { id, state, why, duration_ms } => {
             let word = state::deployment(*state).word;
@@ -139,12 +151,14 @@ fn style(kind: &EventKind) -> Style {
         EventKind::AppState { to: AppState::Failed, .. }
         | EventKind::WorkerFailed { .. }
         | EventKind::ConfigRejected { .. }
+        | EventKind::ReleaseFailed { .. }
         | EventKind::DeploymentFinished { state: DeploymentState::Failed | DeploymentState::RolledBack, .. }
         | EventKind::OperationFinished { state: OperationState::Failed | OperationState::RolledBack, .. } => BAD,
         EventKind::AppState { to: AppState::Degraded, .. }
         | EventKind::DaemonStopping { .. }
         | EventKind::WorkerRestarting { .. }
         | EventKind::ProbeFailed { .. }
+        | EventKind::WorkerOutgrown { .. }
         | EventKind::EventsLost { .. } => WARN,
         EventKind::AppState { to: AppState::Running, .. }
         | EventKind::WorkerReady { .. }
@@ -153,15 +167,18 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::OperationFinished { .. } => GOOD,
         EventKind::WorkerDrained { connections_cut } if *connections_cut > 0 => WARN,
         EventKind::WorkerStarting { .. }
+        | EventKind::ReleaseCutting { .. }
         | EventKind::WorkerDraining { .. }
         | EventKind::DeploymentStarted { .. }
-        | EventKind::DeploymentStep { .. } => BUSY,
+        | EventKind::DeploymentStep { .. }
+        | EventKind::DeploymentJudged { .. } => BUSY,
         EventKind::WorkerDrained { .. }
         | EventKind::WorkerStopping { .. }
         | EventKind::WorkerExited { .. }
         | EventKind::AppState { .. }
         | EventKind::AppAdded { .. }
         | EventKind::AppDeleted
+        | EventKind::ReleaseCut { .. }
         | EventKind::AppScaled { .. }
         | EventKind::Weights { .. }
         | EventKind::OperationStarted { .. }

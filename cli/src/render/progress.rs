@@ -83,15 +83,21 @@ impl Progress {
             (Self::Lines, _) => self.say(&event::line(happened)),
             // What a picture of states cannot tell.
             (Self::Picture(_), EventKind::WorkerExited { .. } | EventKind::WorkerFailed { .. })
+            | (Self::Picture(_), EventKind::WorkerOutgrown { .. })
             | (Self::Picture(_), EventKind::ProbeFailed { .. } | EventKind::WorkerRestarting { .. })
             | (Self::Picture(_), EventKind::ConfigRejected { .. }) => self.say(&event::line(happened)),
-            (Self::Picture(_), EventKind::DeploymentStep { why: Some(_), .. }) => self.say(&event::line(happened)),
+            (Self::Picture(_), EventKind::DeploymentJudged { .. } | EventKind::DeploymentStep { why: Some(_), .. }) => {
+                self.say(&event::line(happened))
+            }
             (
                 Self::Picture(_),
                 EventKind::DaemonStarted { .. }
                 | EventKind::DaemonStopping { .. }
                 | EventKind::AppAdded { .. }
                 | EventKind::AppDeleted
+                | EventKind::ReleaseCutting { .. }
+                | EventKind::ReleaseCut { .. }
+                | EventKind::ReleaseFailed { .. }
                 | EventKind::AppState { .. }
                 | EventKind::AppScaled { .. }
                 | EventKind::WorkerStarting { .. }

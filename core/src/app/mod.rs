@@ -15,6 +15,7 @@
 //! code of its own.
 
 mod operation;
+mod outgrown;
 mod reconcile;
 mod relief;
 mod stages;
@@ -359,7 +360,7 @@ impl App {
         reason == StopReason::Stop && !(cx.winding_down && self.head.desired == Desired::Running)
     }
 
-    fn remove(&mut self, cx: &mut Context<'_>, slot: Slot) {
+    pub(crate) fn remove(&mut self, cx: &mut Context<'_>, slot: Slot) {
         if let Some(worker) = self.workers.remove(&slot) {
             cx.out.save_worker(&worker.id);
         }

@@ -57,7 +57,8 @@ impl App {
         }
         let surge = self.policy_now().reload.max_surge;
         self.start_missing(cx, side, surge);
-        self.drain_beyond(cx, side);
+        self.replace_outgrown(cx);
+        self.drain_beyond(cx, self.wanted());
         self.start_relief(cx);
     }
 
@@ -167,6 +168,15 @@ impl App {
         let waiting = self.head.parked.into_iter().chain(self.abandoned_lane()).filter(|_| own);
         let mut slots = waiting.map(|lane| Slot(lane.0)).chain((0..).map(Slot));
         slots.find(free).expect("an app has fewer workers than there are numbers")
+    }
+
+    /// How many processes more there may be now.
+    pub(crate) fn room(&self) -> u32 {
+        let (count, surge) = match &self.head.rollout {
+            Some(rollout) => (rollout.target_side().count, rollout.surge),
+            None => (self.wanted().count, self.policy_now().reload.max_surge),
+        };
+        count.saturating_add(surge).saturating_sub(self.taken())
     }
 
     /// Workers that have a process or get one by themselves.
@@ -388,7 +398,7 @@ impl App {
         }
     }
 
-    fn drain_slot(&mut self, cx: &mut Context<'_>, slot: Slot, reason: StopReason, warm: Duration) {
+    pub(super) fn drain_slot(&mut self, cx: &mut Context<'_>, slot: Slot, reason: StopReason, warm: Duration) {
         let Some(worker) = self.workers.get_mut(&slot) else { return };
         let already = match &worker.state {
             State::Draining { reason: present, .. }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::time::{Moment, Tick};
 
-use super::input::{Begin, Known, Told};
+use super::input::{Begin, Known, Own, Told};
 use super::ledger::Ledger;
 use super::name::{Speaker, TaskId};
 use super::outcome::{Answer, Duplicate, Fate, Outcome, Refused, Row};
@@ -85,8 +85,14 @@ impl Ledger {
         let readable = self.readable(&id, from.launch);
         let task = &self.tasks[&id];
         let of = match &task.state {
-            // Its answer was lost on the way.
-            State::Running(run) if run.launch == from.launch && named == Named::ById => return task.begun(),
+            // Its answer was lost on the way. Another process of its worker may have been sent it since.
+            State::Running(run) if run.launch == from.launch && run.pid == from.pid && named == Named::ById => {
+                let own = Own { task: id.clone(), fence: task.fence };
+                if let Ok(task) = self.owned(now, from, &own, &Known::default()) {
+                    return task.begun();
+                }
+                Duplicate::Running
+            }
             State::Running(_) | State::Told { .. } => Duplicate::Running,
             // After a crash it waits for nobody's sake but its own.
             State::Waiting { after: None, not_before, why }

@@ -153,7 +153,12 @@ impl Ledger {
             return Ok(Answer::Ok);
         }
         let released = Some(Released { launch: from.launch, fence: own.fence });
-        let task = self.owned(now, from, own, known)?;
+        let task = match self.owned(now, from, own, known) {
+            // It is another's by now, which is what was asked for. Whoever took it up may have given it up as well before
+            // this one's answer, lost on the way, could be given again.
+            Err(Refused::Fenced { said, now, .. }) if said < now => return Ok(Answer::Ok),
+            owned => owned?,
+        };
         let (app, open, resumable) = (task.app.clone(), task.intents, task.resumable());
         let cancelling = task.run().is_some_and(|run| matches!(run.stage, Stage::Cancelling { .. }));
         if cancelling {

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::apply::Applied;
+use super::deployments::{DeploymentList, DeploymentReport};
+use super::releases::Releases;
 use super::request::LogStream;
 use super::supervisor::{DaemonUpgrade, SupervisorView};
 use super::tasks::{EffectList, GraceView, SessionList, TaskChanged, TaskList, TasksUsage};
@@ -23,6 +25,12 @@ pub enum Reply {
     Changed(Changed),
     /// To `upgrade` with `dry_run`.
     UpgradePlan(Box<UpgradePlan>),
+    /// To `releases`.
+    Releases(Releases),
+    /// To `deployments`.
+    Deployments(DeploymentList),
+    /// To `deployment`.
+    Deployment(Box<DeploymentReport>),
     /// To `promote`, `pause`, `resume`, `abort`.
     Steered(Box<Steered>),
     /// To `apply`.
@@ -279,6 +287,9 @@ pub struct UpgradePlan {
     pub app: String,
     /// The release that serves.
     pub from: String,
+    /// The release that would serve then; none when only the configuration is new.
+    #[serde(default)]
+    pub to: Option<String>,
     /// Where the new one would be cut from; none when only the configuration is new.
     pub source: Option<String>,
     /// What differs, one entry a difference: `command`, `env.MODEL`, `code: 3 files`.

@@ -145,9 +145,9 @@ impl Simulation {
                 at(world, Happening::Doom(doom));
             }
         }
-        if world.random.chance(20) {
+        if world.random.chance(10) {
             // One supervisor after the other dies at its first step, and at every one for a while.
-            let streak = world.random.between(2, 40);
+            let streak = world.random.between(2, 30);
             let after = world.random.millis(0, length);
             for _ in 0..streak {
                 let doom = world.random.pick(&Doom::ALL);

@@ -1,0 +1,382 @@
+//! Cutting releases before what needs them begins.
+//!
+//! ```text
+//! request ─► which releases does it need that are not there? ── none ─────────────────► it goes its way
+//!                │ an `agentd cut` each, beside the loop                                    ▲
+//!                ▼                                                                          │ asked again
+//!            a report ─► recorded ─► given its name ─► all there? ── yes ───────────────────┘
+//!                └─ any failure, no answer in time ─► what was cut is removed, the request is refused
+//! ```
+//!
+//! A cut changes nothing: what is asked for is looked up and checked anew when it is there. An upgrade that is being cut
+//! has its number from the beginning, so that a second one can be told of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentd_core::id::{AppName, Launch, Operation};
+use agentd_protocol::control::{
+    Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationKind, OperationState, OperationView, Reply, Request,
+};
+use agentd_protocol::events::EventKind;
+use camino::Utf8PathBuf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use super::commit::in_full;
+use super::control::Answer;
+use super::input::Input;
+use super::releases::Fresh;
+use super::view::milliseconds;
+use super::{Child, Dispatcher};
+use crate::config::AppConfig;
+use crate::control::{ControlCall, ReplySink};
+use crate::process::reaper::Exit;
+use crate::process::tree::{Identity, Tree};
+use crate::process::{INSTANCE_VARIABLE, LAUNCH_VARIABLE, sys};
+use crate::releases::store::remove_aside;
+use crate::releases::{Cut, Failed, Order, Report, Source, Wanted};
+
+/// Longest report of a cut.
+const REPORT_MAX: u64 = 4 << 20;
+/// How long a cut may take to tell, and to clean up, beyond what it may take to cut.
+const TELL_WITHIN: Duration = Duration::from_secs(15);
+/// Where foreign programs are looked for when nobody handed a PATH over.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A release that is needed.
+pub(super) struct Need {
+    pub(super) app: AppName,
+    pub(super) config: AppConfig,
+    pub(super) environment: BTreeMap<String, String>,
+    pub(super) source: Source,
+    pub(super) sha256: Option<String>,
+    /// Only to be looked at, and compared with this release.
+    pub(super) look: Option<Option<Utf8PathBuf>>,
+}
+
+/// A release that is being cut.
+#[derive(Debug)]
+pub(super) struct Cutting {
+    pub(super) app: AppName,
+    /// The number of what needs it.
+    pub(super) operation: Operation,
+    staging: Utf8PathBuf,
+    task: AbortHandle,
+    started: agentd_core::time::Moment,
+}
+
+/// A request that waits for releases.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    call: ControlCall,
+    operation: Operation,
+    kind: OperationKind,
+    /// What it waits for.
+    open: BTreeSet<u64>,
+    fresh: BTreeMap<AppName, Fresh>,
+    looked: Option<Box<Cut>>,
+    failed: Option<ErrorObject>,
+}
+
+/// How a cut went, as far as is known.
+pub(super) type CutEnd = Result<Report, String>;
+
+impl Dispatcher {
+    /// Takes a request whose releases may have to be cut first.
+    pub(super) fn control_with_releases(&mut self, call: ControlCall) {
+        match self.needs_of(&call.request) {
+            Ok(needs) if needs.is_empty() => self.carry_on(call),
+            Ok(needs) => self.cut_first(needs, call),
+            Err(error) => call.reply.finish(Err(error)),
+        }
+    }
+
+    fn cut_first(&mut self, needs: Vec<Need>, mut call: ControlCall) {
+        if let Some(denied) = needs.iter().find_map(|need| self.cut_runs(&need.app)) {
+            return call.reply.finish(Err(denied));
+        }
+        let operation = self.fleet.reserve();
+        let kind = match &call.request {
+            Request::Upgrade(_) => OperationKind::Upgrade,
+            _ => OperationKind::Start,
+        };
+        let views: Vec<OperationView> = needs
+            .iter()
+            .map(|need| OperationView {
+                id: operation.0,
+                app: need.app.to_string(),
+                kind,
+                already: false,
+                note: Some(format!("a release is cut from {}", need.source)),
+            })
+            .collect();
+        let looks = needs.iter().any(|need| need.look.is_some());
+        let mut waiting = Waiting {
+            call: ControlCall { request: call.request.clone(), peer: call.peer, reply: ReplySink::nobody() },
+            operation,
+            kind,
+            open: BTreeSet::new(),
+            fresh: BTreeMap::new(),
+            looked: None,
+            failed: None,
+        };
+        for need in needs {
+            let app = need.app.clone();
+            match self.start_cut(need, operation) {
+                Ok(number) => drop(waiting.open.insert(number)),
+                Err(error) => {
+                    waiting.open.iter().for_each(|number| self.drop_cut(*number));
+                    return call.reply.finish(Err(error));
+                }
+            }
+            if !looks {
+                self.record(Some(&app), None, EventKind::ReleaseCutting { id: operation.0 });
+            }
+        }
+        match &call.request {
+            Request::Upgrade(params) if !params.wait && !params.dry_run => {
+                let begun = Changed { operations: views, results: Vec::new() };
+                std::mem::replace(&mut call.reply, ReplySink::nobody()).finish(Ok(Reply::Changed(begun)));
+            }
+            Request::Upgrade(params) if params.wait => {
+                let _ = call.reply.notify(Notice::Accepted(Accepted { operations: views }));
+            }
+            _ => {}
+        }
+        waiting.call.reply = call.reply;
+        self.releases.waiting.push(waiting);
+    }
+
+    /// Why no release of an app can be cut just now: another one is.
+    pub(super) fn cut_runs(&self, app: &AppName) -> Option<ErrorObject> {
+        let cutting = self.releases.cuts.values().find(|cutting| cutting.app == *app)?;
+        let why = format!("deployment {} of {app} is running: its release is being cut", cutting.operation);
+        let help = format!("wait for it, or `agentctl abort {app}`");
+        Some(ErrorObject::new(ErrorKind::Refused, why).with_help(help))
+    }
+
+    /// Starts a process that cuts; returns the number of the cut.
+    fn start_cut(&mut self, need: Need, operation: Operation) -> Answer<u64> {
+        let failed = |why: String| {
+            ErrorObject::new(ErrorKind::Internal, format!("no release could be cut: {why}"))
+                .with_help("nothing was started or changed")
+        };
+        let Some(releases) = &need.config.releases else { return Err(failed("it has no source".to_owned())) };
+        let number = self.releases.next_cut;
+        self.releases.next_cut += 1;
+        let staging = self.releases.folders.staging(&need.app, number).map_err(|error| failed(in_full(&error)))?;
+        let order = self.order(&need, staging.clone()).map_err(|error| failed(error.to_string()))?;
+        let launch = cut_launch(number);
+        let mut command = self.launcher.itself();
+        command.arg("cut").env_clear().current_dir("/").process_group(0);
+        command.env(INSTANCE_VARIABLE, &*self.instance).env(LAUNCH_VARIABLE, launch.to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        let pid = agentd_core::id::Pid(child.id());
+        let identity = Identity { instance: Arc::clone(&self.instance), launch };
+        let tree = Tree::of_child(identity, pid, None);
+        let (reply, ended) = oneshot::channel();
+        self.children.insert(pid, Child::Command(reply));
+        let pipes = child.stdin.take().map(OwnedFd::from).zip(child.stdout.take().map(OwnedFd::from));
+        let line = serde_json::to_string(&order).map_err(|error| failed(error.to_string()))?;
+        let conversation = Conversation { line, pipes, ended, tree, within: releases.timeout };
+        let inputs = self.inputs.clone();
+        let task = tokio::spawn(async move {
+            let end = conversation.hold().await;
+            // The loop is gone only at the very end.
+            let _ = inputs.send(Input::Cut(number, Box::new(end)));
+        });
+        let cutting =
+            Cutting { app: need.app, operation, staging, task: task.abort_handle(), started: sys::boottime() };
+        self.releases.cuts.insert(number, cutting);
+        Ok(number)
+    }
+
+    fn order(&self, need: &Need, staging: Utf8PathBuf) -> io::Result<Order> {
+        let limits = need.config.releases.as_ref().map(|releases| releases.limits).unwrap_or_default();
+        let wanted = match &need.look {
+            Some(before) => Wanted::Look {
+                before: before.clone(),
+                parts: need.config.releases.iter().flat_map(|releases| releases.changes.clone()).collect(),
+            },
+            None => {
+                let logs = self.home.logs.join("build");
+                std::fs::create_dir_all(&logs)?;
+                Wanted::Release {
+                    have: self.releases.of(&need.app).map(|record| record.release.id.clone()).collect(),
+                    build_log: logs.join(format!("{}.log", need.app)),
+                }
+            }
+        };
+        let mut env = need.environment.clone();
+        env.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned());
+        let manifest = match need.config.kind {
+            crate::config::AppKind::Agent => "agent.toml",
+            crate::config::AppKind::Skill(_) => "skill.toml",
+        };
+        Ok(Order {
+            app: need.app.to_string(),
+            manifest: manifest.to_owned(),
+            source: need.source.clone(),
+            sha256: need.sha256.clone(),
+            staging,
+            wanted,
+            limits,
+            env,
+        })
+    }
+
+    /// A cut came to its end.
+    pub(super) fn cut_ended(&mut self, number: u64, end: CutEnd) {
+        let Some(cutting) = self.releases.cuts.remove(&number) else { return };
+        let Some(place) = self.releases.waiting.iter().position(|waiting| waiting.open.contains(&number)) else {
+            remove_aside(vec![cutting.staging]);
+            return;
+        };
+        let mut waiting = self.releases.waiting.swap_remove(place);
+        waiting.open.remove(&number);
+        let failed = match end {
+            Ok(Report::Cut(cut)) if cut.difference.is_some() => {
+                waiting.looked = Some(cut);
+                None
+            }
+            Ok(Report::Cut(cut)) => match self.install(&cutting.app, *cut) {
+                Ok(release) => {
+                    let fresh = Fresh { release, operation: waiting.operation };
+                    waiting.fresh.insert(cutting.app.clone(), fresh);
+                    None
+                }
+                Err(why) => Some(not_cut(&cutting.app, Failed { why, help: None, tail: Vec::new() })),
+            },
+            Ok(Report::Failed(failed)) => Some(not_cut(&cutting.app, failed)),
+            Err(why) => Some(not_cut(&cutting.app, Failed { why, help: None, tail: Vec::new() })),
+        };
+        if let Some(error) = failed {
+            self.tell_not_cut(&cutting, waiting.kind, &error);
+            waiting.failed.get_or_insert(error);
+        }
+        remove_aside(vec![cutting.staging]);
+        if waiting.open.is_empty() {
+            self.all_cut(waiting);
+        } else {
+            self.releases.waiting.push(waiting);
+        }
+    }
+
+    fn tell_not_cut(&mut self, cutting: &Cutting, kind: OperationKind, error: &ErrorObject) {
+        tracing::info!(app = %cutting.app, why = error.message, "no release was cut");
+        let tail = error.data.as_ref().map(|data| data.advice.clone()).unwrap_or_default();
+        let failed = EventKind::ReleaseFailed { id: cutting.operation.0, why: error.message.clone(), log_tail: tail };
+        self.record(Some(&cutting.app), None, failed);
+        let finished = EventKind::OperationFinished {
+            id: cutting.operation.0,
+            kind,
+            state: OperationState::Failed,
+            why: Some(error.message.clone()),
+            duration_ms: milliseconds(sys::boottime().since(cutting.started)),
+        };
+        self.record(Some(&cutting.app), None, finished);
+    }
+
+    /// Everything that a request waited for is there, or some of it never will be.
+    fn all_cut(&mut self, waiting: Waiting) {
+        let Waiting { call, fresh, looked, failed, .. } = waiting;
+        let cut = fresh.clone();
+        match (failed, looked) {
+            (Some(error), _) => call.reply.finish(Err(error)),
+            (None, Some(cut)) => self.show_plan(call, &cut),
+            (None, None) => {
+                self.releases.fresh = fresh;
+                self.carry_on(call);
+                self.releases.fresh.clear();
+            }
+        }
+        for (app, fresh) in cut {
+            self.drop_unused(&app, &fresh.release.id);
+            self.retire_releases(&app);
+        }
+    }
+
+    /// Gives up the cut of an app, if one runs: its process sees that nobody waits and cleans up after itself.
+    pub(super) fn abort_cut(&mut self, app: &AppName) -> Option<Operation> {
+        let (&number, cutting) = self.releases.cuts.iter().find(|(_, cutting)| cutting.app == *app)?;
+        let operation = cutting.operation;
+        cutting.task.abort();
+        self.cut_ended(number, Err("go on: it was aborted".to_owned()));
+        Some(operation)
+    }
+
+    fn drop_cut(&mut self, number: u64) {
+        if let Some(cutting) = self.releases.cuts.remove(&number) {
+            cutting.task.abort();
+            remove_aside(vec![cutting.staging]);
+        }
+    }
+}
+
+/// The mark of a cut's processes. Launches of workers are counted from 1 upwards and never get there.
+fn cut_launch(number: u64) -> Launch {
+    Launch(u64::MAX - number)
+}
+
+fn not_cut(app: &AppName, failed: Failed) -> ErrorObject {
+    let Failed { why, help, tail } = failed;
+    let message = format!("no release of {app} was cut: failed to {why}");
+    let help = help.unwrap_or_else(|| "nothing was started or changed".to_owned());
+    let error = ErrorObject::new(ErrorKind::Refused, message).with_help(help);
+    tail.into_iter().fold(error, ErrorObject::with_advice)
+}
+
+/// What is said to and heard from a process that cuts.
+struct Conversation {
+    line: String,
+    pipes: Option<(OwnedFd, OwnedFd)>,
+    ended: oneshot::Receiver<Result<Exit, String>>,
+    tree: Tree,
+    within: Duration,
+}
+
+impl Conversation {
+    async fn hold(self) -> CutEnd {
+        let Self { line, pipes, ended, tree, within } = self;
+        let (input, output) = pipes.ok_or("it has no pipes")?;
+        let talk = async {
+            let mut input = pipe::Sender::from_owned_fd(input)?;
+            let output = pipe::Receiver::from_owned_fd(output)?;
+            input.write_all(line.as_bytes()).await?;
+            input.write_all(b"\n").await?;
+            let mut report = Vec::new();
+            output.take(REPORT_MAX).read_to_end(&mut report).await?;
+            // Held open until here: its end tells the process that nobody waits any more.
+            drop(input);
+            io::Result::Ok(report)
+        };
+        let heard = tokio::time::timeout(within + TELL_WITHIN, talk).await;
+        let late = heard.is_err();
+        let report = match heard {
+            Ok(Ok(report)) => serde_json::from_slice(&report).ok(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        if let Some(report) = report {
+            return Ok(report);
+        }
+        // What it has started would go on without it.
+        if let Err(error) = tree.kill() {
+            tracing::warn!(error = in_full(&error), "not all of a cut was ended");
+        }
+        let exit = tokio::time::timeout(TELL_WITHIN, ended).await;
+        Err(match exit {
+            _ if late => format!("end within {within:?}"),
+            Ok(Ok(Ok(exit))) => format!("cut: its process {exit}, for want of memory perhaps"),
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => "hear how the cut went".to_owned(),
+        })
+    }
+}
