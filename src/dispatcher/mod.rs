@@ -35,6 +35,7 @@ mod rebuild;
 mod releases;
 mod restore;
 mod rights;
+mod room;
 mod shell;
 mod sources;
 mod successor;

@@ -50,13 +50,12 @@ fn state_that_cannot_be_saved_is_told_the_fleet_goes_on_and_is_saved_when_there_
     }
     let home = Home::new();
     let port = web(&home, "");
-    let mut daemon = on_a_small_disk(home);
+    let daemon = on_a_small_disk(home);
     daemon.ctl_ok(&["start", "./web.toml"]);
     let filler = seen(&daemon, "state/filler");
     // As much as goes in, to the last block.
-    let full =
-        Command::new("dd").arg("if=/dev/zero").arg(format!("of={}", filler.display())).args(["bs=4k", "status=none"]);
-    let status = { full }.status().expect("dd runs");
+    let of = format!("of={}", filler.display());
+    let status = Command::new("dd").args(["if=/dev/zero", &of, "bs=4k", "status=none"]).status().expect("dd runs");
     assert!(!status.success(), "the disk is full");
     for workers in 2..6 {
         daemon.ctl_ok(&["scale", "web", &workers.to_string()]);
@@ -70,7 +69,6 @@ fn state_that_cannot_be_saved_is_told_the_fleet_goes_on_and_is_saved_when_there_
     until("the next program answers", || daemon.ctl(&["daemon", "status"]).code == Some(0));
     assert_eq!(daemon.app("web").ready, 5);
     assert!(serves(port));
-    let _ = &mut daemon;
 }
 
 #[test]
