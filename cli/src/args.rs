@@ -89,6 +89,10 @@ pub(crate) enum Command {
     Resume(SteerArgs),
     /// Take it back: what served before serves again
     Abort(SteerArgs),
+    /// List what was deployed
+    Deployments(DeploymentsArgs),
+    /// Show one deployment: its steps, its gates, what became of tasks; as a page with --html
+    Deployment(DeploymentArgs),
     /// List the apps
     #[command(visible_aliases = ["list", "l", "ps"])]
     Ls,
@@ -223,6 +227,25 @@ pub(crate) struct RollbackArgs {
     pub(crate) wait: WaitArgs,
 }
 
+/// `deployments [NAME]`.
+#[derive(Debug, Args)]
+pub(crate) struct DeploymentsArgs {
+    /// The app; all of them without it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+/// `deployment ID`.
+#[derive(Debug, Args)]
+pub(crate) struct DeploymentArgs {
+    /// Its number, as `deployments` lists it
+    #[arg(value_name = "ID")]
+    pub(crate) id: u64,
+    /// Write a page that needs nothing else, with curves and a timeline
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub(crate) html: Option<Utf8PathBuf>,
+}
+
 /// `releases NAME`.
 #[derive(Debug, Args)]
 pub(crate) struct ReleasesArgs {
@@ -272,6 +295,9 @@ pub(crate) struct ReloadArgs {
     /// Only those whose configuration file says something else than what runs
     #[arg(long)]
     pub(crate) changed: bool,
+    /// The task that asks for it, for one of several in a worker: it is not waited for
+    #[arg(long, value_name = "ID")]
+    pub(crate) task: Option<String>,
 }
 
 /// `scale NAME N`.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::{
     AbortParams, Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams,
-    DeleteParams, DescribeParams, Diagnostic, EffectJudgement, EffectsParams, ErrorKind, ErrorObject, GraceParams,
-    HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind, OperationResult, OperationState, OperationView,
-    PauseParams, Progress, PromoteParams, ReleasesParams, ReloadParams, Request, RequestId, RestartParams,
-    ResumeParams, RollbackParams, ScaleParams, ServerMessage, SessionsParams, SignalParams, StartParams, StartTarget,
-    StatusParams, StopParams, TaskChange, TaskChangeParams, TaskState, TasksParams, TasksPruneParams, TasksUsageParams,
-    UpgradeParams,
+    DeleteParams, DeploymentParams, DeploymentsParams, DescribeParams, Diagnostic, EffectJudgement, EffectsParams,
+    ErrorKind, ErrorObject, GraceParams, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind,
+    OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, ReleasesParams, ReloadParams,
+    Request, RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams, ServerMessage, SessionsParams,
+    SignalParams, StartParams, StartTarget, StatusParams, StopParams, TaskChange, TaskChangeParams, TaskState,
+    TasksParams, TasksPruneParams, TasksUsageParams, UpgradeParams,
 };
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::exit;
@@ -56,7 +56,7 @@ fn requests() -> Vec<Request> {
         DeleteParams { names: names(), wait: true }.into(),
         ScaleParams { name: "web".to_owned(), workers: 0, wait: true }.into(),
         SignalParams { names: names(), signal: "HUP".to_owned() }.into(),
-        ReloadParams { names: names(), changed: true, wait: true }.into(),
+        ReloadParams { names: names(), changed: true, task: Some("t-1".to_owned()), wait: true }.into(),
         UpgradeParams {
             name: "web".to_owned(),
             from: Some("/srv/web.tar.gz".to_owned()),
@@ -68,6 +68,8 @@ fn requests() -> Vec<Request> {
         .into(),
         RollbackParams { name: "web".to_owned(), to: None, wait: true }.into(),
         ReleasesParams { name: "web".to_owned() }.into(),
+        DeploymentsParams { name: Some("web".to_owned()) }.into(),
+        DeploymentParams { id: 7 }.into(),
         PromoteParams { name: "web".to_owned() }.into(),
         PauseParams { name: "web".to_owned() }.into(),
         ResumeParams { name: "web".to_owned() }.into(),
@@ -120,7 +122,8 @@ fn a_call_written_by_hand_may_leave_out_what_has_a_default() {
 fn an_older_daemon_reads_a_newer_clients_call_as_far_as_it_knows_it() {
     let line = br#"{"jsonrpc":"2.0","id":1,"trace":"x","method":"reload","params":{"names":["web"],"surge":3}}"#;
     let call = Call::decode(line).expect("unknown members are no reason to refuse");
-    assert_eq!(call.request, ReloadParams { names: vec!["web".to_owned()], changed: false, wait: false }.into());
+    let wanted = ReloadParams { names: vec!["web".to_owned()], changed: false, task: None, wait: false };
+    assert_eq!(call.request, wanted.into());
 }
 
 #[test]

@@ -25,6 +25,7 @@ const fn later_word(name: &'static str, instead: &'static str) -> Word {
 
 const DURATION: Form = Form::Text("a duration such as \"500ms\", \"5s\" or \"1h30m\"");
 const SIZE: Form = Form::Text("a size such as \"50M\" or \"2G\"");
+const SHARE: Form = Form::Text("a percentage such as \"10%\", or \"off\"");
 const COMMAND: Form = Form::Texts("a list of the program and its arguments, such as [\"python3\", \"agent.py\"]");
 const ADDRESS: Form = Form::Text(
     "an address such as \"0.0.0.0:8080\", \"[::]:8080\", \"unix:/run/app.sock\" or \"unix-dgram:/run/app.sock\"",
@@ -335,6 +336,12 @@ pub(super) static TASKS: Table = Table {
     first: &[],
     keys: &[
         now("lease", DURATION, "how long a worker may keep silent about a task before another gets it; 30s without it"),
+        now(
+            "state_version",
+            Form::Count(0, 1_000_000),
+            "version of the checkpoints that it writes; it is given none that is newer. A release's own wins",
+        ),
+        now("check", COMMAND, "a command that tries to read open tasks' checkpoints before a new version serves"),
         now("max_open", Form::Count(1, 10_000_000), "how many tasks may be open; 100000 without it"),
         now("keep", Form::Count(0, 100_000_000), "how many tasks that are over are kept; 100000 without it"),
         now("keep_for", DURATION, "for how long; 7d without it"),
@@ -424,6 +431,21 @@ pub(super) static GATES: Table = Table {
     keys: &[
         now("eval", COMMAND, "a command that looks at the new workers before each step; code 0 lets them pass"),
         now("eval_timeout", DURATION, "longest run of it; 5m without it"),
+        now("error_rate", SHARE, "a share of failed tasks that is always allowed; 1% without it"),
+        now("latency", SHARE, "how much longer tasks may take; 10% without it"),
+        now("tokens", SHARE, "how many more tokens they may take; 10% without it"),
+        now("cost", SHARE, "how much more they may cost; 10% without it"),
+        now("tool_calls", SHARE, "how many more tools they may call; 10% without it"),
+        now("steps", SHARE, "how many more steps they may take; 10% without it"),
+        now("context", SHARE, "how much more of the context window they may use; 10% without it"),
+        now(
+            "quality",
+            Form::Either(&[Form::Fraction(0.0, 1.0), Form::Text("\"off\"")]),
+            "how much their mean score, from 0 to 1, may fall; 0.03 without it",
+        ),
+        now("n_min", Form::Count(1, 1_000_000), "fewest tasks of a step before the next; 30 without it"),
+        now("latency_max", DURATION, "one task that takes longer takes the deployment back"),
+        now("cost_max", Form::Fraction(0.0, 1_000_000.0), "one task that costs more, in US dollars, takes it back"),
     ],
 };
 

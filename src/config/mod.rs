@@ -21,6 +21,7 @@ mod env_file;
 mod environment;
 mod fields;
 mod form;
+mod gates;
 mod keys;
 mod limits;
 mod listen;

@@ -379,10 +379,7 @@ fn a_bad_listener_or_placeholder_says_what_was_expected() {
 #[test]
 fn what_this_version_does_not_do_is_refused_in_plain_words() {
     assert_each(&[
-        (
-            "source = \"x\"",
-            "3:1-7 `source` is not supported by this version of agentd (the app runs in place, in `cwd`)",
-        ),
+        ("releases = {}", "3:1-9 `releases` means nothing without `source` (the app runs in place, in `cwd`)"),
         (
             "routing = \"proxy\"",
             "3:11-18 `routing` = \"proxy\" is not supported by this version of agentd (workers take the listening descriptor themselves)",

@@ -23,8 +23,8 @@ pub struct Peer {
     pub gid: u32,
     /// Its further groups; empty where the kernel does not tell them.
     pub groups: Vec<u32>,
-    /// Process, unless it is of a process namespace that the daemon does not see. For logs only: by now it may be
-    /// gone and its number another's.
+    /// Process, unless it is of a process namespace that the daemon does not see. For logs, and to tell a
+    /// worker that asks about itself; never for what it may do: by now it may be gone and its number another's.
     pub pid: Option<u32>,
 }
 

@@ -78,6 +78,7 @@ impl Dispatcher {
             changes.push(Change::App(Box::new(app.head.clone())));
             changes.extend(app.workers.values().map(|worker| Change::Worker(Box::new(worker.clone()))));
         }
+        changes.extend(self.open_reports());
         for (app, shell) in &self.apps {
             for (&revision, record) in &shell.revisions {
                 match serde_json::to_string(&**record) {

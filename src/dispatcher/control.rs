@@ -46,6 +46,7 @@ impl Dispatcher {
             reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, why)));
             return;
         }
+        self.asking = self.who_asks(&request, peer.pid);
         match request {
             // The server answers it; a version without it is still polite.
             Request::Hello(_) => reply.finish(Err(ErrorObject::new(ErrorKind::Internal, "hello was not answered"))),
@@ -75,6 +76,8 @@ impl Dispatcher {
                 self.begin(prepared, params.wait, reply, None);
             }
             Request::Releases(params) => reply.finish(self.list_releases(&params.name).map(Reply::Releases)),
+            Request::Deployments(params) => reply.finish(self.list_deployments(params.name.as_deref())),
+            Request::Deployment(params) => reply.finish(self.show_deployment(params.id)),
             Request::Promote(params) => reply.finish(self.steer(&params.name, Steer::Promote)),
             Request::Pause(params) => reply.finish(self.steer(&params.name, Steer::Pause)),
             Request::Resume(params) => reply.finish(self.steer(&params.name, Steer::Resume)),
@@ -107,6 +110,7 @@ impl Dispatcher {
             Request::DaemonStop(_) => self.stop_daemon(reply),
             Request::DaemonUpgrade(params) => self.begin_succession(&params, reply),
         }
+        self.asking = None;
     }
 
     /// Carries out what has all the releases that it needs.
@@ -160,6 +164,7 @@ impl Dispatcher {
                     outcome.merge(part);
                     let (id, already) = match admitted {
                         Admitted::Begun(operation) => {
+                            self.note_who_asked(&name);
                             begun.push((name.clone(), operation, kind));
                             open.insert(operation);
                             (operation, false)

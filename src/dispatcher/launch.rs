@@ -153,6 +153,7 @@ impl Dispatcher {
             drain: None,
             streams,
             gauge,
+            asked_by: crate::tasks::AskedBy::default(),
             told: std::collections::HashMap::new(),
             status_text: None,
         };
@@ -199,7 +200,7 @@ impl Dispatcher {
 
     fn outputs(&mut self, launch: Launch, worker: &WorkerId, record: &RevisionRecord) -> Result<Outputs, Obstacle> {
         let log = record.config.log;
-        let rotation = Rotation { max_size: log.max_size, keep: log.keep };
+        let rotation = Rotation { max_size: log.max_size, max_age: None, keep: log.keep };
         let sink = match log.sink {
             LogSink::Fifo => Sink::Fifo,
             LogSink::File => Sink::File,

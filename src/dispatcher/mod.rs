@@ -23,7 +23,9 @@ mod control;
 mod cutting;
 mod describe;
 mod drain;
+mod history;
 mod input;
+mod judge;
 mod keep;
 mod launch;
 mod limits;
@@ -114,6 +116,8 @@ pub struct Dispatcher {
     tasks: Option<TaskThread>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
+    /// Who asks for what is just being decided, when it is somebody with work in hand.
+    asking: Option<tasks::Asking>,
     releases: releases::Releases,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
@@ -139,6 +143,8 @@ pub struct Dispatcher {
     supervisors: Supervisors,
     /// Whether what is decided gets written down.
     saving: commit::Saving,
+    /// What is told of deployments that run.
+    reports: BTreeMap<agentd_core::id::Operation, agentd_protocol::control::DeploymentReport>,
     /// Another binary that is to take our place.
     successor: Option<successor::Successor>,
     /// Children that ended before we began to look, as they may have under the program before us in this process.
@@ -260,6 +266,7 @@ impl Dispatcher {
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
+            asking: None,
             releases: releases::Releases::new(releases_of_home),
             tended: BTreeMap::new(),
             measuring: limits::Measuring::Idle,
@@ -277,6 +284,7 @@ impl Dispatcher {
             notes,
             supervisors: Supervisors::default(),
             saving: commit::Saving::Works,
+            reports: BTreeMap::new(),
             successor: None,
             ended_before: ended_before.into_iter().collect(),
         }
@@ -349,7 +357,7 @@ impl Dispatcher {
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
             Input::FileChanged(app, path) => self.file_changed(&app, &path),
-            Input::Measured(found) => self.measured(found),
+            Input::Measured(found) => self.beyond_limits(found),
             Input::KeeperGone => self.keeper_gone(),
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),

@@ -116,6 +116,7 @@ impl Dispatcher {
         if adopted > 0 {
             tracing::info!(adopted, "took over workers of an earlier daemon");
         }
+        self.restore_reports();
         let tick = self.tick();
         let mut outcome = self.fleet.resume(tick);
         outcome.act.retain(|effect| !self.was_told_already(effect));

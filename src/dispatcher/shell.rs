@@ -18,7 +18,8 @@ use crate::notify::{FdStore, NotifySocket};
 use crate::process::tree::Tree;
 use crate::revision::RevisionRecord;
 use crate::sockets::ListenAddr;
-use crate::tasks::Gauge;
+use crate::tasks::panels::Judged;
+use crate::tasks::{AskedBy, Gauge};
 
 /// One app.
 #[derive(Debug, Default)]
@@ -31,6 +32,8 @@ pub(super) struct AppShell {
     pub(super) labels: BTreeMap<u64, String>,
     /// Which of its sockets the keeper has, by address and lane.
     pub(super) kept: BTreeSet<(ListenAddr, u32)>,
+    /// What the gates of its deployment said last.
+    pub(super) judged: Option<Judged>,
     /// The last lines of workers that are parked, by slot.
     pub(super) last_lines: BTreeMap<Slot, Vec<String>>,
     /// Descriptors that workers gave for the next worker of their slot.
@@ -70,6 +73,8 @@ pub(super) struct ProcessShell {
     pub(super) streams: Vec<StreamId>,
     /// What it has in hand, by the ledger's figures.
     pub(super) gauge: Arc<Gauge>,
+    /// Who asked for the present operation of its app.
+    pub(super) asked_by: AskedBy,
     /// Tasks that it told of by datagram, and when.
     pub(super) told: HashMap<String, Moment>,
     /// Its last `STATUS=`.

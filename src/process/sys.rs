@@ -36,6 +36,21 @@ const PEER_GROUPS_FIRST: usize = 32;
 /// Longest TCP_INFO answer asked for, in bytes; the kernel of 6.18 gives 280 of them.
 const TCP_INFO_MAX: usize = 512;
 
+/// Whether some process holds `fd`'s file open for writing; `fd` itself must be read-only.
+///
+/// # Errors
+/// Where that cannot be told: the file is another user's, or its file system knows no leases.
+pub fn has_writer(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: F_SETLEASE takes and returns integers only; `fd` is open for as long as it is borrowed.
+    let lease = |kind: libc::c_int| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, kind) };
+    if lease(libc::F_RDLCK) == 0 {
+        lease(libc::F_UNLCK);
+        return Ok(false);
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::EAGAIN) { Ok(true) } else { Err(error) }
+}
+
 /// Makes `prog` choose among the sockets of the reuseport group that `fd` is a member of. Replaces the program before.
 ///
 /// # Errors
