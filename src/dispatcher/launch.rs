@@ -91,6 +91,7 @@ impl Dispatcher {
             let why = format!("could not be started: revision {revision} of {} is not known", worker.app);
             return Err(Obstacle { why, permanent: true });
         };
+        self.has_room()?;
         if let Some(Lane(lane)) = lane
             && let Some(app) = self.apps.get_mut(&worker.app)
         {

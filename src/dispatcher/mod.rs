@@ -37,6 +37,7 @@ mod rebuild;
 mod releases;
 mod restore;
 mod rights;
+mod room;
 mod shell;
 mod sources;
 mod successor;
