@@ -48,6 +48,12 @@ impl RevisionRecord {
         self.release.as_ref().map_or_else(|| format!("g{generation}"), |release| release.id.to_string())
     }
 
+    /// The version of the checkpoints that its workers read: the release's, else the configuration's.
+    #[must_use]
+    pub fn state_version(&self) -> Option<u32> {
+        self.release.as_ref().and_then(|release| release.state_version).or(self.config.tasks.state_version)
+    }
+
     /// A text of the configuration with the release's folder in the place of `{release}`.
     #[must_use]
     pub fn in_release(&self, text: &str) -> String {

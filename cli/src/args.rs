@@ -90,6 +90,10 @@ pub(crate) enum Command {
     Resume(SteerArgs),
     /// Take it back: what served before serves again
     Abort(SteerArgs),
+    /// List what was deployed
+    Deployments(DeploymentsArgs),
+    /// Show one deployment: its steps, its gates, what became of tasks; as a page with --html
+    Deployment(DeploymentArgs),
     /// List the apps
     #[command(visible_aliases = ["list", "l", "ps"])]
     Ls,
@@ -222,6 +226,25 @@ pub(crate) struct RollbackArgs {
     /// How to wait.
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
+}
+
+/// `deployments [NAME]`.
+#[derive(Debug, Args)]
+pub(crate) struct DeploymentsArgs {
+    /// The app; all of them without it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+/// `deployment ID`.
+#[derive(Debug, Args)]
+pub(crate) struct DeploymentArgs {
+    /// Its number, as `deployments` lists it
+    #[arg(value_name = "ID")]
+    pub(crate) id: u64,
+    /// Write a page that needs nothing else, with curves and a timeline
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub(crate) html: Option<Utf8PathBuf>,
 }
 
 /// `releases NAME`.

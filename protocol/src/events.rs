@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{OperationKind, OperationState};
-use crate::status::{AppKind, AppState, DeploymentState, ExitReason, Strategy};
+use crate::status::{AppKind, AppState, DeploymentState, ExitReason, GateVerdict, GateView, Strategy};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -179,6 +179,17 @@ pub enum EventKind {
         steps: u32,
         /// What it waits for, or why it turned back.
         why: Option<String>,
+    },
+    /// The gates of a deployment changed their mind.
+    DeploymentJudged {
+        /// Its number.
+        id: u64,
+        /// What they say together.
+        verdict: GateVerdict,
+        /// Why, in one sentence, unless nothing speaks against it.
+        why: Option<String>,
+        /// Each of them.
+        gates: Vec<GateView>,
     },
     /// A deployment ended.
     DeploymentFinished {

@@ -155,8 +155,49 @@ pub enum DeploymentState {
     Unknown,
 }
 
+/// What a gate says of a new version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GateVerdict {
+    /// It is worse: the deployment goes back.
+    Rollback,
+    /// It may be worse: no next step.
+    Hold,
+    /// Too few tasks were seen.
+    TooFew,
+    /// Nothing speaks against the next step.
+    Promote,
+    /// No task tells of it, or the old version's did not.
+    NotEvaluated,
+    /// Switched off in the configuration.
+    Off,
+    /// A verdict newer than this reader.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// One gate of a deployment, as it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GateView {
+    /// What it judges: `error_rate`, `latency` (seconds), `tokens`, `cost` (US dollars), `tool_calls`, `steps`,
+    /// `context`, `quality`.
+    pub gate: String,
+    /// Tasks of this step that told of it.
+    pub n: u64,
+    /// Their mean.
+    pub observed: Option<f64>,
+    /// The old version's mean.
+    pub baseline: Option<f64>,
+    /// Natural logarithm of the evidence that it is worse; from 5.08 (160) on it is taken back, from 2.08 (8) on it is
+    /// held.
+    pub log_e: f64,
+    /// What follows.
+    pub verdict: GateVerdict,
+}
+
 /// A change of an app from one release or configuration to another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeploymentView {
     /// Its number, never used twice in an instance; the same as that of the operation which began it.
     pub id: u64,
@@ -179,6 +220,9 @@ pub struct DeploymentView {
     pub started_at: Timestamp,
     /// What it waits for, or why it turned back.
     pub why: Option<String>,
+    /// Its gates, where its tasks are judged.
+    #[serde(default)]
+    pub gates: Vec<GateView>,
 }
 
 /// Where a worker is in its life.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use agentd_core::gate::panel::Rules;
 use agentd_core::id::AppName;
 use agentd_core::policy::{
     AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, StopPolicy,
@@ -69,6 +70,9 @@ pub struct AppConfig {
     /// How a new release takes the place of the old one.
     #[serde(default)]
     pub upgrade: Upgrade,
+    /// What a new release must hold to.
+    #[serde(default)]
+    pub gates: Rules,
     /// Where its releases are cut from; none for an app that runs in place.
     #[serde(default)]
     pub releases: Option<Releases>,
@@ -229,6 +233,12 @@ pub struct Tasks {
     pub policy: TaskPolicy,
     /// How much is kept of those that are over.
     pub retention: Retention,
+    /// The version of the checkpoints that it writes; it reads older ones. None reads all.
+    #[serde(default)]
+    pub state_version: Option<u32>,
+    /// A command that tries to read checkpoints of open tasks before a new version gets anything.
+    #[serde(default)]
+    pub check: Vec<String>,
 }
 
 impl AppConfig {
@@ -255,6 +265,7 @@ impl AppConfig {
             tasks: Tasks::default(),
             reload: policy.reload,
             upgrade: Upgrade::default(),
+            gates: Rules::default(),
             releases: None,
             limits: Limits::default(),
             log: LogConfig::default(),

@@ -54,8 +54,13 @@ pub(super) fn read(source: &Source, folder: &Utf8Path) -> (Vec<Draft>, Vec<Diagn
             entries.iter().filter_map(|(name, field)| Some((field.key_span.start, app(section, name, field, folder)?))),
         );
     }
-    if let Some(daemon) = reader.get("daemon") {
-        daemon.table();
+    if let Some(daemon) = reader.get("daemon")
+        && let Some(table) = daemon.table()
+        && !table.given(&["roles"]).is_empty()
+    {
+        let diagnostic = report.at(&daemon.key_span, "who may use the daemon is not said beside apps");
+        let help = "write it into daemon.toml (docs/reference/paths.md), which the daemon reads when it starts";
+        report.add(diagnostic.help(help));
     }
     let hooks = hooks::read(&reader);
     for (_, draft) in &mut drafts {

@@ -25,10 +25,12 @@ const fn later_word(name: &'static str, instead: &'static str) -> Word {
 
 const DURATION: Form = Form::Text("a duration such as \"500ms\", \"5s\" or \"1h30m\"");
 const SIZE: Form = Form::Text("a size such as \"50M\" or \"2G\"");
+const SHARE: Form = Form::Text("a percentage such as \"10%\", or \"off\"");
 const COMMAND: Form = Form::Texts("a list of the program and its arguments, such as [\"python3\", \"agent.py\"]");
 const ADDRESS: Form = Form::Text(
     "an address such as \"0.0.0.0:8080\", \"[::]:8080\", \"unix:/run/app.sock\" or \"unix-dgram:/run/app.sock\"",
 );
+const WHO: Form = Form::Texts("a list of users and groups, such as [\"alice\", \"1000\", \"group:ops\"]");
 const USER: Form = Form::Text("a user's name or number");
 const GROUP: Form = Form::Text("a group's name or number");
 const HOOKS_FORM: Form = Form::Tables("a list of tables, each below a line [[hooks]]", &HOOK);
@@ -43,7 +45,7 @@ pub(super) static DOCUMENT: Table = Table {
         now("agent", Form::Map("tables `[agent.NAME]`", &Form::Table(&AGENT)), "agents, by name"),
         now("skill", Form::Map("tables `[skill.NAME]`", &Form::Table(&SKILL)), "skills, by name"),
         now("hooks", HOOKS_FORM, "commands that are run when something happens to any app of the file"),
-        now("daemon", Form::Table(&DAEMON), "settings of the daemon itself; none in this version"),
+        now("daemon", Form::Table(&DAEMON), "settings of the daemon itself; in daemon.toml, and not beside apps"),
     ],
 };
 
@@ -51,7 +53,25 @@ pub(super) static DOCUMENT: Table = Table {
 pub(super) static DAEMON: Table = Table {
     name: "`daemon`",
     first: &[],
-    keys: &[later("roles", TABLE, "who may view and who may operate", "the daemon's own user operates it")],
+    keys: &[now(
+        "roles",
+        Form::Table(&ROLES),
+        "who may view and who may operate, beside root and the daemon's own user",
+    )],
+};
+
+/// `daemon.toml`.
+pub(super) static SETTINGS: Table = Table {
+    name: "the daemon's settings",
+    first: &[],
+    keys: &[now("daemon", Form::Table(&DAEMON), "the daemon itself")],
+};
+
+/// `daemon.roles`.
+static ROLES: Table = Table {
+    name: "`roles`",
+    first: &[],
+    keys: &[now("view", WHO, "who may look"), now("operate", WHO, "who may look and change")],
 };
 
 /// The keys of every app.
@@ -319,6 +339,12 @@ pub(super) static TASKS: Table = Table {
     first: &[],
     keys: &[
         now("lease", DURATION, "how long a worker may keep silent about a task before another gets it; 30s without it"),
+        now(
+            "state_version",
+            Form::Count(0, 1_000_000),
+            "version of the checkpoints that it writes; it is given none that is newer. A release's own wins",
+        ),
+        now("check", COMMAND, "a command that tries to read open tasks' checkpoints before a new version serves"),
         now("max_open", Form::Count(1, 10_000_000), "how many tasks may be open; 100000 without it"),
         now("keep", Form::Count(0, 100_000_000), "how many tasks that are over are kept; 100000 without it"),
         now("keep_for", DURATION, "for how long; 7d without it"),
@@ -408,6 +434,21 @@ pub(super) static GATES: Table = Table {
     keys: &[
         now("eval", COMMAND, "a command that looks at the new workers before each step; code 0 lets them pass"),
         now("eval_timeout", DURATION, "longest run of it; 5m without it"),
+        now("error_rate", SHARE, "a share of failed tasks that is always allowed; 1% without it"),
+        now("latency", SHARE, "how much longer tasks may take; 10% without it"),
+        now("tokens", SHARE, "how many more tokens they may take; 10% without it"),
+        now("cost", SHARE, "how much more they may cost; 10% without it"),
+        now("tool_calls", SHARE, "how many more tools they may call; 10% without it"),
+        now("steps", SHARE, "how many more steps they may take; 10% without it"),
+        now("context", SHARE, "how much more of the context window they may use; 10% without it"),
+        now(
+            "quality",
+            Form::Either(&[Form::Fraction(0.0, 1.0), Form::Text("\"off\"")]),
+            "how much their mean score, from 0 to 1, may fall; 0.03 without it",
+        ),
+        now("n_min", Form::Count(1, 1_000_000), "fewest tasks of a step before the next; 30 without it"),
+        now("latency_max", DURATION, "one task that takes longer takes the deployment back"),
+        now("cost_max", Form::Fraction(0.0, 1_000_000.0), "one task that costs more, in US dollars, takes it back"),
     ],
 };
 

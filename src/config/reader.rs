@@ -254,14 +254,15 @@ impl<'r> Field<'r> {
     /// A number strictly between the bounds that its list of keys gives, to six decimals: those survive JSON
     /// unchanged, and a configuration that was stored must equal the one it was read from.
     pub(super) fn fraction(&self) -> Option<f64> {
-        let Form::Fraction(above, below) = self.form else { return self.mismatch() };
+        let bounds = |form: &Form| if let Form::Fraction(above, below) = form { Some((*above, *below)) } else { None };
+        let Some((above, below)) = self.form.alternatives().iter().find_map(bounds) else { return self.mismatch() };
         let text = match (self.value.as_float(), self.value.as_integer()) {
             (Some(float), _) => float.as_str(),
             (None, Some(integer)) => integer.as_str(),
             (None, None) => return self.mismatch(),
         };
         let number = text.parse().ok().map(|number: f64| (number * 1e6).round() / 1e6);
-        let within = number.filter(|number| above < number && number < below);
+        let within = number.filter(|number| (above < *number) && (*number < below));
         if within.is_none() {
             let diagnostic = self.diagnostic(format!("`{}` cannot be {text}", self.name));
             self.report.add(diagnostic.expected(self.form.expected()));

@@ -134,6 +134,8 @@ async fn dispatch(mut calls: mpsc::Receiver<ControlCall>, tell: mpsc::UnboundedS
             | Request::TasksPrune(_)
             | Request::DaemonUpgrade(_)
             | Request::Releases(_)
+            | Request::Deployments(_)
+            | Request::Deployment(_)
             | Request::DaemonStatus(_) => reply.finish(Ok(Reply::Signalled(Signalled::default()))),
         }
     }

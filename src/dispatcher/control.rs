@@ -76,6 +76,8 @@ impl Dispatcher {
                 self.begin(prepared, params.wait, reply, None);
             }
             Request::Releases(params) => reply.finish(self.list_releases(&params.name).map(Reply::Releases)),
+            Request::Deployments(params) => reply.finish(self.list_deployments(params.name.as_deref())),
+            Request::Deployment(params) => reply.finish(self.show_deployment(params.id)),
             Request::Promote(params) => reply.finish(self.steer(&params.name, Steer::Promote)),
             Request::Pause(params) => reply.finish(self.steer(&params.name, Steer::Pause)),
             Request::Resume(params) => reply.finish(self.steer(&params.name, Steer::Resume)),

@@ -23,7 +23,7 @@ use crate::logs::sink::{Opened, Sink, open_sink};
 use crate::logs::thread::{Stream, StreamId};
 use crate::notify::{NotifyError, NotifySocket};
 use crate::process::cgroup::Cgroup;
-use crate::process::plan::{ExecPlan, Secrets, StageFailure, fd_variable};
+use crate::process::plan::{ExecPlan, Secrets, Stage, StageFailure, fd_variable};
 use crate::process::reaper::{self, Exit};
 use crate::process::spawn::{SpawnFds, spawn};
 use crate::process::tree::{Identity, Tree};
@@ -90,6 +90,7 @@ impl Dispatcher {
             let why = format!("could not be started: revision {revision} of {} is not known", worker.app);
             return Err(Obstacle { why, permanent: true });
         };
+        self.has_room()?;
         if let Some(Lane(lane)) = lane
             && let Some(app) = self.apps.get_mut(&worker.app)
         {
@@ -524,5 +525,22 @@ fn is_permanent(failure: &StageFailure) -> bool {
         Errno::EIO,
         Errno::ESTALE,
     ];
-    failure.errno.is_some_and(|errno| !passing.contains(&Errno::from_raw(errno)))
+    match (failure.errno, &failure.stage) {
+        (Some(errno), _) => !passing.contains(&Errno::from_raw(errno)),
+        // Somebody has to make the account, or mend the secret.
+        (None, Stage::LookingUpAccount(_) | Stage::DeliveringSecret(_)) => true,
+        (
+            None,
+            Stage::ReadingPlan
+            | Stage::MakingSession
+            | Stage::EnteringCgroup(_)
+            | Stage::GivingOver(_)
+            | Stage::TakingAccount(_)
+            | Stage::ChangingDirectory(_)
+            | Stage::PlacingDescriptors
+            | Stage::FindingProgram(_)
+            | Stage::SettingLimit(_)
+            | Stage::Executing(_),
+        ) => false,
+    }
 }

@@ -113,7 +113,7 @@ impl Dispatcher {
     }
 
     /// Some workers use too much. Where they share an accept queue, the app as a whole is reloaded.
-    pub(super) fn measured(&mut self, found: Vec<Beyond>) {
+    pub(super) fn beyond_limits(&mut self, found: Vec<Beyond>) {
         self.measuring = Measuring::At(sys::boottime() + MEASURE_EVERY);
         let mut shared: Vec<AppName> = Vec::new();
         for Beyond { launch, used, ceiling } in found {

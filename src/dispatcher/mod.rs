@@ -24,8 +24,10 @@ mod control;
 mod cutting;
 mod describe;
 mod drain;
+mod history;
 mod hooks;
 mod input;
+mod judge;
 mod keep;
 mod launch;
 mod limits;
@@ -38,6 +40,7 @@ mod rebuild;
 mod releases;
 mod restore;
 mod rights;
+mod room;
 mod shell;
 mod sources;
 mod successor;
@@ -148,6 +151,8 @@ pub struct Dispatcher {
     supervisors: Supervisors,
     /// Whether what is decided gets written down.
     saving: commit::Saving,
+    /// What is told of deployments that run.
+    reports: BTreeMap<agentd_core::id::Operation, agentd_protocol::control::DeploymentReport>,
     /// Another binary that is to take our place.
     successor: Option<successor::Successor>,
     /// Children that ended before we began to look, as they may have under the program before us in this process.
@@ -293,6 +298,7 @@ impl Dispatcher {
             notes,
             supervisors: Supervisors::default(),
             saving: commit::Saving::Works,
+            reports: BTreeMap::new(),
             successor: None,
             ended_before: ended_before.into_iter().collect(),
         }
@@ -365,7 +371,7 @@ impl Dispatcher {
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
             Input::FileChanged(app, path) => self.file_changed(&app, &path),
-            Input::Measured(found) => self.measured(found),
+            Input::Measured(found) => self.beyond_limits(found),
             Input::Logs(news) => self.heard_of_logs(news),
             Input::HookEnded(number, end) => self.hook_ended(number, end),
             Input::KeeperGone => self.keeper_gone(),

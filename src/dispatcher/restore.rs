@@ -120,6 +120,7 @@ impl Dispatcher {
         if adopted > 0 {
             tracing::info!(adopted, "took over workers of an earlier daemon");
         }
+        self.restore_reports();
         let tick = self.tick();
         let mut outcome = self.fleet.resume(tick);
         outcome.act.retain(|effect| !self.was_told_already(effect));
@@ -146,11 +147,11 @@ impl Dispatcher {
         let Some(Damage { why, aside }) = damage else { return stored };
         let rebuilt = rebuild::from_processes(&mut stored, taken);
         if rebuild::lives_on(taken) {
-            stored.boot =
-                std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
+            stored.boot = Boot::current().ok().map(|boot| boot.as_str().to_owned());
         }
+        let kept = aside.as_ref().map_or_else(String::new, |aside| format!(" and is kept as {aside}"));
         let note = format!(
-            "the state was damaged ({why}) and is kept as {aside}; {} apps were readable, {rebuilt} workers were taken up \
+            "the state was damaged ({why}){kept}; {} apps were readable, {rebuilt} workers were taken up \
              from what their processes tell: `agentctl start FILE` for what is missing, `agentctl reload NAME` for its \
              configuration",
             stored.heads.len()

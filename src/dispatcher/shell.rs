@@ -18,6 +18,7 @@ use crate::notify::{FdStore, NotifySocket};
 use crate::process::tree::Tree;
 use crate::revision::RevisionRecord;
 use crate::sockets::ListenAddr;
+use crate::tasks::panels::Judged;
 use crate::tasks::{AskedBy, Gauge};
 
 /// One app.
@@ -31,6 +32,8 @@ pub(super) struct AppShell {
     pub(super) labels: BTreeMap<u64, String>,
     /// Which of its sockets the keeper has, by address and lane.
     pub(super) kept: BTreeSet<(ListenAddr, u32)>,
+    /// What the gates of its deployment said last.
+    pub(super) judged: Option<Judged>,
     /// The last lines of workers that are parked, by slot.
     pub(super) last_lines: BTreeMap<Slot, Vec<String>>,
     /// What was told last of the app as a whole.

@@ -9,11 +9,13 @@ use agentd_core::id::{AppName, Launch, Pid, WorkerId};
 use agentd_core::task::{Ending, Fact, Gone, Kind, TaskId, Told};
 use agentd_core::worker::{State, Worker};
 use agentd_protocol::control::{ALL, ErrorKind, ErrorObject, Request};
+use nix::unistd::Uid;
 
 use super::Dispatcher;
 use crate::config::ReadyCheck;
 use crate::control::ReplySink;
 use crate::notify::TaskOutcome;
+use crate::process::account::uid_of;
 use crate::process::sys;
 use crate::revision::RevisionRecord;
 use crate::tasks::{AskedBy, Asker, Born, Command, Drain, Gauge, Question, Report};
@@ -33,6 +35,9 @@ impl Dispatcher {
             launch,
             worker: worker.clone(),
             release: record.label(worker.generation.0),
+            state_version: record.state_version(),
+            // One that cannot be looked up any more speaks as nobody that is let in; its start said so.
+            uid: record.config.account.user.as_deref().map(|user| uid_of(user).map_or(u32::MAX, Uid::as_raw)),
             gauge: Arc::clone(&gauge),
         })));
         gauge
@@ -132,6 +137,8 @@ impl Dispatcher {
             Report::Fact(Fact::Deadline { launch, at }) => self.fact(launch, WorkerEvent::TasksDeadline { at }),
             Report::Fact(Fact::TimeOver { launch }) => self.fact(launch, WorkerEvent::TasksTaken),
             Report::Fact(Fact::Settled { launch, tally }) => self.fact(launch, WorkerEvent::TasksSettled(tally)),
+            Report::Judged(judged) => self.judged(*judged),
+            Report::Measured(measured) => self.measured(*measured),
             Report::Gone(launch) => self.tell_exit(launch),
             Report::Trouble(why) => {
                 let note = format!("{TROUBLE}{why}");

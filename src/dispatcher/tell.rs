@@ -122,6 +122,7 @@ impl Dispatcher {
         let Notice { app, worker, news } = notice;
         let worker_text = worker.as_ref().map(ToString::to_string);
         trace(&app, worker_text.as_deref(), &news);
+        self.remember(&app, &news);
         let event = match news {
             News::AppAdded => {
                 let revision = self.fleet.app(&app).map_or(Revision(1), |app| app.head.revision);
@@ -284,7 +285,7 @@ impl Dispatcher {
         Vec::new()
     }
 
-    fn mark_stale(&mut self, app: &AppName) {
+    pub(super) fn mark_stale(&mut self, app: &AppName) {
         for waiter in self.waiters.iter_mut().filter(|waiter| waiter.apps.contains(app)) {
             if waiter.views.len() <= PROGRESS_MAX {
                 waiter.stale.insert(app.clone());
@@ -461,7 +462,7 @@ fn operation_state(result: effect::OperationResult) -> OperationState {
     }
 }
 
-fn deployment_state(result: effect::OperationResult) -> DeploymentState {
+pub(super) fn deployment_state(result: effect::OperationResult) -> DeploymentState {
     match result {
         effect::OperationResult::Done => DeploymentState::Done,
         effect::OperationResult::RolledBack => DeploymentState::RolledBack,
@@ -471,6 +472,6 @@ fn deployment_state(result: effect::OperationResult) -> DeploymentState {
 }
 
 /// A lost task, as clients are told.
-fn lost_task((task, loss): &(agentd_core::task::TaskId, agentd_core::task::Loss)) -> LostTask {
+pub(super) fn lost_task((task, loss): &(agentd_core::task::TaskId, agentd_core::task::Loss)) -> LostTask {
     LostTask { task: task.to_string(), why: loss.word().to_owned() }
 }

@@ -43,11 +43,6 @@ impl Dispatcher {
         }
     }
 
-    /// Begins to judge the new generation by the tasks that its workers end.
-    pub(super) fn judge(&mut self, app: &AppName, id: Operation) {
-        tracing::debug!(%app, deployment = %id, "its tasks are counted from now on");
-    }
-
     fn look_of(&self, app: &AppName, id: Operation, step: usize) -> Option<Look> {
         let state = self.fleet.app(app)?;
         let rollout = state.head.rollout.as_ref()?;

@@ -110,7 +110,10 @@ impl Dispatcher {
         let (view, rollout) = (deployment(app)?, app.head.rollout.as_ref()?);
         let name = &app.head.name;
         let [from, to] = [rollout.from, rollout.to].map(|side| self.label_of(name, side.generation.0));
-        Some(wire::DeploymentView { from, to, ..view })
+        let (gates, lacking) = self.gates_of(name, rollout.id);
+        let waits = rollout.waits_for().is_some() && rollout.pace == Pace::Going;
+        let why = lacking.filter(|_| waits).or(view.why);
+        Some(wire::DeploymentView { from, to, gates, why, ..view })
     }
 
     /// Why it is not as it should be, in a sentence.
@@ -281,6 +284,7 @@ pub(super) fn deployment(app: &App) -> Option<wire::DeploymentView> {
         percent: rollout.percent(),
         started_at: wall(rollout.started_at),
         why,
+        gates: Vec::new(),
     })
 }
 

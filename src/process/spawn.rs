@@ -45,8 +45,8 @@ const WORD_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Launcher {
     /// Holds the binary, whatever happens to its name.
-    _binary: OwnedFd,
-    /// The way to `_binary` for a process that has a copy of our descriptors, as a child has until it executes.
+    binary: OwnedFd,
+    /// The way to `binary` for a process that has a copy of our descriptors, as a child has until it executes.
     shim: Utf8PathBuf,
 }
 
@@ -66,7 +66,7 @@ impl Launcher {
     pub fn of_binary_at(path: &Utf8Path) -> io::Result<Self> {
         let binary = rustix::fs::open(path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let shim = format!("/proc/self/fd/{}", binary.as_raw_fd()).into();
-        Ok(Self { _binary: binary, shim })
+        Ok(Self { binary, shim })
     }
 }
 
@@ -77,6 +77,12 @@ impl Launcher {
         let mut command = Command::new(&self.shim);
         command.arg0("agentd");
         command
+    }
+}
+
+impl AsFd for Launcher {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.binary.as_fd()
     }
 }
 

@@ -15,8 +15,10 @@
 mod damage;
 mod schema;
 
-pub use damage::{Damage, Opened, open};
+pub use damage::{Damage, INSTANCE_FILE, Opened, begin_anew, open};
 pub use schema::SCHEMA;
+
+use std::collections::BTreeSet;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rusqlite::backup::Backup;
@@ -25,7 +27,7 @@ use thiserror::Error;
 
 use agentd_core::app::Head;
 use agentd_core::fleet::Counters;
-use agentd_core::id::{AppName, Revision, Slot};
+use agentd_core::id::{AppName, Generation, Operation, Revision, Slot};
 use agentd_core::release::ReleaseId;
 use agentd_core::worker::Worker;
 
@@ -33,6 +35,8 @@ use crate::releases::ReleaseRecord;
 
 /// How long another process may hold the database.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(2);
+/// Deployments kept of an app.
+const DEPLOYMENTS_KEPT: i64 = 100;
 /// Pages copied at a time.
 const COPIED_PAGES: i32 = 1024;
 
@@ -147,6 +151,19 @@ pub enum Change {
     },
     /// No worker runs it any more.
     RevisionGone(AppName, Revision),
+    /// A deployment is now this.
+    Deployment {
+        /// Whose.
+        app: AppName,
+        /// Which.
+        id: Operation,
+        /// Whether it is over.
+        state: DeploymentStanding,
+        /// Its new workers.
+        generation: Generation,
+        /// What is told of it, as JSON.
+        json: String,
+    },
     /// A release is now this.
     Release(AppName, Box<ReleaseRecord>),
     /// A release is gone.
@@ -160,6 +177,27 @@ pub enum Change {
         /// The text.
         value: String,
     },
+}
+
+/// What a kept deployment is to the next ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeploymentStanding {
+    /// It runs.
+    Open,
+    /// What it brought serves.
+    Done,
+    /// What it brought was taken back, or never served.
+    TakenBack,
+}
+
+impl DeploymentStanding {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Done => "done",
+            Self::TakenBack => "taken_back",
+        }
+    }
 }
 
 /// Everything that was kept.
@@ -208,6 +246,23 @@ pub fn check(path: &Utf8Path) -> Result<Stored, StoreError> {
     Store { connection: copy, durability: Durability::Power }.load()
 }
 
+/// Sees to it that a database, and with it the files that SQLite makes beside it, is its owner's alone: made so before
+/// SQLite makes it, or made so now. What stands in the way, opening it tells.
+pub(crate) fn keep_private(path: &Utf8Path) {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path);
+    if made.is_err() {
+        for beside in ["", "-wal", "-shm"] {
+            let file = format!("{path}{beside}");
+            // Not there, or not ours to change.
+            let _ = std::fs::set_permissions(file, std::fs::Permissions::from_mode(PRIVATE));
+        }
+    }
+}
+
+/// The mode of a file that nobody but its owner is to read.
+const PRIVATE: u32 = 0o600;
+
 impl Store {
     /// Opens or makes the database at `path` and brings its schema up to date.
     ///
@@ -215,6 +270,7 @@ impl Store {
     /// [`StoreError::Newer`] leaves the file untouched; so does every other failure before the migration.
     pub fn open(path: &Utf8Path) -> Result<Self, StoreError> {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
+        keep_private(path);
         let mut connection = Connection::open(path).map_err(open)?;
         connection.busy_timeout(BUSY).map_err(open)?;
         schema::migrate(&mut connection, path)?;
@@ -307,6 +363,32 @@ impl Store {
             .map_err(StoreError::Commit)
     }
 
+    /// What is told of deployments as JSON, the latest first: of an app, or of all; the one of this number, or all; those
+    /// that are not over, or all.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn deployments(&self, app: Option<&str>, id: Option<u64>, open: bool) -> Result<Vec<String>, StoreError> {
+        let read = |source| StoreError::Read { what: "deployments", source };
+        let sql = "SELECT record FROM deployment WHERE (?1 IS NULL OR app = ?1) AND (?2 IS NULL OR id = ?2)
+                   AND (NOT ?3 OR state = 'open') ORDER BY id DESC";
+        let mut statement = self.connection.prepare_cached(sql).map_err(read)?;
+        let rows = statement.query_map(params![app, id.map(u64::cast_signed), open], |row| row.get(0)).map_err(read)?;
+        rows.map(|row| row.map_err(read)).collect()
+    }
+
+    /// The generations of an app that were taken back.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn taken_back(&self, app: &AppName) -> Result<BTreeSet<u64>, StoreError> {
+        let read = |source| StoreError::Read { what: "deployments", source };
+        let sql = "SELECT generation FROM deployment WHERE app = ?1 AND state = 'taken_back'";
+        let mut statement = self.connection.prepare_cached(sql).map_err(read)?;
+        let rows = statement.query_map(params![app.as_str()], |row| row.get::<_, i64>(0)).map_err(read)?;
+        rows.map(|row| row.map(i64::cast_unsigned).map_err(read)).collect()
+    }
+
     fn records<T: serde::de::DeserializeOwned>(&self, what: &'static str, query: &str) -> Result<Vec<T>, StoreError> {
         let read = |source| StoreError::Read { what, source };
         let mut statement = self.connection.prepare(query).map_err(read)?;
@@ -364,6 +446,7 @@ fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(),
             run("DELETE FROM worker WHERE app = ?1", params![app.as_str()])?;
             run("DELETE FROM revision WHERE app = ?1", params![app.as_str()])?;
             run("DELETE FROM release WHERE app = ?1", params![app.as_str()])?;
+            run("DELETE FROM deployment WHERE app = ?1", params![app.as_str()])?;
             run("DELETE FROM app WHERE name = ?1", params![app.as_str()])
         }
         Change::Worker(worker) => {
@@ -382,6 +465,17 @@ fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(),
         ),
         Change::RevisionGone(app, revision) => {
             run("DELETE FROM revision WHERE app = ?1 AND id = ?2", params![app.as_str(), revision.0.cast_signed()])
+        }
+        Change::Deployment { app, id, state, generation, json } => {
+            run(
+                "INSERT OR REPLACE INTO deployment (id, app, state, generation, record) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![id.0.cast_signed(), app.as_str(), state.word(), generation.0.cast_signed(), json],
+            )?;
+            run(
+                "DELETE FROM deployment WHERE app = ?1 AND id <=
+                    (SELECT id FROM deployment WHERE app = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+                params![app.as_str(), DEPLOYMENTS_KEPT],
+            )
         }
         Change::Release(app, record) => {
             let id = &record.release.id;
@@ -408,5 +502,7 @@ fn encode<T: serde::Serialize>(what: &'static str, key: &str, value: &T) -> Resu
     serde_json::to_string(value).map_err(|source| StoreError::Encode { what, key: key.to_owned(), source })
 }
 
+#[cfg(test)]
+mod migrations;
 #[cfg(test)]
 mod tests;

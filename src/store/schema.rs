@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | 1 | 0.1.0 | meta, revision, app, worker |
 //! | 2 | 0.1.0 | release |
+//! | 3 | 0.1.0 | deployment |
 
 use camino::Utf8Path;
 use rusqlite::Connection;
@@ -26,6 +27,12 @@ const STEPS: &[&str] = &[
     CREATE TABLE release (
         app TEXT NOT NULL, id TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (app, id)
     ) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE deployment (
+        id INTEGER PRIMARY KEY, app TEXT NOT NULL, state TEXT NOT NULL, generation INTEGER NOT NULL, record TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX deployment_app ON deployment (app);
 ",
 ];
 

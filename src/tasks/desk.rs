@@ -35,6 +35,7 @@ use super::link::{LARGE, LARGE_WITHIN, Link, Read, Standing, too_long};
 use super::listener::Listener;
 use super::measure::Measures;
 use super::orders::Launched;
+use super::panels::Panels;
 use super::retention::Sweeper;
 use super::thread::{Asker, Command, Governed, Report, TasksError};
 use super::token::Secret;
@@ -84,6 +85,7 @@ pub(super) struct Desk {
     pub(super) db: Db,
     pub(super) ledger: Ledger,
     pub(super) measures: Measures,
+    pub(super) panels: Panels,
     pub(super) governed: BTreeMap<agentd_core::id::AppName, Governed>,
     pub(super) launches: HashMap<Launch, Launched>,
     pub(super) links: BTreeMap<u64, Link>,
@@ -136,12 +138,14 @@ impl Desk {
         let now = sys::boottime();
         let ledger = Ledger::restore(now, db.boot()?, db.open_tasks()?);
         let measures = Measures::restore(&db)?;
+        let panels = Panels::restore(&db)?;
         let sweeper = Sweeper::new(&db)?;
         let listener = Listener::bind(&socket).map_err(|source| TasksError::Listen { path: socket.clone(), source })?;
         Ok(Self {
             db,
             ledger,
             measures,
+            panels,
             governed: BTreeMap::new(),
             launches: HashMap::new(),
             links: BTreeMap::new(),
@@ -421,7 +425,8 @@ impl Desk {
     /// Commits the round, then lets everybody know.
     fn settle(&mut self, tick: Tick) {
         let failed = self.batch.failed.take().or_else(|| {
-            let saved = self.measures.save(&self.db).and_then(|()| self.db.commit());
+            let saved = self.measures.save(&self.db).and_then(|()| self.panels.save(&self.db));
+            let saved = saved.and_then(|()| self.db.commit());
             saved.err().map(|error| in_full(&error))
         });
         let mut batch = std::mem::take(&mut self.batch);
@@ -431,6 +436,8 @@ impl Desk {
                 for fact in std::mem::take(&mut batch.facts) {
                     (self.report)(Report::Fact(fact));
                 }
+                self.panels.committed();
+                self.tell_verdicts(false);
                 for (asker, answer) in batch.answers.drain(..) {
                     asker.answer(answer);
                 }
@@ -478,6 +485,9 @@ impl Desk {
             if let Some(link) = self.links.get_mut(id) {
                 link.failed(why);
             }
+        }
+        if let Err(error) = self.panels.roll_back(&self.db) {
+            tracing::error!(error = in_full(&error), "the gates' evidence could not be read back");
         }
         self.owed.extend(orders);
         self.owed_at = (!self.owed.is_empty()).then(|| Instant::now() + OWED_AGAIN);
@@ -544,9 +554,20 @@ impl Desk {
         self.hot.remove(&id);
     }
 
+    pub(super) fn report(&mut self, report: Report) {
+        (self.report)(report);
+    }
+
+    /// Tells of verdicts that changed; with `figures`, also of those that did not.
+    fn tell_verdicts(&mut self, figures: bool) {
+        for judged in self.panels.news(figures) {
+            (self.report)(Report::Judged(Box::new(judged)));
+        }
+    }
+
     /// Brings the figures up to date that others read, not more often than they are looked at.
     fn show(&mut self) {
-        if self.unshown.is_empty() {
+        if self.unshown.is_empty() && !self.panels.has_news() {
             return;
         }
         let now = Instant::now();
@@ -555,6 +576,7 @@ impl Desk {
             Some(at) if at <= now => {
                 self.show_at = None;
                 self.show_gauges();
+                self.tell_verdicts(true);
             }
             Some(_) => {}
         }

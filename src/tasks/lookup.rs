@@ -163,11 +163,21 @@ impl Db {
         &self,
         what: &'static str,
         sql: &str,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), DbError> {
+        self.each_with(what, sql, &[], read)
+    }
+
+    pub(super) fn each_with(
+        &self,
+        what: &'static str,
+        sql: &str,
+        with: &[&dyn rusqlite::ToSql],
         mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), DbError> {
         let failed = |source| DbError::Read { what, source };
         let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
-        let mut rows = statement.query([]).map_err(failed)?;
+        let mut rows = statement.query(with).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             read(row).map_err(failed)?;
         }

@@ -12,10 +12,12 @@
 //! | `orders` | what the daemon tells |
 //! | `ask`, `lists` | what people ask |
 //! | `measure` | what tasks take, learned |
+//! | [`panels`], `figures` | the gates of deployments, fed with the ends of tasks |
 //! | `link`, `listener` | connections and their bounds |
 //! | `db`, `lookup`, `effects`, `kv`, `schema` | `tasks.db` |
 //! | `blob`, `payload` | what tasks carry |
 //! | [`retention`] | how much is kept |
+//! | [`versions`] | what two versions did, for the report of a deployment |
 //! | [`token`] | what workers prove themselves by |
 
 mod ask;
@@ -23,6 +25,7 @@ mod blob;
 mod db;
 mod desk;
 mod effects;
+mod figures;
 mod kv;
 mod link;
 mod listener;
@@ -30,12 +33,14 @@ mod lists;
 mod lookup;
 mod measure;
 mod orders;
+pub mod panels;
 mod payload;
 pub mod retention;
 mod schema;
 mod serve;
 pub mod thread;
 pub mod token;
+pub mod versions;
 mod wire;
 
 pub use ask::Question;

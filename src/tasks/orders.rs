@@ -19,14 +19,16 @@ pub(super) struct Launched {
     pub(super) name: String,
     pub(super) release: String,
     pub(super) gauge: Arc<Gauge>,
+    /// The user it runs as; none for the daemon's own.
+    pub(super) uid: Option<u32>,
     /// Its connections.
     pub(super) links: u32,
 }
 
 impl Launched {
-    /// Whether a peer of this user may be one of its processes. Workers run as the daemon's user.
+    /// Whether a peer of this user may be one of its processes.
     pub(super) fn takes(&self, uid: u32) -> bool {
-        uid == nix::unistd::geteuid().as_raw() || uid == 0
+        uid == self.uid.unwrap_or_else(|| nix::unistd::geteuid().as_raw()) || uid == 0
     }
 }
 
@@ -52,6 +54,9 @@ impl Desk {
                 self.unshown.insert(launch);
                 self.order(tick, Order::Told { launch, task, word });
             }
+            Command::Judge(judge) => self.panels.judge(&self.db, *judge),
+            Command::Unjudge(app) => self.panels.forget(&app),
+            Command::Measure(measure) => self.measure(*measure),
             Command::AllTold => {
                 self.order(tick, Order::AllTold);
                 self.open_doors();
@@ -71,11 +76,11 @@ impl Desk {
     }
 
     fn born(&mut self, tick: Tick, born: Born) {
-        let Born { launch, worker, release, gauge } = born;
+        let Born { launch, worker, release, state_version, uid, gauge } = born;
         let (app, generation) = (worker.app.clone(), worker.generation);
-        let launched = Launched { name: worker.to_string(), worker, release, gauge, links: 0 };
+        let launched = Launched { name: worker.to_string(), worker, release, gauge, uid, links: 0 };
         self.launches.insert(launch, launched);
-        self.order(tick, Order::LaunchBorn { launch, app, generation, state_version: None });
+        self.order(tick, Order::LaunchBorn { launch, app, generation, state_version });
     }
 
     fn drain(&mut self, tick: Tick, drain: Drain) {

@@ -3,6 +3,7 @@
 //! | schema | since | what |
 //! |---|---|---|
 //! | 1 | 0.1.0 | meta, open_task, input, ckpt, effect, ended_task, kv, series |
+//! | 2 | 0.1.0 | panel |
 //!
 //! `open_task` is small and hot: its rows are written whole. `ended_task` is written at its end only, in the order in
 //! which tasks end, so that retention removes from its beginning. Payloads are in columns `form` and `value`: see
@@ -13,7 +14,8 @@ use rusqlite::Connection;
 use super::db::DbError;
 
 /// One step a schema; step `n` leads from schema `n` to `n + 1`.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE open_task (
         id TEXT PRIMARY KEY, app TEXT NOT NULL, key TEXT, kind TEXT, session TEXT, record TEXT NOT NULL,
@@ -51,7 +53,11 @@ const STEPS: &[&str] = &["
     CREATE TABLE series (
         app TEXT NOT NULL, kind TEXT NOT NULL, gaps INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (app, kind, gaps)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE panel (app TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+",
+];
 
 /// Brings the schema up to date.
 ///

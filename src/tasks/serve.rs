@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 use super::db::{About, DbError, Epilogue};
 use super::desk::Desk;
 use super::effects::Intent;
+use super::figures::Figures;
 use super::kv::Deleting;
 use super::link::{Link, Standing};
 use super::payload::Payload;
@@ -405,14 +406,13 @@ impl Desk {
     }
 
     fn write_end(&mut self, ended: &Ended, ran: Duration, request: Option<&Request<'_>>) -> Result<(), DbError> {
-        let epilogue = match request {
-            Some(Request::End(end)) => {
-                Epilogue { payload: end.result.or(end.error).map(Payload::json), figures: figures(end) }
-            }
-            Some(_) | None => Epilogue::default(),
+        let (figures, payload) = match request {
+            Some(Request::End(end)) => (Figures::of(end), end.result.or(end.error).map(Payload::json)),
+            Some(_) | None => (Figures::default(), None),
         };
         self.sweeper.ended(&ended.app);
-        self.db.end_task(ended, ran, &epilogue)
+        self.panels.ended(&self.db, ended, ran, &figures)?;
+        self.db.end_task(ended, ran, &Epilogue { payload, figures: figures.to_json() })
     }
 
     /// Takes up what a step left beside its rows: words to workers, facts, spans.
@@ -480,43 +480,4 @@ impl Desk {
 fn snapshot<'a>(step: u64, payload: &'a Payload<'_>, state_version: Option<u32>) -> Snapshot<'a> {
     let (data, json) = payload.fields();
     Snapshot { step, data, json, state_version }
-}
-
-/// The figures of a task's end, as JSON; none when none was told.
-fn figures(end: &worker::End<'_>) -> Option<String> {
-    #[derive(serde::Serialize)]
-    struct Figures {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        tokens_in: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        tokens_out: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        cost_usd: Option<f64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        tool_calls: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        steps: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ctx_used: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ctx_max: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        quality: Option<f64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ttft_ms: Option<u64>,
-    }
-    let figures = Figures {
-        tokens_in: end.tokens_in,
-        tokens_out: end.tokens_out,
-        cost_usd: end.cost_usd,
-        tool_calls: end.tool_calls,
-        steps: end.steps,
-        ctx_used: end.ctx_used,
-        ctx_max: end.ctx_max,
-        quality: end.quality,
-        ttft_ms: end.ttft_ms,
-    };
-    // Plain numbers can be written as JSON.
-    let text = serde_json::to_string(&figures).ok()?;
-    (text != "{}").then_some(text)
 }

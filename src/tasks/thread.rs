@@ -25,8 +25,10 @@ use thiserror::Error;
 use super::ask::Question;
 use super::db::{Db, DbError};
 use super::desk::Desk;
+use super::panels::{Judge, Judged};
 use super::retention::Retention;
 use super::token::{Secret, SecretError};
+use super::versions::{Measure, Measured};
 
 /// SQLite's own frames are deep.
 const STACK_BYTES: usize = 1 << 20;
@@ -116,6 +118,10 @@ pub struct Born {
     pub worker: WorkerId,
     /// What it runs.
     pub release: String,
+    /// The version of the checkpoints that it can read; none where it does not say.
+    pub state_version: Option<u32>,
+    /// The user it runs as; none for the daemon's own.
+    pub uid: Option<u32>,
     /// Where what it has in hand is to be shown.
     pub gauge: Arc<Gauge>,
 }
@@ -162,6 +168,12 @@ pub enum Command {
     Gone(Launch, Gone),
     /// It told of a task by datagram.
     Told(Launch, TaskId, Told),
+    /// A deployment's new version is judged from now on, or still.
+    Judge(Box<Judge>),
+    /// It is not judged any more.
+    Unjudge(AppName),
+    /// What did the two versions of a deployment?
+    Measure(Box<Measure>),
     /// Every process that is there has been told of: workers may connect.
     AllTold,
     /// Somebody wants to know or change something.
@@ -191,8 +203,12 @@ impl std::fmt::Debug for Asker {
 }
 
 /// What the thread tells the daemon.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Report {
+    /// What the gates of a deployment say; durable.
+    Judged(Box<Judged>),
+    /// What the two versions of a deployment did.
+    Measured(Box<Measured>),
     /// Something that the fleet is to know; durable.
     Fact(Fact),
     /// All that there was to tell of a process start whose end it was told.

@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod change;
 pub(crate) mod daemon;
+pub(crate) mod deployments;
 pub(crate) mod describe;
 pub(crate) mod doctor;
 pub(crate) mod effects;
@@ -56,6 +57,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Reload(args) => change::reload(&context, args),
         Command::Upgrade(args) => upgrade::run(&context, args),
         Command::Rollback(args) => upgrade::rollback(&context, args),
+        Command::Deployments(args) => deployments::list(&context, args),
+        Command::Deployment(args) => deployments::show(&context, &args),
         Command::Releases(args) => releases::run(&context, args),
         Command::Promote(args) => upgrade::promote(&context, args),
         Command::Pause(args) => upgrade::pause(&context, args),

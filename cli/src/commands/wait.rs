@@ -6,7 +6,10 @@
 
 use std::time::Instant;
 
-use agentd_protocol::control::{Changed, ErrorObject, Notice, OperationState, OperationView, Request};
+use agentd_protocol::Timestamp;
+use agentd_protocol::control::{
+    Changed, EffectsParams, ErrorObject, Notice, OperationKind, OperationResult, OperationState, OperationView, Request,
+};
 use serde_json::Value;
 
 use super::Context;
@@ -123,7 +126,26 @@ pub(crate) fn change(context: &Context, requests: Vec<Request>, wait: WaitArgs) 
         Err(failure) if failure.is_quiet() => {}
         shown => shown?,
     }
+    if !context.json {
+        tell_effects(context, &whole);
+    }
     Ok(refused.first().map_or(whole.exit_code(), |error| error.exit_code()))
+}
+
+/// What versions that were taken back did to the outside: a rollback does not undo it.
+fn tell_effects(context: &Context, whole: &Changed) {
+    let taken_back =
+        |result: &&OperationResult| result.kind == OperationKind::Upgrade && result.state == OperationState::RolledBack;
+    for result in whole.results.iter().filter(taken_back) {
+        let params =
+            EffectsParams { names: vec![result.app.clone()], release: result.to.clone(), ..EffectsParams::default() };
+        // Without an answer there is still `agentctl effects`: the result itself was told.
+        let asked = Client::connect(&context.home).ok().and_then(|mut client| client.call(params).ok());
+        if let Some(list) = asked.filter(|list| !list.effects.is_empty()) {
+            render::note("effects of the version that was taken back, which the rollback does not undo:");
+            render::note(render::effects::table(&list, Timestamp::now(), render::width()).trim_end());
+        }
+    }
 }
 
 /// What was done goes to stdout, what was not to stderr; under `--json` all of it is one document on stdout.

@@ -119,6 +119,7 @@ fn deploying(text: &mut String, deployment: &DeploymentView, now: Timestamp) {
         deployment.to,
         span(between(deployment.started_at, now)),
     );
+    text.push_str(&super::deployment::gates(&deployment.gates, super::width()));
     if let Some(why) = &deployment.why {
         let _ = writeln!(text, "  {why}");
     }

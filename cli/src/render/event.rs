@@ -99,6 +99,12 @@ fn what(event: &Event) -> String {
             let word = state::deployment(*state).word;
             format!("deployment {id} {word}, step {step} of {steps}{}", because(why.as_deref()))
         }
+        EventKind::DeploymentJudged { id, verdict, why, gates } => {
+            let word = super::deployment::verdict(*verdict);
+            let shown: Vec<String> = gates.iter().filter_map(super::deployment::in_brief).collect();
+            let shown = if shown.is_empty() { String::new() } else { format!(" [{}]", shown.join("; ")) };
+            format!("deployment {id}, gates: {word}{}{shown}", because(why.as_deref()))
+        }
         EventKind::DeploymentFinished { id, state, why, duration_ms } => {
             let word = state::deployment(*state).word;
             format!("deployment {id} {word} after {}{}", ms(*duration_ms), because(why.as_deref()))
@@ -177,7 +183,8 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::ReleaseCutting { .. }
         | EventKind::WorkerDraining { .. }
         | EventKind::DeploymentStarted { .. }
-        | EventKind::DeploymentStep { .. } => BUSY,
+        | EventKind::DeploymentStep { .. }
+        | EventKind::DeploymentJudged { .. } => BUSY,
         EventKind::WorkerDrained { .. }
         | EventKind::WorkerStopping { .. }
         | EventKind::WorkerExited { .. }

@@ -5,6 +5,7 @@
 
 pub(crate) mod apps;
 pub(crate) mod bytes_time;
+pub(crate) mod deployment;
 pub(crate) mod describe;
 pub(crate) mod diagnostic;
 pub(crate) mod difference;
@@ -16,6 +17,7 @@ mod fixture;
 pub(crate) mod grace;
 pub(crate) mod log;
 pub(crate) mod operation;
+pub(crate) mod page;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod releases;

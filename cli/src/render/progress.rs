@@ -86,7 +86,9 @@ impl Progress {
             | (Self::Picture(_), EventKind::WorkerOutgrown { .. })
             | (Self::Picture(_), EventKind::ProbeFailed { .. } | EventKind::WorkerRestarting { .. })
             | (Self::Picture(_), EventKind::ConfigRejected { .. }) => self.say(&event::line(happened)),
-            (Self::Picture(_), EventKind::DeploymentStep { why: Some(_), .. }) => self.say(&event::line(happened)),
+            (Self::Picture(_), EventKind::DeploymentJudged { .. } | EventKind::DeploymentStep { why: Some(_), .. }) => {
+                self.say(&event::line(happened))
+            }
             (
                 Self::Picture(_),
                 EventKind::DaemonStarted { .. }

@@ -7,6 +7,7 @@
 //! from a verdict are the deployment's. A gate that was given too little never passes: it says [`Verdict::TooFew`].
 
 mod beta;
+pub mod panel;
 mod process;
 
 #[cfg(test)]
@@ -122,7 +123,7 @@ pub struct Reading {
 }
 
 /// The evidence on one measure over one deployment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gate {
     settings: Settings,
     /// The baseline of this stage, and its mean.
@@ -153,7 +154,7 @@ impl Gate {
             Measure::Binary { .. } | Measure::Numeric { .. } | Measure::Mean { .. } => {}
         }
         let processes = Vec::new();
-        Ok(Self { settings, frozen: None, processes, next: None, n: 0, sum: 0.0, peak: f64::NEG_INFINITY })
+        Ok(Self { settings, frozen: None, processes, next: None, n: 0, sum: 0.0, peak: 0.0 })
     }
 
     /// Gives what the old version did: of the concurrent cohort, topped up with history of the same kind. It is frozen

@@ -6,6 +6,8 @@
 //!
 //! Owns the bets. What is bet against comes from a [`Baseline`], which is frozen while a stage runs.
 
+use serde::{Deserialize, Serialize};
+
 use super::beta;
 
 /// How much worse each bet says the bad rate is, as a multiple of its odds.
@@ -20,7 +22,7 @@ const BASELINE_LEVEL: f64 = 0.8;
 const RATE_MAX: f64 = 0.999;
 
 /// What the old version did, as bets against it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Baseline {
     /// Bad or good.
     Rate(Rate),
@@ -31,7 +33,7 @@ pub(super) enum Baseline {
 }
 
 /// What each bet wins and loses against the bad rate that is taken for granted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Rate {
     /// Logarithm of the growth at a bad observation, and at a good one.
     growth: [(f64, f64); ODDS.len()],
@@ -89,7 +91,7 @@ impl Baseline {
 }
 
 /// A bank of bets begun together: the logarithm of each one's fortune.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Process {
     bets: Vec<f64>,
 }

@@ -27,6 +27,7 @@
 //! [`frame::REQUEST_MAX`]: crate::frame::REQUEST_MAX
 
 pub mod apply;
+pub mod deployments;
 pub mod error;
 pub mod message;
 pub mod releases;
@@ -36,6 +37,9 @@ pub mod supervisor;
 pub mod tasks;
 
 pub use apply::{AppDifference, Applied, ApplyParams, FieldChange, Work};
+pub use deployments::{
+    DeploymentList, DeploymentParams, DeploymentReport, DeploymentsParams, Durations, StageView, VerdictView,
+};
 pub use error::{Diagnostic, ErrorData, ErrorKind, ErrorObject};
 pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMessageError};
 pub use releases::{ReleaseState, ReleaseView, Releases, ReleasesParams};

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::apply::Applied;
+use super::deployments::{DeploymentList, DeploymentReport};
 use super::releases::Releases;
 use super::request::LogStream;
 use super::supervisor::{DaemonUpgrade, SupervisorView};
@@ -26,6 +27,10 @@ pub enum Reply {
     UpgradePlan(Box<UpgradePlan>),
     /// To `releases`.
     Releases(Releases),
+    /// To `deployments`.
+    Deployments(DeploymentList),
+    /// To `deployment`.
+    Deployment(Box<DeploymentReport>),
     /// To `promote`, `pause`, `resume`, `abort`.
     Steered(Box<Steered>),
     /// To `apply`.

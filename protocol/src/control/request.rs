@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::apply::{Applied, ApplyParams};
+use super::deployments::{DeploymentList, DeploymentParams, DeploymentReport, DeploymentsParams};
 use super::releases::{Releases, ReleasesParams};
 use super::reply::{AppDetails, Changed, DaemonStop, DaemonView, HelloReply, LogsEnd, Signalled, Steered, Upgraded};
 use super::supervisor::DaemonUpgrade;
@@ -46,6 +47,10 @@ pub enum Request {
     Rollback(RollbackParams),
     /// The releases of an app. Answered with [`Releases`].
     Releases(ReleasesParams),
+    /// What was deployed. Answered with [`DeploymentList`].
+    Deployments(DeploymentsParams),
+    /// One deployment from its beginning on. Answered with [`DeploymentReport`].
+    Deployment(DeploymentParams),
     /// Let a deployment take its next step. Answered with [`Steered`].
     Promote(PromoteParams),
     /// Let a deployment stand where it is. Answered with [`Steered`].
@@ -97,7 +102,7 @@ pub enum Request {
 
 impl Request {
     /// Every method of this version.
-    pub const METHODS: [&str; 29] = [
+    pub const METHODS: [&str; 31] = [
         "hello",
         "start",
         "stop",
@@ -109,6 +114,8 @@ impl Request {
         "upgrade",
         "rollback",
         "releases",
+        "deployments",
+        "deployment",
         "promote",
         "pause",
         "resume",
@@ -144,6 +151,8 @@ impl Request {
             Self::Upgrade(_) => "upgrade",
             Self::Rollback(_) => "rollback",
             Self::Releases(_) => "releases",
+            Self::Deployments(_) => "deployments",
+            Self::Deployment(_) => "deployment",
             Self::Promote(_) => "promote",
             Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
@@ -171,6 +180,8 @@ impl Request {
         match self {
             Self::Hello(_)
             | Self::Releases(_)
+            | Self::Deployments(_)
+            | Self::Deployment(_)
             | Self::Status(_)
             | Self::Describe(_)
             | Self::Logs(_)
@@ -234,6 +245,8 @@ commands! {
     UpgradeParams => Upgrade -> Upgraded;
     RollbackParams => Rollback -> Changed;
     ReleasesParams => Releases -> Releases;
+    DeploymentsParams => Deployments -> DeploymentList;
+    DeploymentParams => Deployment -> DeploymentReport;
     PromoteParams => Promote -> Steered;
     PauseParams => Pause -> Steered;
     ResumeParams => Resume -> Steered;

@@ -1,0 +1,121 @@
+//! Deployments, as they are remembered.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::reply::{LostTask, OperationKind, TaskCounts};
+use super::tasks::EffectView;
+use crate::status::{DeploymentState, GateVerdict, GateView, Strategy};
+
+/// Parameters of `deployments`: the latest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeploymentsParams {
+    /// Only of this app; of every one without it.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// Answer to `deployments`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeploymentList {
+    /// At most a hundred of each app are kept. Without verdicts, curves and effects: `deployment` tells those.
+    pub deployments: Vec<DeploymentReport>,
+}
+
+/// Parameters of `deployment`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeploymentParams {
+    /// Which.
+    pub id: u64,
+}
+
+/// A stage that a deployment reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StageView {
+    /// `replacing`, `raising`, `verifying`, `sharing`, `warm`, `retiring` or `back`.
+    pub name: String,
+    /// Percent of new connections for the new version from then on, where shares are by stage.
+    pub percent: Option<u8>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What the gates said at a time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct VerdictView {
+    /// When.
+    pub at: Timestamp,
+    /// All together.
+    pub verdict: GateVerdict,
+    /// Why, unless nothing speaks against it.
+    pub why: Option<String>,
+    /// Each.
+    pub gates: Vec<GateView>,
+}
+
+/// How long the tasks of a version took.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Durations {
+    /// How many.
+    pub n: u64,
+    /// Half took at most so many milliseconds.
+    pub p50_ms: u64,
+    /// 99 in 100 took at most so many. Of fewer than 500 it is not worth much.
+    pub p99_ms: u64,
+    /// Durations in milliseconds at evenly spaced shares from 0 to all of them, at most 65.
+    pub curve_ms: Vec<u64>,
+}
+
+/// A deployment from its beginning on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeploymentReport {
+    /// Its number.
+    pub id: u64,
+    /// Whose.
+    pub app: String,
+    /// What was asked for.
+    pub kind: OperationKind,
+    /// By which road.
+    pub strategy: Strategy,
+    /// What served before.
+    pub from: String,
+    /// What took its place, or tried to.
+    pub to: String,
+    /// The old workers.
+    pub from_generation: u64,
+    /// The new ones.
+    pub to_generation: u64,
+    /// Where it is, or how it ended.
+    pub state: DeploymentState,
+    /// Why it ended so, or went back.
+    pub why: Option<String>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The stages that it reached, in order.
+    pub stages: Vec<StageView>,
+    /// What became of the tasks of the workers that it ended.
+    pub tasks: TaskCounts,
+    /// The first of those that were lost.
+    #[serde(default)]
+    pub lost_tasks: Vec<LostTask>,
+    /// Connections that were cut.
+    pub connections_cut: u64,
+    /// Its gates as they stood last.
+    #[serde(default)]
+    pub gates: Vec<GateView>,
+    /// What they said on the way: each change.
+    #[serde(default)]
+    pub verdicts: Vec<VerdictView>,
+    /// The old version's tasks, the latest 4000 of the app at the end of the deployment considered.
+    #[serde(default)]
+    pub before: Option<Durations>,
+    /// The new version's.
+    #[serde(default)]
+    pub after: Option<Durations>,
+    /// What a version that was taken back did to the outside: rollback does not undo it. At most a hundred.
+    #[serde(default)]
+    pub effects: Vec<EffectView>,
+}

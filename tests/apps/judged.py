@@ -1,0 +1,63 @@
+"""A worker that answers each connection with a task and tells its figures; worse where its environment says so.
+
+ERRORS  every so many-th task fails     SLOW  how many times as long     TOOLS  how many times as many tool calls
+READS   the newest state_version whose checkpoints `judged.py check` can read
+"""
+import json
+import os
+import socket
+import sys
+import threading
+import time
+
+if sys.argv[1:] == ["check"]:
+    folder = os.environ["AGENTD_CHECKPOINTS"]
+    unread = []
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name)) as file:
+            if json.load(file)["json"]["form"] > int(os.environ.get("READS", "1")):
+                unread.append(name)
+    print("\n".join(unread))
+    sys.exit(1 if unread else 0)
+
+from agentd_worker import Worker
+
+errors = int(os.environ.get("ERRORS", "0"))
+slow = float(os.environ.get("SLOW", "1"))
+tools = int(os.environ.get("TOOLS", "1"))
+lock, count = threading.Lock(), 0
+worker = Worker()
+
+
+class Told(Exception):
+    """Fails as it was told to."""
+
+
+def serve(client):
+    global count
+    with client:
+        with lock:
+            count += 1
+            n = count
+        # Not all the same: a distribution.
+        pause = (0.004 + 0.0004 * (n * 7 % 11)) * slow
+        try:
+            with worker.task(kind="answer") as task:
+                if n % 20 == 1:
+                    task.effect("mail", key=f"{n}:mail", run=lambda key: None)
+                time.sleep(pause)
+                task.done(tokens_in=100 + n % 13, tokens_out=40 + n % 7, cost_usd=0.01, tool_calls=tools * (1 + n % 3),
+                          steps=3, quality=0.8)
+                if errors and n % errors == 0:
+                    raise Told
+        except Told:
+            pass
+        client.sendall(b"ok %d\n" % n)
+
+
+listener = socket.socket(fileno=3)
+listener.settimeout(None)
+worker.ready()
+while True:
+    client, _ = listener.accept()
+    threading.Thread(target=serve, args=(client,), daemon=True).start()
