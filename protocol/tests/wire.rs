@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::{
     AbortParams, Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams,
-    DeleteParams, DescribeParams, Diagnostic, EffectJudgement, EffectsParams, ErrorKind, ErrorObject, GraceParams,
-    HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind, OperationResult, OperationState, OperationView,
-    DeploymentParams, DeploymentsParams, PauseParams, Progress, PromoteParams, ReleasesParams, ReloadParams, Request, RequestId, RestartParams,
-    ResumeParams, RollbackParams, ScaleParams, ServerMessage, SessionsParams, SignalParams, StartParams, StartTarget,
-    StatusParams, StopParams, TaskChange, TaskChangeParams, TaskState, TasksParams, TasksPruneParams, TasksUsageParams,
-    UpgradeParams,
+    DeleteParams, DeploymentParams, DeploymentsParams, DescribeParams, Diagnostic, EffectJudgement, EffectsParams,
+    ErrorKind, ErrorObject, GraceParams, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind,
+    OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, ReleasesParams, ReloadParams,
+    Request, RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams, ServerMessage, SessionsParams,
+    SignalParams, StartParams, StartTarget, StatusParams, StopParams, TaskChange, TaskChangeParams, TaskState,
+    TasksParams, TasksPruneParams, TasksUsageParams, UpgradeParams,
 };
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::exit;

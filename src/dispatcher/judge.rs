@@ -47,7 +47,8 @@ impl Dispatcher {
         }
         let Some(shell) = self.apps.get_mut(&app) else { return };
         let before = shell.judged.replace(judged.clone()).filter(|before| before.deployment == judged.deployment);
-        let changed = before.is_none_or(|before| std::mem::discriminant(&before.said) != std::mem::discriminant(&judged.said));
+        let changed =
+            before.is_none_or(|before| std::mem::discriminant(&before.said) != std::mem::discriminant(&judged.said));
         let Judged { deployment: id, said, gates, .. } = judged;
         self.mark_stale(&app);
         if changed {

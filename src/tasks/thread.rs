@@ -26,9 +26,9 @@ use super::ask::Question;
 use super::db::{Db, DbError};
 use super::desk::Desk;
 use super::panels::{Judge, Judged};
-use super::versions::{Measure, Measured};
 use super::retention::Retention;
 use super::token::{Secret, SecretError};
+use super::versions::{Measure, Measured};
 
 /// SQLite's own frames are deep.
 const STACK_BYTES: usize = 1 << 20;

@@ -134,15 +134,11 @@ pub(crate) fn change(context: &Context, requests: Vec<Request>, wait: WaitArgs) 
 
 /// What versions that were taken back did to the outside: a rollback does not undo it.
 fn tell_effects(context: &Context, whole: &Changed) {
-    let taken_back = |result: &&OperationResult| {
-        result.kind == OperationKind::Upgrade && result.state == OperationState::RolledBack
-    };
+    let taken_back =
+        |result: &&OperationResult| result.kind == OperationKind::Upgrade && result.state == OperationState::RolledBack;
     for result in whole.results.iter().filter(taken_back) {
-        let params = EffectsParams {
-            names: vec![result.app.clone()],
-            release: result.to.clone(),
-            ..EffectsParams::default()
-        };
+        let params =
+            EffectsParams { names: vec![result.app.clone()], release: result.to.clone(), ..EffectsParams::default() };
         // Without an answer there is still `agentctl effects`: the result itself was told.
         let asked = Client::connect(&context.home).ok().and_then(|mut client| client.call(params).ok());
         if let Some(list) = asked.filter(|list| !list.effects.is_empty()) {

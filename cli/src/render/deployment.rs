@@ -59,7 +59,8 @@ fn what(report: &DeploymentReport) -> String {
 pub(crate) fn report(report: &DeploymentReport, now: Timestamp, width: Option<usize>) -> String {
     let end = report.finished_at.unwrap_or(now);
     let mark = state::deployment(report.state);
-    let mut text = format!("deployment {} of {}: {}, {} → {}\n", report.id, report.app, what(report), report.from, report.to);
+    let mut text =
+        format!("deployment {} of {}: {}, {} → {}\n", report.id, report.app, what(report), report.from, report.to);
     text.push_str(&format!("  {} after {}\n", mark.text(), span(between(report.started_at, end))));
     for line in report.why.iter().flat_map(|why| super::table::wrap(why, width.map(|width| width.saturating_sub(2)))) {
         text.push_str(&format!("  {line}\n"));
@@ -117,7 +118,8 @@ pub(crate) fn gates(gates: &[GateView], width: Option<usize>) -> String {
     }
     let mut table = Table::new(GATES, 2);
     for gate in gates {
-        let figure = |value: Option<f64>| Cell::plain(value.map_or_else(|| NOTHING.to_owned(), |v| figure(&gate.gate, v)));
+        let figure =
+            |value: Option<f64>| Cell::plain(value.map_or_else(|| NOTHING.to_owned(), |v| figure(&gate.gate, v)));
         let style = match gate.verdict {
             GateVerdict::Rollback => state::BAD,
             GateVerdict::Hold => state::WARN,

@@ -320,9 +320,8 @@ impl Panel {
         }
         let readings: Vec<(Metric, Reading)> =
             self.gates.iter().map(|(metric, gate)| (*metric, gate.reading())).collect();
-        let gravest = readings.iter().min_by(|(_, a), (_, b)| {
-            a.verdict.cmp(&b.verdict).then(b.log_e.total_cmp(&a.log_e))
-        });
+        let gravest =
+            readings.iter().min_by(|(_, a), (_, b)| a.verdict.cmp(&b.verdict).then(b.log_e.total_cmp(&a.log_e)));
         match gravest {
             Some((metric, reading)) if reading.verdict == Verdict::Rollback => {
                 return Said::Worse(sentence(*metric, reading));
@@ -348,9 +347,9 @@ impl Panel {
             return Some(format!("{} of the {least} tasks were seen that a verdict needs", self.tasks));
         }
         // One that nobody tells of is not evaluated, and shown so; one that is told of now and then has to be enough.
-        let sparse = readings.iter().find(|(_, reading)| {
-            reading.baseline.is_some() && reading.n > 0 && reading.verdict == Verdict::TooFew
-        });
+        let sparse = readings
+            .iter()
+            .find(|(_, reading)| reading.baseline.is_some() && reading.n > 0 && reading.verdict == Verdict::TooFew);
         sparse.map(|(metric, reading)| format!("{} of {least} tasks told their {}", reading.n, metric.word()))
     }
 }
