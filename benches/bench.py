@@ -18,6 +18,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import processes  # noqa: E402
+import releases  # noqa: E402
 import tasks  # noqa: E402
 import survival  # noqa: E402
 import traffic  # noqa: E402
@@ -48,6 +49,7 @@ def arguments():
     figure("latency", traffic.latency, peers=False, workers=4, load=0.6, service=10.0, seconds=10.0, rounds=6)
     figure("throughput", traffic.throughput, peers=False, connections=32, seconds=5, rounds=6)
     figure("tasks", tasks.tasks, peers=False, workers=50, seconds=10, tasks=10_000, drains=50)
+    figure("release", releases.release, peers=False, megabytes=200, files=2000, rounds=7, bin="")
     figure("kills", survival.kills, peers=False, kills=300, uvicorn="", node="", bin="")
     figure("ready", survival.ready_after_kill, peers=False, n=1000, rounds=10, bin="")
     figure("upgrade", survival.upgrade, peers=False, upgrades=100, bin="")

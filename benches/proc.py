@@ -161,3 +161,12 @@ def emit(args, figure, who, result):
         with open(args.out, "a", encoding="utf-8") as file:
             file.write(line + "\n")
     return row
+
+
+def emit_ratios(args, figure, of):
+    """agentd's figure as a multiple of everybody else's of this run. `of`: {who: {quantity: figure}}."""
+    ours = of.pop("agentd", {})
+    for who, theirs in of.items():
+        shared = {key: round(ours[key] / theirs[key], 2) for key in ours if theirs.get(key)}
+        if shared:
+            emit(args, figure, f"agentd / {who}", shared)

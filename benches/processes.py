@@ -3,12 +3,13 @@ import contextlib
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import time
 
 import proc
-from supervisors import App, Agentd, Supervisor, chosen
+from supervisors import Agentd, App, Floor, Supervisor, chosen
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -37,8 +38,14 @@ def sleepers(tag, count, **more):
     return [App(f"s{number:04d}", ["sleep", tag], **more) for number in range(count)]
 
 
+def supervisors_only(names):
+    """Those chosen that keep, list and log anything."""
+    return [cls for cls in chosen(names) if cls is not Floor]
+
+
 def crash(args):
     """kill -9 of a worker until the next has its program's arguments. Ten apps in turn, busy poll of /proc."""
+    seen = {}
     for cls in chosen(args.peers):
         tag, took, lost = new_tag(), [], 0
         with supervised(cls, tag) as supervisor:
@@ -57,7 +64,9 @@ def crash(args):
                     took.append(seconds * 1000)
                     alive.append(new)
                 time.sleep(0.1 + random.uniform(0, 0.1))
-        proc.emit(args, "crash", cls.name, {"ms": proc.summary(took), "not_restarted": lost})
+        row = proc.emit(args, "crash", cls.name, {"ms": proc.summary(took), "not_restarted": lost})
+        seen[cls.name] = {key: row["ms"].get(key) for key in ("median", "p99", "min")}
+    proc.emit_ratios(args, "crash", seen)
 
 
 def one_crash(tag, victim, limit_s=6):
@@ -75,6 +84,7 @@ def one_crash(tag, victim, limit_s=6):
 
 def up(args):
     """From the command that declares N workers to N of them alive; from the command that stops all to none left."""
+    seen = {}
     for cls in chosen(args.peers):
         shapes = [("apps", args.n)] + ([("workers of one app", args.n)] if cls is Agentd and args.n <= 1024 else [])
         for shape, count in shapes:
@@ -84,6 +94,11 @@ def up(args):
                 with supervised(cls, tag) as supervisor:
                     row = {"n": count, "shape": shape, **one_up(supervisor, tag, apps, count)}
                 proc.emit(args, "up", cls.name, row)
+                if shape == "apps":
+                    best = seen.setdefault(cls.name, {"up_s": row["up_s"], "stopped_s": row["stopped_s"]})
+                    best.update({key: min(best[key], row[key]) for key in best})
+    # Of the best rounds: the machine adds to a figure, and takes nothing off.
+    proc.emit_ratios(args, "up", seen)
 
 
 def one_up(supervisor, tag, apps, count):
@@ -107,7 +122,8 @@ def one_up(supervisor, tag, apps, count):
 
 def idle(args):
     """Memory with nothing and with N workers, and CPU while nothing happens."""
-    for cls in chosen(args.peers):
+    seen = {}
+    for cls in supervisors_only(args.peers):
         tag = new_tag()
         with supervised(cls, tag) as supervisor:
             supervisor.start([])
@@ -125,6 +141,8 @@ def idle(args):
                    "pss_per_worker_kib": round((full - empty) / args.n, 1), "cpu_percent": round(share * 100, 4),
                    "keeper_pss_kib": proc.pss_kib(own[1:]) if cls is Agentd else None, **kernel_memory(own, args.n)}
         proc.emit(args, "idle", cls.name, row)
+        seen[cls.name] = {key: row[key] for key in ("idle_pss_kib", "pss_per_worker_kib", "cpu_percent")}
+    proc.emit_ratios(args, "idle", seen)
 
 
 def kernel_memory(own, count):
@@ -137,8 +155,9 @@ def kernel_memory(own, count):
 
 def listing(args):
     """The command that lists the apps, from its start to its end; `true` is the floor."""
-    proc.emit(args, "ls", "true", {"ms": timed(["true"], args.runs, {})})
-    for cls in chosen(args.peers):
+    floor = proc.emit(args, "ls", "true", {"ms": timed(["true"], args.runs, {})})["ms"]["median"]
+    seen = {"true": {"1 app": floor, "100 apps": floor}}
+    for cls in supervisors_only(args.peers):
         for count in (1, 100):
             tag = new_tag()
             with supervised(cls, tag) as supervisor:
@@ -148,6 +167,8 @@ def listing(args):
                 time.sleep(1)
                 row = {"apps": count, "ms": timed(supervisor.list_argv(), args.runs, supervisor.env())}
             proc.emit(args, "ls", cls.name, row)
+            seen.setdefault(cls.name, {})[f"{count} app{'s' * (count > 1)}"] = row["ms"]["median"]
+    proc.emit_ratios(args, "ls", seen)
 
 
 def applying(args):
@@ -193,11 +214,16 @@ class Direct(Supervisor):
 
 def logs(args):
     """A worker prints 100,000 lines of 100 bytes as fast as it can: when are all in the file, and at what CPU?"""
+    seen = {}
     for turn in range(args.rounds):
-        for cls in [Direct, *chosen(args.peers)]:
+        for cls in [Direct, *supervisors_only(args.peers)]:
             tag = f"printer.{new_tag()}"
             with supervised(cls, tag) as supervisor:
-                proc.emit(args, "logs", cls.name, {"round": turn, **one_log(supervisor, tag, args.lines)})
+                row = proc.emit(args, "logs", cls.name, {"round": turn, **one_log(supervisor, tag, args.lines)})
+            for key in ("all_in_file_s", "supervisor_cpu_s"):
+                seen.setdefault(cls.name, {}).setdefault(key, []).append(row[key])
+    medians = {who: {key: statistics.median(values) for key, values in of.items()} for who, of in seen.items()}
+    proc.emit_ratios(args, "logs", medians)
 
 
 def one_log(supervisor, tag, lines, width=100):

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ class Supervisor:
 
     def __init__(self):
         self.dir = tempfile.mkdtemp(prefix=f"bench-{self.name}-")
+        # What an installation keeps in /run: making a FIFO or a socket on a disk's file system takes several times as long.
+        in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.run_dir = tempfile.mkdtemp(prefix=f"bench-{self.name}-", dir=in_memory)
         self.process = None
 
     @classmethod
@@ -93,6 +97,7 @@ class Supervisor:
 
     def remove(self):
         shutil.rmtree(self.dir, ignore_errors=True)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
 
 
 def toml(value):
@@ -134,6 +139,8 @@ class Agentd(Supervisor):
         return self.write("apps.toml", text)
 
     def start(self, apps):
+        os.mkdir(self.at("home"), 0o700)
+        os.symlink(self.run_dir, self.at("home", "run"))
         self.spawn([self.binary("agentd")])
         proc.wait_for(lambda: os.path.exists(self.at("home", "run", "control.sock")), 20)
         if apps:
@@ -235,21 +242,50 @@ class Circusd(Supervisor):
         return self.run(self.ctl("reloadconfig", "--waiting"))
 
 
+class Floor(Supervisor):
+    """No supervisor: bare posix_spawn in a loop, with nothing between the program and it."""
+
+    name = "floor"
+
+    def start(self, apps):
+        loop = os.path.join(REPOSITORY, "benches", "workers", "floor.py")
+        self.process = subprocess.Popen([sys.executable, loop], cwd=self.dir, stdin=subprocess.PIPE, text=True,
+                                        start_new_session=True)
+        time.sleep(0.5)
+        if apps:
+            self.declare(apps)
+
+    def say(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def declare(self, apps):
+        self.say(json.dumps([[shutil.which(app.argv[0]), *app.argv[1:]] for app in apps for _ in range(app.workers)]))
+
+    def stop_all(self): self.say("")
+    def end(self): self.terminate()
+
+
 class Scanned(Supervisor):
     """runit and s6: a folder a service, linked into a folder that is scanned."""
 
+    def __init__(self):
+        super().__init__()
+        self.scan = os.path.join(self.run_dir, "scan")
+
     def logger(self, folder): raise NotImplementedError
-    def services(self): return [self.at("scan", name) for name in sorted(os.listdir(self.at("scan"))) if name[0] != "."]
+    def services(self): return [os.path.join(self.scan, name) for name in sorted(os.listdir(self.scan)) if name[0] != "."]
 
     def link(self, apps):
-        os.makedirs(self.at("scan"), exist_ok=True)
+        os.makedirs(self.scan, exist_ok=True)
         for app in apps:
             env = "".join(f"export {key}={shlex.quote(str(value))}\n" for key, value in app.env.items())
-            self.write(f"services/{app.name}/run", f"#!/bin/sh\n{env}exec {shlex.join(app.argv)}\n", 0o755)
+            service = os.path.join(self.run_dir, "services", app.name)
+            self.write(os.path.join(service, "run"), f"#!/bin/sh\n{env}exec {shlex.join(app.argv)}\n", 0o755)
             if app.log:
                 logger = self.logger(os.path.dirname(app.log))
-                self.write(f"services/{app.name}/log/run", f"#!/bin/sh\nexec {logger}\n", 0o755)
-            os.symlink(self.at("services", app.name), self.at("scan", app.name))
+                self.write(os.path.join(service, "log", "run"), f"#!/bin/sh\nexec {logger}\n", 0o755)
+            os.symlink(service, os.path.join(self.scan, app.name))
 
 
 class Runit(Scanned):
@@ -261,7 +297,7 @@ class Runit(Scanned):
     def stop_all(self): return self.run(["sv", "-w", "60", "down", *self.services()])
     def start(self, apps):
         self.link(apps)
-        self.spawn(["runsvdir", self.at("scan")])
+        self.spawn(["runsvdir", self.scan])
 
     def end(self):
         # It tells its runsv to end and does not wait for them.
@@ -274,15 +310,15 @@ class S6(Scanned):
     name, programs = "s6", ("s6-svscan", "s6-svscanctl", "s6-svc", "s6-log")
 
     def logger(self, folder): return f"s6-log -b -- s100000000 {folder}"
-    def list_argv(self): return ["sh", "-c", f"for s in {self.at('scan')}/*; do s6-svstat $s; done"]
+    def list_argv(self): return ["sh", "-c", f"for s in {self.scan}/*; do s6-svstat $s; done"]
 
     def start(self, apps):
         self.link(apps)
-        self.spawn(["s6-svscan", "-c", "1100", self.at("scan")])
+        self.spawn(["s6-svscan", "-c", "1100", self.scan])
 
     def declare(self, apps):
         self.link(apps)
-        self.run(["s6-svscanctl", "-a", self.at("scan")])
+        self.run(["s6-svscanctl", "-a", self.scan])
 
     def stop_all(self):
         for service in self.services():
@@ -324,7 +360,7 @@ class Oxmgr(Supervisor):
         self.terminate()
 
 
-ALL = {cls.name: cls for cls in (Agentd, Pm2, Supervisord, Circusd, Runit, S6, Oxmgr)}
+ALL = {cls.name: cls for cls in (Floor, Agentd, Pm2, Supervisord, Circusd, Runit, S6, Oxmgr)}
 
 
 def chosen(names):

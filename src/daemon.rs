@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use camino::Utf8PathBuf;
@@ -14,6 +15,7 @@ use nix::sys::signal::Signal;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config;
 use crate::control::{self, Access, Identity, adopt_bound, bind_private};
 use crate::dispatcher::{DaemonSignal, Departure, Dispatcher, Input, Parts, Signals, Sources};
 use crate::handover::{self, Checked, HANDOVER, Handover};
@@ -133,8 +135,9 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         let (call_sender, control_calls) = mpsc::channel(CALLS_WAITING);
         let (query_sender, queries) = mpsc::channel(CALLS_WAITING);
         let (handed_control, handed_status) = handed.unzip();
-        let status_socket = bind(home.status_socket(), 0o660, handed_status)?;
-        let control_socket = bind(home.control_socket(), 0o600, handed_control)?;
+        let Roles { access, control: control_mode, status: status_mode } = roles(&home, &mut notes);
+        let status_socket = bind(home.status_socket(), status_mode, handed_status)?;
+        let control_socket = bind(home.control_socket(), control_mode, handed_control)?;
         let doors = vec![control_socket.doors(), status_socket.doors()];
         let copied = kernel("copy its sockets");
         let handed = Handover {
@@ -147,7 +150,6 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
         };
-        let access = Access::owner_only(nix::unistd::geteuid().as_raw());
         let (ended, end) = oneshot::channel::<()>();
         let tasks = start_tasks(&home, &input_sender, &mut notes);
         let parts = Parts {
@@ -167,7 +169,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         };
         let mut dispatcher = Dispatcher::new(parts);
         dispatcher.restore()?;
-        let status = tokio::spawn(status::serve(status_socket, query_sender));
+        let status = tokio::spawn(status::serve(status_socket, access.clone(), query_sender));
         let shutdown = async move {
             // Dropped or sent: either way the loop is over.
             let _ = end.await;
@@ -217,9 +219,48 @@ fn start_tasks(home: &Home, inputs: &mpsc::UnboundedSender<Input>, notes: &mut V
     }
 }
 
+/// Who may use the sockets, and the modes of their files: the first gate, as narrow as it can be.
+struct Roles {
+    access: Access,
+    control: u32,
+    status: u32,
+}
+
+/// What the settings grant. Nothing, where they are not valid: that is told, and the fleet is served all the same.
+fn roles(home: &Home, notes: &mut Vec<String>) -> Roles {
+    let settings = config::settings(&home.settings).unwrap_or_else(|wrong| {
+        let why = wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        tracing::error!(path = %home.settings, why, "the daemon's settings are not valid: nobody has a role by them");
+        notes.push(format!("{} is not valid, so nobody has a role by it: {why}", home.settings));
+        config::Settings::default()
+    });
+    let (owner, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let (access, unknown) = Access::granted(owner, group, &settings);
+    for why in unknown {
+        tracing::warn!(path = %home.settings, why, "one who is to have a role is not known");
+        notes.push(format!("{}: {why}", home.settings));
+    }
+    // Modes know one group; where roles are given, everybody may knock and the kernel's word about the peer counts.
+    let (control, status) = if settings == config::Settings::default() { (0o600, 0o660) } else { (0o666, 0o666) };
+    if control == 0o666
+        && let Err(error) = home.open_to_everybody()
+    {
+        tracing::warn!(%error, "those who have roles cannot get at the sockets");
+        notes.push(format!("those who have roles cannot get at the sockets: {error}"));
+    }
+    Roles { access, control, status }
+}
+
 /// The socket that was handed over, or a new one.
 fn bind(path: Utf8PathBuf, mode: u32, handed: Option<OwnedFd>) -> Result<control::BoundSocket, DaemonError> {
-    let handed = handed.map(|socket| adopt_bound(&path, socket));
+    let handed = handed.map(|socket| {
+        adopt_bound(&path, socket).inspect(|_| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            if let Err(error) = std::fs::set_permissions(&path, mode) {
+                tracing::warn!(%path, %error, "the mode of a socket could not be set; it has that of the daemon before");
+            }
+        })
+    });
     // Somebody may have removed the file meanwhile: a new one then.
     let bound = handed.and_then(Result::ok).map_or_else(|| bind_private(&path, mode), Ok);
     bound.map_err(|source| DaemonError::Socket { path, source })

@@ -5,7 +5,7 @@
 //! [`POINTS`] are all there are: each between two things that must not be torn apart.
 
 /// Every point at which the daemon can be made to die, in the order of a worker's life.
-pub const POINTS: [&str; 9] = [
+pub const POINTS: [&str; 11] = [
     "took",      // what the keeper held is ours, and nothing else is
     "adopted",   // one more worker is taken over, others are not yet
     "resumed",   // core goes on, and nobody is served yet
@@ -15,6 +15,8 @@ pub const POINTS: [&str; 9] = [
     "kept",      // the keeper has what it needs
     "weighed",   // connections are shared out anew
     "told",      // a stop signal was sent
+    "recorded",  // a release is written down, and has no name yet
+    "named",     // it has its name, and nothing runs it
 ];
 
 /// Passes a point: the end of this process, if it was chosen.

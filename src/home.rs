@@ -5,11 +5,15 @@
 //! | state | `$AGENTD_HOME/state` | `/var/lib/agentd` | `$XDG_STATE_HOME/agentd` |
 //! | run | `$AGENTD_HOME/run` | `/run/agentd` | `$XDG_RUNTIME_DIR/agentd`, else `/tmp/agentd-<uid>` |
 //! | logs | `$AGENTD_HOME/logs` | `/var/log/agentd` | `$XDG_STATE_HOME/agentd/logs` |
+//! | settings | `$AGENTD_HOME/daemon.toml` | `/etc/agentd/daemon.toml` | `$XDG_CONFIG_HOME/agentd/daemon.toml` |
 //!
 //! Where systemd made all three for the unit (`STATE_DIRECTORY`, `RUNTIME_DIRECTORY`, `LOGS_DIRECTORY`), and no home is
 //! given, they are taken, whoever runs the daemon.
 //!
-//! Every folder is made with mode 0700 and must belong to the user that runs the daemon. A Unix socket's name holds
+//! `state` and `logs` are made with mode 0700 and must belong to the user that runs the daemon. `run` and the folders in
+//! it that others have something in (`notify`, `secrets`) are 0710, and 0711 where the daemon is root or roles are given: a
+//! worker under a user of its own, or somebody who may use a socket there, passes through and lists nothing; what is in them has a mode of its own
+//! (docs/reference/paths.md). A Unix socket's name holds
 //! 107 bytes; where `run` is so deep that a worker's notify socket would not fit, `run` is made a link to a short folder
 //! below `/tmp` with a name that only this path has.
 
@@ -17,7 +21,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{Flock, FlockArg};
@@ -25,6 +29,18 @@ use thiserror::Error;
 
 /// Longest `run` folder below which every socket's name fits 107 bytes (`notify/` and a launch number).
 const RUN_MAX: usize = 80;
+
+/// Folders of `run` that workers have something in.
+const PASSED: [&str; 2] = ["notify", "secrets"];
+
+/// The bits of a folder's mode that let its group pass through.
+const GROUP: u32 = 0o010;
+
+/// The same, for everybody.
+const EVERYBODY: u32 = 0o011;
+
+/// Name of the daemon's settings.
+const SETTINGS: &str = "daemon.toml";
 
 /// The folders of one instance.
 #[derive(Clone, Debug)]
@@ -35,6 +51,8 @@ pub struct Home {
     pub run: Utf8PathBuf,
     /// What workers print.
     pub logs: Utf8PathBuf,
+    /// The daemon's settings, a file that need not be there.
+    pub settings: Utf8PathBuf,
 }
 
 /// Why an instance cannot use its folders.
@@ -102,22 +120,26 @@ impl Home {
         let given = || std::env::var("AGENTD_HOME").ok().filter(|home| !home.is_empty()).map(Into::into);
         if let Some(home) = home.map(Utf8Path::to_owned).or_else(given) {
             let home = camino::absolute_utf8(&home).unwrap_or(home);
-            return Self { state: home.join("state"), run: home.join("run"), logs: home.join("logs") };
+            let settings = home.join(SETTINGS);
+            return Self { state: home.join("state"), run: home.join("run"), logs: home.join("logs"), settings };
         }
         if let (Some(state), Some(run), Some(logs)) =
             (variable("STATE_DIRECTORY"), variable("RUNTIME_DIRECTORY"), variable("LOGS_DIRECTORY"))
         {
-            return Self { state, run, logs };
+            return Self { state, run, logs, settings: Utf8Path::new("/etc/agentd").join(SETTINGS) };
         }
         let uid = nix::unistd::geteuid();
         if uid.is_root() {
-            return Self { state: "/var/lib/agentd".into(), run: "/run/agentd".into(), logs: "/var/log/agentd".into() };
+            let settings = Utf8Path::new("/etc/agentd").join(SETTINGS);
+            let [state, run, logs] = ["/var/lib/agentd", "/run/agentd", "/var/log/agentd"].map(Utf8PathBuf::from);
+            return Self { state, run, logs, settings };
         }
         let user_home = variable("HOME").unwrap_or_else(|| "/tmp".into());
         let state = variable("XDG_STATE_HOME").unwrap_or_else(|| user_home.join(".local/state")).join("agentd");
         let run = variable("XDG_RUNTIME_DIR")
             .map_or_else(|| Utf8PathBuf::from(format!("/tmp/agentd-{uid}")), |dir| dir.join("agentd"));
-        Self { logs: state.join("logs"), state, run }
+        let config = variable("XDG_CONFIG_HOME").unwrap_or_else(|| user_home.join(".config"));
+        Self { logs: state.join("logs"), state, run, settings: config.join("agentd").join(SETTINGS) }
     }
 
     /// Makes the folders, shortens `run` where it must be, and takes the lock.
@@ -146,10 +168,39 @@ impl Home {
         make(&self.state)?;
         make(&self.logs)?;
         self.run = short_run(&self.run)?;
-        for below in ["notify", "fifo"] {
+        make(&self.run.join("fifo"))?;
+        for below in PASSED {
             make(&self.run.join(below))?;
         }
+        // Workers have users of their own only where the daemon is root.
+        self.let_through(if nix::unistd::geteuid().is_root() { EVERYBODY } else { GROUP })?;
         Ok(self)
+    }
+
+    /// Lets everybody pass through `run`, where some of them may use its sockets.
+    ///
+    /// # Errors
+    /// [`HomeError::Make`].
+    pub fn open_to_everybody(&self) -> Result<(), HomeError> {
+        self.let_through(EVERYBODY)
+    }
+
+    /// Lets others pass through `run` and what they have something in, to what is there by a name that they know.
+    fn let_through(&self, whom: u32) -> Result<(), HomeError> {
+        for path in PASSED.map(|below| self.run.join(below)).into_iter().chain([self.run.clone()]) {
+            let failed = |source| HomeError::Make { path: path.clone(), source };
+            let mode = fs::metadata(&path).map_err(failed)?.mode() & 0o7777;
+            if mode & whom != whom {
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode | whom)).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where workers find the secrets that reach them by file.
+    #[must_use]
+    pub fn secrets(&self) -> Utf8PathBuf {
+        self.run.join("secrets")
     }
 
     /// Where agentctl talks to the daemon.

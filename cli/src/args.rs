@@ -295,6 +295,9 @@ pub(crate) struct ReloadArgs {
     /// Only those whose configuration file says something else than what runs
     #[arg(long)]
     pub(crate) changed: bool,
+    /// The task that asks for it, for one of several in a worker: it is not waited for
+    #[arg(long, value_name = "ID")]
+    pub(crate) task: Option<String>,
 }
 
 /// `scale NAME N`.

@@ -203,7 +203,7 @@ fn cgroups() -> Finding {
             "cgroups",
             Weight::Limited,
             "no cgroup v2 here",
-            "whole trees of processes are ended by looking for them; limits of memory, cpu and pids are not enforced",
+            "whole trees of processes are ended by looking for them; memory is measured and not held by the kernel, cpu and pids are not held",
         );
     };
     let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
@@ -217,7 +217,7 @@ fn cgroups() -> Finding {
         "cgroups",
         Weight::Limited,
         text,
-        "limits of these are not enforced; boot with systemd.unified_cgroup_hierarchy=1, or delegate them (Delegate=yes)",
+        "of these, memory is measured and not held by the kernel, pids are held for apps with a user of their own, cpu is not held: boot with systemd.unified_cgroup_hierarchy=1",
     )
 }
 

@@ -106,6 +106,7 @@ impl Failure {
             Self::Status(StatusError::Refused(error)) => match error.kind {
                 StatusErrorKind::ShuttingDown => exit::NO_DAEMON,
                 StatusErrorKind::Overloaded => exit::REFUSED,
+                StatusErrorKind::Forbidden => exit::FORBIDDEN,
                 StatusErrorKind::Malformed | StatusErrorKind::TooSlow | StatusErrorKind::Unknown => exit::FAILED,
             },
             Self::Target(_) | Self::Scan(ScanError::Nothing { .. } | ScanError::Pm2 { .. }) => exit::USAGE,
@@ -265,7 +266,8 @@ impl Failure {
 const fn home_code(error: &HomeError) -> u8 {
     match error {
         HomeError::NoDaemon { .. } => exit::NO_DAEMON,
-        HomeError::Forbidden { .. } | HomeError::ForeignFolder { .. } => exit::REFUSED,
+        HomeError::Forbidden { .. } => exit::FORBIDDEN,
+        HomeError::ForeignFolder { .. } => exit::REFUSED,
         HomeError::Absolute { .. } | HomeError::NoText => exit::USAGE,
         HomeError::Connect { .. } => exit::FAILED,
     }

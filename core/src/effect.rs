@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Exit, InFlight, Proof};
 use crate::id::{AppName, Generation, Lane, Launch, Operation, Pid, Revision, Slot, WorkerId};
+use crate::limit::LimitMet;
 use crate::policy::DrainBy;
 use crate::rollout::{StepName, StepReached};
 use crate::task::{Loss, Tally, TaskId};
@@ -224,6 +225,11 @@ pub enum News {
         /// How many replace it.
         of: u32,
     },
+    /// It met one of its limits and serves on, until another has taken its place.
+    Outgrown {
+        /// Which, with figures.
+        limit: LimitMet,
+    },
     /// A deployment began.
     RolloutStarted {
         /// Its id.
@@ -399,6 +405,8 @@ pub enum ExitCause {
     StartFailed,
     /// We did, for this reason.
     Asked(StopReason),
+    /// It met one of its limits: the kernel ended it, or we replaced it.
+    Limit(LimitMet),
 }
 
 impl StopReason {

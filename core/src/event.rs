@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AppName, Launch, Operation, Pid};
+use crate::limit::LimitMet;
 use crate::rollout::Judgement;
 use crate::task::Tally;
 use crate::time::Moment;
@@ -141,6 +142,8 @@ pub enum WorkerEvent {
     },
     /// The ledger took from it what can go on elsewhere, and nothing is left to wait for.
     TasksTaken,
+    /// It met one of its limits. Of a process that ended by it, told right before its end.
+    LimitMet(LimitMet),
     /// What became of its tasks in its drain. Told right before its end.
     TasksSettled(Tally),
 }

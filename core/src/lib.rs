@@ -20,6 +20,7 @@ pub mod fleet;
 pub mod gate;
 pub mod grace;
 pub mod id;
+pub mod limit;
 pub mod needs;
 pub mod policy;
 pub mod release;

@@ -5,10 +5,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use agentd_core::admission::{Admitted, Denied, Request};
-use agentd_core::effect::{Effect, News, OperationResult, Outcome};
+use agentd_core::effect::{Effect, ExitCause, News, OperationResult, Outcome};
 use agentd_core::event::{Event, Exit, InFlight, Proof, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Launch, Operation, Pid, Revision};
+use agentd_core::limit::LimitMet;
 use agentd_core::policy::{AppPolicy, Lanes, ReloadPolicy, RestartPolicy, RestartWhen};
 use agentd_core::time::{Moment, Tick};
 use agentd_core::worker::Phase;
@@ -358,4 +359,65 @@ fn nothing_is_started_any_more_once_the_daemon_is_ending() {
         assert_eq!(story.spawned(), [], "in the place of {launch}");
     }
     assert!(story.fleet.app(&name()).is_some_and(|app| app.workers.values().all(|w| w.state.process().is_none())));
+}
+
+const TOO_MUCH: WorkerEvent = WorkerEvent::LimitMet(LimitMet::MemoryCeiling { used: 300 << 20, ceiling: 200 << 20 });
+
+#[test]
+fn a_worker_that_outgrew_its_memory_is_drained_once_another_is_ready_and_its_end_says_so() {
+    let mut story = Story::ready(&policy(2, Lanes::PerWorker));
+    story.tell(Launch(1), TOO_MUCH);
+    assert_eq!(story.spawned(), [], "it has just been started: another would be no better");
+    story.now = story.now + Duration::from_secs(60);
+    story.tell(Launch(1), TOO_MUCH);
+    assert_eq!((story.spawned(), story.phases()), (vec![Launch(3)], vec![Phase::Ready, Phase::Ready, Phase::Starting]));
+    story.tell(Launch(2), TOO_MUCH);
+    assert_eq!(story.spawned(), [], "one at a time");
+    story.prove(Launch(3));
+    assert_eq!(story.phases()[0], Phase::Draining);
+    story.tell(Launch(1), WorkerEvent::DrainObserved(InFlight::default()));
+    assert_eq!(story.spawned(), [Launch(4)], "then the next");
+    story.exit(Launch(1), 0);
+    let told = story.last.publish.iter().find_map(|notice| match &notice.news {
+        News::Exited { cause, reason, .. } => Some((*cause, reason.clone())),
+        _ => None,
+    });
+    let (cause, reason) = told.expect("its end is told");
+    assert!(matches!(cause, ExitCause::Limit(LimitMet::MemoryCeiling { .. })), "{cause:?}");
+    assert_eq!(reason, "used 300 MiB of memory, over its ceiling of 200 MiB");
+    story.prove(Launch(4));
+    story.tell(Launch(2), WorkerEvent::DrainObserved(InFlight::default()));
+    story.exit(Launch(2), 0);
+    assert_eq!(story.phases(), [Phase::Ready, Phase::Ready]);
+}
+
+#[test]
+fn without_room_for_one_more_an_outgrown_worker_is_drained_first_and_where_a_queue_is_shared_not_at_all() {
+    let narrow = ReloadPolicy { max_surge: 0, max_unavailable: 1, ..AppPolicy::default().reload };
+    let mut story = Story::ready(&AppPolicy { reload: narrow, ..policy(2, Lanes::PerWorker) });
+    story.now = story.now + Duration::from_secs(60);
+    story.tell(Launch(1), TOO_MUCH);
+    assert_eq!((story.spawned(), story.phases()), (vec![], vec![Phase::Draining, Phase::Ready]));
+    story.tell(Launch(1), WorkerEvent::DrainObserved(InFlight::default()));
+    story.exit(Launch(1), 0);
+    assert_eq!(story.spawned(), [Launch(3)]);
+
+    let mut shared = Story::ready(&policy(2, Lanes::PerGeneration));
+    shared.now = shared.now + Duration::from_secs(60);
+    shared.tell(Launch(1), TOO_MUCH);
+    assert_eq!((shared.spawned(), shared.phases()), (vec![], vec![Phase::Ready, Phase::Ready]));
+}
+
+#[test]
+fn a_worker_that_the_kernel_killed_for_its_memory_is_started_again_and_says_why_it_ended() {
+    let mut story = Story::ready(&policy(1, Lanes::None));
+    story.now = story.now + Duration::from_secs(60);
+    story.tell(Launch(1), WorkerEvent::LimitMet(LimitMet::OutOfMemory { limit: Some(64 << 20) }));
+    assert_eq!(story.phases(), [Phase::Ready]);
+    story.tell(Launch(1), WorkerEvent::Exited { exit: Exit::Signal(9) });
+    assert_eq!(story.spawned(), [Launch(2)]);
+    let app = story.fleet.app(&name()).expect("it is there");
+    let last = app.workers.values().next().and_then(|worker| worker.last_exit.clone()).expect("it ended");
+    assert_eq!(last.cause, ExitCause::Limit(LimitMet::OutOfMemory { limit: Some(64 << 20) }));
+    assert_eq!(last.reason, "ran out of memory: the kernel killed it at limits.memory = 64 MiB");
 }

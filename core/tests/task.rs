@@ -182,6 +182,7 @@ impl Story {
         let drain = Drain {
             reason: "reload".to_owned(),
             to_release: None,
+            least: self.now + deadline.min(SECOND),
             deadline: self.now + deadline,
             latest: self.now + latest,
             asked_by: None,
@@ -673,4 +674,29 @@ fn a_begin_sent_again_is_a_sign_of_life() {
     story.pass(25 * SECOND);
     assert_eq!(story.sent(), [], "its lease began anew");
     assert!(story.checkpoint(1, "t", 1, 1).is_ok());
+}
+
+#[test]
+fn a_drain_waits_for_whoever_asked_for_it_no_longer_than_for_the_others() {
+    let mut story = Story::with(&[1, 2]);
+    for task in ["asks", "other"] {
+        story.begin(1, task, None, Input::Kept).expect("it is admitted");
+    }
+    let usual = Usual { kinds: BTreeMap::new(), other: 90 * SECOND };
+    let drain = Drain {
+        reason: "reload".to_owned(),
+        to_release: None,
+        least: story.now + 2 * SECOND,
+        deadline: story.now + 20 * SECOND,
+        latest: story.now + 60 * SECOND,
+        asked_by: Some(id("asks")),
+        usual,
+    };
+    story.order(Order::DrainBegan { launch: Launch(1), drain });
+    story.pass(5 * SECOND);
+    assert!(!story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }), "the other has its time");
+    story.say(1, Message::End { own: own("other", 1), outcome: Ending::Ok }).expect("it is done");
+    story.pass(Duration::ZERO);
+    assert!(story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }), "{:?}", story.last.facts);
+    assert_eq!(story.ledger.task(&id("asks")).map(|task| task.fence), Some(Fence(2)), "it goes on elsewhere");
 }

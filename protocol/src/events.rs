@@ -114,6 +114,14 @@ pub enum EventKind {
         reason: ExitReason,
         /// How long it ran, in milliseconds.
         uptime_ms: u64,
+        /// For a limit that it met: which, with figures.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+    /// It met a limit and serves on, until another has taken its place.
+    WorkerOutgrown {
+        /// Which, with figures.
+        why: String,
     },
     /// It is started again after a wait.
     WorkerRestarting {

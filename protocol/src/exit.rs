@@ -14,5 +14,7 @@ pub const REFUSED: u8 = 4;
 pub const ROLLED_BACK: u8 = 5;
 /// No daemon answers.
 pub const NO_DAEMON: u8 = 6;
+/// This user may look and not change, or may do neither.
+pub const FORBIDDEN: u8 = 8;
 /// It did not end within the time allowed.
 pub const TIMED_OUT: u8 = 7;

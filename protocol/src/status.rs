@@ -312,6 +312,9 @@ pub struct ExitView {
     pub signal: Option<String>,
     /// What led to it.
     pub reason: ExitReason,
+    /// For a limit that it met: which, with figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// What led to the end of a process.
@@ -324,6 +327,14 @@ pub enum ExitReason {
     Crashed,
     /// The kernel ended it for want of memory.
     OutOfMemory,
+    /// It used more memory than its ceiling, and another took its place.
+    MemoryCeiling,
+    /// It was refused another process at its limit, and ended.
+    PidsLimit,
+    /// It used up its processor time.
+    CpuTimeLimit,
+    /// It wrote a file beyond its limit.
+    FileSizeLimit,
     /// It did not become ready in time.
     ReadyTimeout,
     /// It failed its liveness probes.
@@ -390,6 +401,8 @@ pub enum StatusErrorKind {
     TooSlow,
     /// Too many clients are connected.
     Overloaded,
+    /// The client may not look.
+    Forbidden,
     /// The daemon is ending.
     ShuttingDown,
     /// A kind newer than this reader.

@@ -56,7 +56,7 @@ fn requests() -> Vec<Request> {
         DeleteParams { names: names(), wait: true }.into(),
         ScaleParams { name: "web".to_owned(), workers: 0, wait: true }.into(),
         SignalParams { names: names(), signal: "HUP".to_owned() }.into(),
-        ReloadParams { names: names(), changed: true, wait: true }.into(),
+        ReloadParams { names: names(), changed: true, task: Some("t-1".to_owned()), wait: true }.into(),
         UpgradeParams {
             name: "web".to_owned(),
             from: Some("/srv/web.tar.gz".to_owned()),
@@ -122,7 +122,8 @@ fn a_call_written_by_hand_may_leave_out_what_has_a_default() {
 fn an_older_daemon_reads_a_newer_clients_call_as_far_as_it_knows_it() {
     let line = br#"{"jsonrpc":"2.0","id":1,"trace":"x","method":"reload","params":{"names":["web"],"surge":3}}"#;
     let call = Call::decode(line).expect("unknown members are no reason to refuse");
-    assert_eq!(call.request, ReloadParams { names: vec!["web".to_owned()], changed: false, wait: false }.into());
+    let wanted = ReloadParams { names: vec!["web".to_owned()], changed: false, task: None, wait: false };
+    assert_eq!(call.request, wanted.into());
 }
 
 #[test]
@@ -215,7 +216,9 @@ fn events() -> Vec<EventKind> {
             signal: Some("SIGKILL".to_owned()),
             reason: ExitReason::OutOfMemory,
             uptime_ms: 5,
+            why: None,
         },
+        EventKind::WorkerOutgrown { why: "it used too much".to_owned() },
         EventKind::Weights { weights: BTreeMap::from([("web.0.1".to_owned(), 100)]) },
         EventKind::DeploymentFinished { id, state: DeploymentState::RolledBack, why: why.clone(), duration_ms: 9 },
         EventKind::OperationFinished {

@@ -64,7 +64,8 @@ class Link {
     this.welcome = {};
   }
 
-  ask(body, forget) {
+  /** Resolves with the answer. `heard` takes it when it is read, before anything that agentd said behind it. */
+  ask(body, forget, heard) {
     if (this.refused) return Promise.reject(new Refused(this.refused.err, this.refused.msg));
     this.start();
     // A beat behind the end of a task would be taken for a zombie's.
@@ -72,7 +73,7 @@ class Link {
     const n = ++this.n;
     const line = JSON.stringify({ ...body, n }) + '\n';
     return new Promise((resolve, reject) => {
-      this.pending.set(n, { line, resolve, reject });
+      this.pending.set(n, { line, resolve, reject, heard });
       this.write(line);
       this.keepAlive();
     });
@@ -153,6 +154,7 @@ class Link {
     const call = word.re ? this.pending.get(word.re) : undefined;
     if (call) {
       this.pending.delete(word.re);
+      if (word.ok && call.heard) call.heard(word);
       if (word.ok) call.resolve(word);
       else call.reject(new Refused(word.err, word.msg));
     } else if (word.t === 'ping') {
@@ -183,7 +185,12 @@ class Alone {
   start() {}
   redial() {}
   keepAlive() {}
-  async ask(body) {
+  async ask(body, _forget, heard) {
+    const answer = this.answer(body);
+    if (heard) heard(answer);
+    return answer;
+  }
+  answer(body) {
     const key = `${body.task}:${body.key}`;
     switch (body.t) {
       case 'task.begin': return { task: body.task, fence: 1, attempt: 1 };
@@ -240,9 +247,11 @@ class Task {
 
   async begin() {
     const { id: task, key, kind, session, input, traceparent } = this;
-    const answer = await this.worker.link.ask({ t: 'task.begin', task, key, kind, session, input, traceparent });
+    // A `cancel` may stand right behind the answer.
+    const heard = (answer) => answer.dup || this.took(answer);
+    const answer = await this.worker.link.ask({ t: 'task.begin', task, key, kind, session, input, traceparent }, undefined, heard);
     if (answer.dup) throw new Duplicate(answer);
-    return this.took(answer);
+    return this;
   }
 
   look() { if (this.cancelled !== undefined) throw new Cancelled(this.cancelled); }

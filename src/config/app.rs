@@ -16,10 +16,13 @@ use agentd_core::task::TaskPolicy;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use super::placeholder;
 use super::releases::Releases;
+use super::secrets::SecretSource;
 use super::signal::StopSignal;
 use super::upgrade::Upgrade;
+use crate::process::account::Account;
 use crate::schedule::Schedule;
 use crate::sockets::ListenAddr;
 use crate::tasks::{Governed, Retention};
@@ -86,6 +89,12 @@ pub struct AppConfig {
     pub needs: BTreeSet<AppName>,
     /// File mode mask, at most 0o777; none leaves the daemon's.
     pub umask: Option<u32>,
+    /// Who its workers run as.
+    #[serde(default)]
+    pub account: Account,
+    /// Where its secrets are, by name. What they are is read by each worker's start and known to nobody else.
+    #[serde(default)]
+    pub secret: BTreeMap<String, SecretSource>,
 }
 
 /// What an app is to its users.
@@ -212,19 +221,6 @@ pub struct Stop {
     pub timeout: Option<Duration>,
 }
 
-/// What one worker with all its processes may use; none means the system's own limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Bytes of memory.
-    pub memory: Option<u64>,
-    /// Processes and threads.
-    pub pids: Option<u32>,
-    /// Processor time; 100 is one whole processor.
-    pub cpu_percent: Option<u32>,
-    /// Open files of each process.
-    pub files: Option<u32>,
-}
-
 /// What is done about an app's tasks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tasks {
@@ -292,6 +288,8 @@ impl AppConfig {
             watch: Vec::new(),
             needs: BTreeSet::new(),
             umask: None,
+            account: Account::default(),
+            secret: BTreeMap::new(),
         }
     }
 

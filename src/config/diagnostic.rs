@@ -84,6 +84,9 @@ pub struct Place {
     source_line: String,
 }
 
+/// Stands for a line that is not shown.
+const CONCEALED: &str = "(not shown: a secret may stand there)";
+
 impl Place {
     /// A file as a whole, or what stands in its place (a command line).
     #[must_use]
@@ -128,6 +131,14 @@ impl Diagnostic {
         let Place { file, line, column, end_column, source_line } = place;
         let message = shown(&message.into(), TEXT_SHOWN);
         Self { file, line, column, end_column, source_line, message, expected: None, help: None }
+    }
+
+    /// Leaves the line's text out, which may hold what nobody is to see.
+    pub(super) fn conceal(&mut self) {
+        if self.line > 0 {
+            self.source_line = CONCEALED.to_owned();
+            (self.column, self.end_column) = (1, CONCEALED.len() + 1);
+        }
     }
 
     /// Says what would be right.

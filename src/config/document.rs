@@ -16,11 +16,11 @@ use super::env_file;
 use super::keys;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
-use super::{checks, needs, occasions, quantity, releases, sections};
+use super::{account, checks, needs, occasions, quantity, releases, secrets, sections};
 use crate::sockets::ListenAddr;
 
 /// Variables that the daemon sets itself: what the user put there would be lost without a word.
-const OWN_VARIABLES: [&str; 6] =
+pub(super) const OWN_VARIABLES: [&str; 6] =
     ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// Syntax errors shown of one file; later ones are mostly echoes.
@@ -54,8 +54,13 @@ pub(super) fn read(source: &Source, folder: &Utf8Path) -> (Vec<Draft>, Vec<Diagn
             entries.iter().filter_map(|(name, field)| Some((field.key_span.start, app(section, name, field, folder)?))),
         );
     }
-    if let Some(daemon) = reader.get("daemon") {
-        daemon.table();
+    if let Some(daemon) = reader.get("daemon")
+        && let Some(table) = daemon.table()
+        && !table.given(&["roles"]).is_empty()
+    {
+        let diagnostic = report.at(&daemon.key_span, "who may use the daemon is not said beside apps");
+        let help = "write it into daemon.toml (docs/reference/paths.md), which the daemon reads when it starts";
+        report.add(diagnostic.help(help));
     }
     drafts.sort_by_key(|(start, _)| *start);
     (drafts.into_iter().map(|(_, draft)| draft).collect(), report.into_found())
@@ -139,6 +144,8 @@ fn fill(
     if let Some(umask) = table.get("umask") {
         app.umask = umask.parsed(quantity::parse_mask);
     }
+    app.account = account::read(table);
+    app.secret = secrets::read(table, folder, &app.env);
     app.cron_reload = occasions::cron(table);
     app.watch = occasions::watch(table, &app.cwd);
     sections::fill(app, table);
@@ -323,7 +330,7 @@ fn env_files(table: &TableReader<'_>, folder: &Utf8Path) -> Vec<Utf8PathBuf> {
 }
 
 /// An error with what lies behind it, in one line.
-fn whole_story(error: &dyn std::error::Error) -> String {
+pub(super) fn whole_story(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

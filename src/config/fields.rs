@@ -13,12 +13,16 @@ use super::app::{AppConfig, LiveCheck};
 use super::quantity::format_duration;
 
 /// What fields are called where the file has another word: the beginning of the stored name, and the file's.
-const NAMES: [(&str, &str); 29] = [
+const NAMES: [(&str, &str); 33] = [
     ("releases.source", "source"),
     ("releases.cwd", "cwd"),
     ("releases.changes", "changes"),
     ("releases.limits.bytes", "releases.max_size"),
     ("releases.limits.entries", "releases.max_files"),
+    ("account.user", "user"),
+    ("account.group", "group"),
+    ("account.groups", "groups"),
+    ("limits.cpu_seconds", "limits.cpu_time (seconds)"),
     ("restart.when", "restart.policy"),
     ("restart.backoff_min", "restart.backoff (first)"),
     ("restart.backoff_max", "restart.backoff (longest)"),
@@ -94,6 +98,9 @@ fn duration(value: &Value) -> Option<String> {
 }
 
 fn written(name: &str) -> String {
+    if name.starts_with("secret.") {
+        return name.replacen(".from.", ".", 1).replacen(".road", ".as", 1);
+    }
     let known = NAMES.iter().find_map(|(stored, file)| {
         let rest = name.strip_prefix(stored)?;
         (rest.is_empty() || rest.starts_with('.')).then(|| format!("{file}{rest}"))

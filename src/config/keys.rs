@@ -30,6 +30,9 @@ const COMMAND: Form = Form::Texts("a list of the program and its arguments, such
 const ADDRESS: Form = Form::Text(
     "an address such as \"0.0.0.0:8080\", \"[::]:8080\", \"unix:/run/app.sock\" or \"unix-dgram:/run/app.sock\"",
 );
+const WHO: Form = Form::Texts("a list of users and groups, such as [\"alice\", \"1000\", \"group:ops\"]");
+const USER: Form = Form::Text("a user's name or number");
+const GROUP: Form = Form::Text("a group's name or number");
 /// What stands for the value of keys that no version reads yet.
 const TABLE: Form = Form::Map("a table", &Form::Text("a text"));
 
@@ -40,7 +43,7 @@ pub(super) static DOCUMENT: Table = Table {
     keys: &[
         now("agent", Form::Map("tables `[agent.NAME]`", &Form::Table(&AGENT)), "agents, by name"),
         now("skill", Form::Map("tables `[skill.NAME]`", &Form::Table(&SKILL)), "skills, by name"),
-        now("daemon", Form::Table(&DAEMON), "settings of the daemon itself; none in this version"),
+        now("daemon", Form::Table(&DAEMON), "settings of the daemon itself; in daemon.toml, and not beside apps"),
     ],
 };
 
@@ -48,11 +51,29 @@ pub(super) static DOCUMENT: Table = Table {
 pub(super) static DAEMON: Table = Table {
     name: "`daemon`",
     first: &[],
-    keys: &[later("roles", TABLE, "who may view and who may operate", "the daemon's own user operates it")],
+    keys: &[now(
+        "roles",
+        Form::Table(&ROLES),
+        "who may view and who may operate, beside root and the daemon's own user",
+    )],
+};
+
+/// `daemon.toml`.
+pub(super) static SETTINGS: Table = Table {
+    name: "the daemon's settings",
+    first: &[],
+    keys: &[now("daemon", Form::Table(&DAEMON), "the daemon itself")],
+};
+
+/// `daemon.roles`.
+static ROLES: Table = Table {
+    name: "`roles`",
+    first: &[],
+    keys: &[now("view", WHO, "who may look"), now("operate", WHO, "who may look and change")],
 };
 
 /// The keys of every app.
-static APP: [Key; 33] = [
+static APP: [Key; 34] = [
     now(
         "command",
         COMMAND,
@@ -121,11 +142,31 @@ static APP: [Key; 33] = [
         Form::Texts("a list of the names of apps"),
         "apps that must be ready once before this one starts, and that end after it",
     ),
-    later("secret", TABLE, "secrets by name", "put them into an `env_file` that only its owner can read"),
+    now(
+        "secret",
+        Form::Map("a table of tables by name", &Form::Table(&SECRET)),
+        "secrets by name, read at every start",
+    ),
     later("ipc", Form::Flag, "Node's channel to its parent", ""),
-    later("user", Form::Text("a user"), "who the workers run as", "they run as the daemon's user"),
-    later("group", Form::Text("a group"), "whose group the workers run in", "they run in the daemon's group"),
+    now("user", USER, "who the workers run as, where the daemon is root"),
+    now("group", GROUP, "whose group the workers run in; the user's own without it"),
+    now("groups", Form::Texts("a list of groups"), "groups beside those that the user is in"),
 ];
+
+/// One secret.
+pub(super) static SECRET: Table = Table {
+    name: "a secret",
+    first: &[],
+    keys: &[
+        now("file", Form::Text("a file"), "the file that holds it; relative to the configuration's folder"),
+        now("credential", Form::Text("a name"), "the systemd credential that holds it (LoadCredential=)"),
+        now(
+            "as",
+            Form::Word(&[word("env"), word("file")]),
+            "by which road: a variable of its name, or a private file that NAME_FILE names; env without it",
+        ),
+    ],
+};
 
 /// `[agent.NAME]`.
 pub(super) static AGENT: Table = Table { name: "an agent", keys: &APP, first: &[] };
@@ -416,6 +457,12 @@ pub(super) static LIMITS: Table = Table {
         now("pids", Form::Count(1, 4_194_304), "its processes and threads"),
         now("cpu", Form::Text("a percentage such as \"150%\""), "its processor time; 100% is one processor"),
         now("files", Form::Count(1, 1_073_741_816), "open files of each process"),
+        now("file_size", SIZE, "size of a file that a process writes"),
+        now("cpu_time", DURATION, "processor time of each process, in whole seconds, after which SIGXCPU ends it"),
+        now("core", SIZE, "size of a core file; \"0\" for none"),
+        now("stack", SIZE, "stack of the main thread of each process"),
+        now("address_space", SIZE, "address space of each process"),
+        now("locked_memory", SIZE, "memory that each process may lock"),
     ],
 };
 

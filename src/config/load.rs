@@ -82,7 +82,7 @@ fn files(path: &Utf8Path) -> Result<Vec<Utf8PathBuf>, Box<Diagnostic>> {
 }
 
 /// A file's text, and the absolute folder that it is in.
-fn read(file: &Utf8Path) -> Result<(Source, Utf8PathBuf), Box<Diagnostic>> {
+pub(super) fn read(file: &Utf8Path) -> Result<(Source, Utf8PathBuf), Box<Diagnostic>> {
     let refuse = |why: String| Box::new(Diagnostic::at(Place::whole(file), why));
     let failed = |error: std::io::Error| refuse(format!("the file cannot be read: {error}"));
     // Before it is opened: opening a pipe without a writer would wait for ever.

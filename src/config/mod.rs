@@ -11,6 +11,7 @@
 //! What can go wrong is only that: a [`Diagnostic`]. Later, at a worker's start, a file of variables may have gone
 //! ([`EnvFileError`]).
 
+mod account;
 mod adhoc;
 mod app;
 mod checks;
@@ -22,6 +23,7 @@ mod fields;
 mod form;
 mod gates;
 mod keys;
+mod limits;
 mod listen;
 mod load;
 mod manifest;
@@ -34,7 +36,9 @@ mod reference;
 mod releases;
 mod runtime;
 mod schema;
+mod secrets;
 mod sections;
+mod settings;
 mod signal;
 mod upgrade;
 
@@ -43,13 +47,13 @@ mod tests;
 
 pub use adhoc::{AdhocStart, adhoc};
 pub use app::{
-    AppConfig, AppKind, Balance, HttpCheck, Limits, Live, LiveCheck, LogConfig, LogSink, Ready, ReadyCheck, SkillKind,
-    Stop,
+    AppConfig, AppKind, Balance, HttpCheck, Live, LiveCheck, LogConfig, LogSink, Ready, ReadyCheck, SkillKind, Stop,
 };
 pub use diagnostic::{Diagnostic, Place, Source};
 pub use env_file::{EnvFileError, LineProblem};
 pub use environment::fd_variable;
 pub use fields::describe;
+pub use limits::Limits;
 pub use listen::AddressError;
 pub use load::{Known, load, load_among};
 pub use manifest::{Build, Manifest};
@@ -58,5 +62,7 @@ pub use reference::reference;
 pub use releases::Releases;
 pub use runtime::{Advice, advise};
 pub use schema::schema;
+pub use secrets::{NoCredential, SecretPlace, SecretSource};
+pub use settings::{Settings, settings};
 pub use signal::{StopSignal, StopSignalError};
 pub use upgrade::Upgrade;

@@ -73,6 +73,18 @@ impl<'r> Report<'r> {
         self.found.borrow().len() >= REPORTED
     }
 
+    /// How many problems were recorded.
+    pub(super) fn count(&self) -> usize {
+        self.found.borrow().len()
+    }
+
+    /// Takes the lines out of the problems recorded since there were `count`: they may hold what is not to be shown.
+    pub(super) fn conceal_since(&self, count: usize) {
+        for diagnostic in self.found.borrow_mut().iter_mut().skip(count) {
+            diagnostic.conceal();
+        }
+    }
+
     pub(super) fn into_found(self) -> Vec<Diagnostic> {
         self.found.into_inner()
     }

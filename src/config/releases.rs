@@ -47,6 +47,10 @@ pub(super) fn read(table: &TableReader<'_>, folder: &Utf8Path) -> Option<Release
         let message = "`watch` means nothing beside `source`: what runs is a release, which never changes";
         watch.report.add(watch.report.at(&watch.key_span, message).help("leave one of the two out"));
     }
+    if let Some(user) = table.get("user") {
+        let message = "`user` cannot stand beside `source` yet: a release can be read by the daemon's user only";
+        user.report.add(user.report.at(&user.key_span, message).help("leave one of the two out"));
+    }
     let source = field.parsed(|text| Source::parse_in(text, folder));
     let cwd = table.get("cwd").and_then(|field| {
         let path = Utf8PathBuf::from(field.text()?);

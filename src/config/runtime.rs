@@ -83,7 +83,6 @@ pub fn advise(app: &AppConfig) -> Vec<Advice> {
         }
     }
     advice.extend(unix_drain(app));
-    advice.extend(unenforced(app));
     advice.into_iter().map(|text| Advice { text }).collect()
 }
 
@@ -195,18 +194,6 @@ fn shell(program: &str, args: &[&str]) -> Option<String> {
     })
 }
 
-/// Limits that this version reads and cannot hold a worker to.
-fn unenforced(app: &AppConfig) -> Option<String> {
-    let limits = [
-        ("memory", app.limits.memory.is_some()),
-        ("pids", app.limits.pids.is_some()),
-        ("cpu", app.limits.cpu_percent.is_some()),
-    ];
-    let named: Vec<&str> = limits.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
-    (!named.is_empty())
-        .then(|| format!("limits: {} is not enforced by this version, only `files` is", named.join(", ")))
-}
-
 /// Of a Unix connection the kernel tells no traffic, so one that is kept alive looks busy for ever.
 fn unix_drain(app: &AppConfig) -> Option<String> {
     let unix = app.listen.values().any(|addr| addr.is_unix() && addr.is_stream());
@@ -283,15 +270,6 @@ mod tests {
         let without_pid =
             AppConfig { listen_pid: false, balance: Balance::Shared, ..app("gunicorn|app", "0.0.0.0:80") };
         assert!(advise(&without_pid)[0].text.contains("fd://{fd:http}"));
-    }
-
-    #[test]
-    fn a_limit_that_is_not_enforced_is_told_of() {
-        let mut limited = app("node|server.js", "");
-        limited.limits.memory = Some(1 << 30);
-        limited.limits.files = Some(1024);
-        let told = advise(&limited);
-        assert!(told.len() == 1 && told[0].text.starts_with("limits: memory is not enforced"), "{told:?}");
     }
 
     #[test]

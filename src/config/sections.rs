@@ -5,9 +5,9 @@ use std::time::Duration;
 use agentd_core::policy::{DrainBy, GracePolicy, ReloadPolicy, RestartPolicy, RestartWhen};
 use agentd_core::task::{Doubt, Kind, OnDeadline};
 
-use super::app::{AppConfig, Limits, LogConfig, LogSink, Stop, Tasks};
+use super::app::{AppConfig, LogConfig, LogSink, Stop, Tasks};
 use super::reader::{Field, TableReader};
-use super::{gates, quantity, upgrade};
+use super::{gates, limits, quantity, upgrade};
 
 /// A beat comes every third of a lease.
 const SHORTEST_LEASE: Duration = Duration::from_millis(300);
@@ -42,8 +42,8 @@ pub(super) fn fill(app: &mut AppConfig, table: &TableReader<'_>) {
     if let Some((tasks, _)) = section("tasks") {
         fill_tasks(&mut app.tasks, &tasks);
     }
-    if let Some((limits, _)) = section("limits") {
-        fill_limits(&mut app.limits, &limits);
+    if let Some((table, _)) = section("limits") {
+        app.limits = limits::read(&table);
     }
     if let Some((log, _)) = section("log") {
         fill_log(&mut app.log, &log);
@@ -182,20 +182,6 @@ fn fill_tasks(tasks: &mut Tasks, table: &TableReader<'_>) {
             Err(error) => field.report.add(field.report.at(&field.key_span, error.to_string())),
         }
     }
-}
-
-fn fill_limits(limits: &mut Limits, table: &TableReader<'_>) {
-    limits.memory = table.get("memory").and_then(|field| {
-        let bytes = field.parsed(quantity::parse_size)?;
-        if bytes < 1 << 20 {
-            let diagnostic = field.diagnostic(format!("no program runs in {bytes} bytes of memory"));
-            field.report.add(diagnostic.expected("at least \"1M\""));
-        }
-        Some(bytes)
-    });
-    limits.pids = table.get("pids").and_then(|field| field.count());
-    limits.cpu_percent = table.get("cpu").and_then(|field| field.parsed(quantity::parse_percent));
-    limits.files = table.get("files").and_then(|field| field.count());
 }
 
 fn fill_log(log: &mut LogConfig, table: &TableReader<'_>) {

@@ -379,20 +379,13 @@ fn a_bad_listener_or_placeholder_says_what_was_expected() {
 #[test]
 fn what_this_version_does_not_do_is_refused_in_plain_words() {
     assert_each(&[
-        (
-            "source = \"x\"",
-            "3:1-7 `source` is not supported by this version of agentd (the app runs in place, in `cwd`)",
-        ),
+        ("releases = {}", "3:1-9 `releases` means nothing without `source` (the app runs in place, in `cwd`)"),
         (
             "routing = \"proxy\"",
             "3:11-18 `routing` = \"proxy\" is not supported by this version of agentd (workers take the listening descriptor themselves)",
         ),
-        (
-            "secret.KEY = { file = \"x\" }",
-            "3:1-7 `secret` is not supported by this version of agentd (put them into an `env_file` that only its owner can read)",
-        ),
     ]);
-    for key in ["session", "refresh", "ipc", "user", "group"] {
+    for key in ["session", "refresh", "ipc"] {
         let found = wrong(&format!("{key} = {{}}"));
         assert_eq!(found.len(), 1);
         assert!(found[0].contains(&format!("`{key}` is not supported by this version of agentd")), "{found:?}");
@@ -405,7 +398,9 @@ fn what_this_version_does_not_do_is_refused_in_plain_words() {
         ]
     );
     let roles = wrong_file("[daemon]\nroles = {}");
-    assert_eq!(roles, ["2:1-6 `roles` is not supported by this version of agentd (the daemon's own user operates it)"]);
+    let refused = "1:2-8 who may use the daemon is not said beside apps (write it into daemon.toml \
+                   (docs/reference/paths.md), which the daemon reads when it starts)";
+    assert_eq!(roles, [refused]);
 }
 
 #[test]
@@ -436,7 +431,7 @@ fn a_table_of_apps_holds_apps() {
         "1:2-8 unknown key `agents` in the file [`agent`, `skill` or `daemon`] (did you mean `agent`?)"
     );
     assert_eq!(wrong_file("[agent.\"a b\"]\ncommand = 1").len(), 2);
-    assert_eq!(wrong_file("[daemon]\nx = 1"), ["2:1-2 unknown key `x` in `daemon` [no key at all]"]);
+    assert_eq!(wrong_file("[daemon]\nx = 1"), ["2:1-2 unknown key `x` in `daemon` [`roles`]"]);
     let command =
         "2:11-24 `command` cannot be a text <COMMAND> (write [\"python\", \"a.py\"])".replace("<COMMAND>", COMMAND);
     assert_eq!(wrong_file("[agent.a]\ncommand = \"python a.py\""), [command]);
@@ -666,4 +661,49 @@ fn a_configuration_is_told_in_the_words_of_its_file() {
             .map(|(name, value)| format!("{name} = {value}\n"))
             .collect::<String>()
     );
+}
+
+#[test]
+fn a_secret_is_a_place_and_whoever_writes_the_secret_itself_is_not_shown_it() {
+    for line in [
+        "secret.KEY = \"sk-hush\"",
+        "secret = { KEY = { file = \"/nowhere/key\", value = \"sk-hush\" } }",
+        "secret.KEY = { credential = \"a/b\", as = 1 }   # sk-hush",
+    ] {
+        let text = format!("[agent.a]\ncommand = [\"a\"]\n{line}\n");
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = Utf8PathBuf::from_path_buf(dir.path().join("a.toml")).expect("UTF-8");
+        std::fs::write(&path, text).expect("written");
+        let found = load(&path).expect_err("refused");
+        assert!(!found.is_empty());
+        for diagnostic in found {
+            let shown = format!("{diagnostic} {diagnostic:?}");
+            assert!(!shown.contains("hush"), "{shown}");
+            assert!(shown.contains("not shown"), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_has_one_place_a_name_of_its_own_and_a_file_that_is_there() {
+    for (line, why) in [
+        ("secret.KEY = { }", "`secret.KEY` is one of `file` and `credential`"),
+        ("secret.KEY = { file = \"a\", credential = \"b\" }", "`secret.KEY` is one of `file` and `credential`"),
+        ("secret.9K = { file = \"/dev/null\" }", "a secret cannot be called \"9K\""),
+        ("secret.AGENTD_X = { file = \"/dev/null\" }", "a secret cannot be called \"AGENTD_X\""),
+        ("env.KEY = \"x\"\nsecret.KEY = { file = \"/dev/null\" }", "`KEY` is a secret and stands in `env` as well"),
+        ("secret.KEY = { file = \"/nowhere/key\" }", "failed to read /nowhere/key: No such file"),
+        ("secret.KEY = { file = \"/dev/null\" }", "/dev/null: it is not a regular file"),
+    ] {
+        let found = wrong(line);
+        assert!(found.iter().any(|found| found.contains(why)), "{line}: {found:?}");
+    }
+}
+
+#[test]
+fn a_user_that_nobody_is_refused_where_it_is_written() {
+    let found = wrong("user = \"no-such-user-here\"");
+    assert_eq!(found, ["3:8-27 there is no user \"no-such-user-here\""]);
+    let found = wrong("group = \"no-such-group-here\"");
+    assert_eq!(found, ["3:9-29 there is no group \"no-such-group-here\""]);
 }

@@ -179,11 +179,12 @@ impl Connection {
             return reply.finish(self.identity.greet(&hello, self.role));
         }
         if request.operates() && self.role != Role::Operate {
-            let why = format!("{} is for those who may operate; you may only look", request.method());
-            return reply.finish(Err(ErrorObject::new(ErrorKind::Forbidden, why)));
+            let why = format!("user {} may look (role view), and {} changes things", self.peer.uid, request.method());
+            let help = "ask for the role `operate` in daemon.toml, or run agentctl as the daemon's user";
+            return reply.finish(Err(ErrorObject::new(ErrorKind::Forbidden, why).with_help(help)));
         }
         match calls.reserve().await {
-            Ok(permit) => permit.send(ControlCall { request, peer: self.peer, reply }),
+            Ok(permit) => permit.send(ControlCall { request, peer: self.peer.clone(), reply }),
             Err(_) => reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, "the daemon is ending"))),
         }
     }

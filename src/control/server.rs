@@ -138,7 +138,8 @@ fn admit(stream: Stream, access: &Access, full: bool) -> Option<(Stream, Peer, R
     };
     let Some(role) = access.role(&peer) else {
         tracing::warn!(uid = peer.uid, pid = peer.pid, "refused a client that may not use the control socket");
-        turn_away(stream, ErrorKind::Forbidden, "only the daemon's owner and root may use this socket");
+        let why = format!("user {} has no role: root and the daemon's user give one in daemon.toml", peer.uid);
+        turn_away(stream, ErrorKind::Forbidden, &why);
         return None;
     };
     if full {

@@ -228,7 +228,7 @@ async fn a_newer_client_learns_which_protocol_both_speak() {
 async fn notices_come_before_the_answer_and_name_their_call() {
     let served = Served::ordinary();
     let mut client = served.connect().await;
-    client.call(ReloadParams { names: vec!["web".to_owned()], changed: false, wait: true }).await;
+    client.call(ReloadParams { names: vec!["web".to_owned()], changed: false, task: None, wait: true }).await;
     let ServerMessage::Notice { call, notice: Notice::Accepted(accepted) } = client.next().await.expect("a notice")
     else {
         panic!("no notice first");

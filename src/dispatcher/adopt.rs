@@ -79,6 +79,7 @@ impl Dispatcher {
             drain: None,
             streams,
             gauge,
+            asked_by: crate::tasks::AskedBy::default(),
             told: std::collections::HashMap::new(),
             status_text: None,
         };
@@ -107,7 +108,7 @@ impl Dispatcher {
         if log.sink != LogSink::Fifo {
             return Vec::new();
         }
-        let rotation = Rotation { max_size: log.max_size, keep: log.keep };
+        let rotation = Rotation { max_size: log.max_size, max_age: None, keep: log.keep };
         let mut streams = Vec::new();
         for stream in StreamKind::BOTH {
             let name = fifo_path(&self.home.run, &worker.id.app, worker.id.slot, launch, stream);

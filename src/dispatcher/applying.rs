@@ -24,7 +24,7 @@ use crate::control::ReplySink;
 use crate::revision::{Origin, RevisionRecord};
 
 /// Fields whose values are nobody's business.
-const SECRET: [&str; 2] = ["env.", "secret."];
+const SECRET: [&str; 1] = ["env."];
 
 impl Dispatcher {
     pub(super) fn apply_configuration(&mut self, params: &ApplyParams, reply: ReplySink) {
@@ -132,6 +132,7 @@ impl Dispatcher {
             notes.push("nothing of it runs: it takes this when it starts".to_owned());
         }
         notes.extend(config::advise(&record.config).into_iter().map(|advice| advice.text));
+        notes.extend(self.unenforced(&record.config));
         let told = AppDifference {
             app: name.to_string(),
             work: wire(difference.work),

@@ -46,6 +46,7 @@ impl Dispatcher {
             reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, why)));
             return;
         }
+        self.asking = self.who_asks(&request, peer.pid);
         match request {
             // The server answers it; a version without it is still polite.
             Request::Hello(_) => reply.finish(Err(ErrorObject::new(ErrorKind::Internal, "hello was not answered"))),
@@ -109,6 +110,7 @@ impl Dispatcher {
             Request::DaemonStop(_) => self.stop_daemon(reply),
             Request::DaemonUpgrade(params) => self.begin_succession(&params, reply),
         }
+        self.asking = None;
     }
 
     /// Carries out what has all the releases that it needs.
@@ -123,10 +125,10 @@ impl Dispatcher {
                 let plan = self.plan_upgrade(&params, None);
                 reply.finish(plan.map(|plan| Reply::UpgradePlan(Box::new(plan))));
             }
-            Request::Upgrade(params) => {
-                let prepared = self.prepare_upgrade(&params);
-                self.begin(prepared, params.wait, reply, None);
-            }
+            Request::Upgrade(params) => match self.prepare_upgrade(&params) {
+                Ok(prepared) if prepared.is_empty() => reply.finish(Ok(self.serves_it(&params.name))),
+                prepared => self.begin(prepared, params.wait, reply, None),
+            },
             Request::Apply(params) => self.apply_configuration(&params, reply),
             other => {
                 let why = format!("{} needs no release", other.method());
@@ -162,6 +164,7 @@ impl Dispatcher {
                     outcome.merge(part);
                     let (id, already) = match admitted {
                         Admitted::Begun(operation) => {
+                            self.note_who_asked(&name);
                             begun.push((name.clone(), operation, kind));
                             open.insert(operation);
                             (operation, false)

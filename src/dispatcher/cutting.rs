@@ -248,7 +248,7 @@ impl Dispatcher {
                 waiting.looked = Some(cut);
                 None
             }
-            Ok(Report::Cut(cut)) => match self.install(&cutting.app, &waiting.call, *cut) {
+            Ok(Report::Cut(cut)) => match self.install(&cutting.app, *cut) {
                 Ok(release) => {
                     let fresh = Fresh { release, operation: waiting.operation };
                     waiting.fresh.insert(cutting.app.clone(), fresh);
@@ -289,7 +289,7 @@ impl Dispatcher {
     /// Everything that a request waited for is there, or some of it never will be.
     fn all_cut(&mut self, waiting: Waiting) {
         let Waiting { call, fresh, looked, failed, .. } = waiting;
-        let apps: Vec<AppName> = fresh.keys().cloned().collect();
+        let cut = fresh.clone();
         match (failed, looked) {
             (Some(error), _) => call.reply.finish(Err(error)),
             (None, Some(cut)) => self.show_plan(call, &cut),
@@ -299,7 +299,8 @@ impl Dispatcher {
                 self.releases.fresh.clear();
             }
         }
-        for app in apps {
+        for (app, fresh) in cut {
+            self.drop_unused(&app, &fresh.release.id);
             self.retire_releases(&app);
         }
     }
@@ -309,7 +310,7 @@ impl Dispatcher {
         let (&number, cutting) = self.releases.cuts.iter().find(|(_, cutting)| cutting.app == *app)?;
         let operation = cutting.operation;
         cutting.task.abort();
-        self.cut_ended(number, Err("it was aborted".to_owned()));
+        self.cut_ended(number, Err("go on: it was aborted".to_owned()));
         Some(operation)
     }
 

@@ -65,7 +65,7 @@ impl Dispatcher {
         })
     }
 
-    /// When it is reloaded without anybody's asking, and what it needs.
+    /// When it is reloaded without anybody's asking, what it needs, and what it is given.
     fn occasions(&self, name: &AppName, config: &AppConfig) -> BTreeMap<String, String> {
         let mut words = BTreeMap::new();
         if let Some(schedule) = &config.cron_reload {
@@ -75,6 +75,16 @@ impl Dispatcher {
         }
         if !config.watch.is_empty() {
             words.insert("watch".to_owned(), config.watch.join(", "));
+        }
+        if !config.account.is_unset() {
+            words.insert("runs as".to_owned(), config.account.to_string());
+        }
+        for (name, source) in &config.secret {
+            words.insert(format!("secret.{name}"), source.to_string());
+        }
+        for note in self.unenforced(config) {
+            let (limit, _) = note.split_once(' ').unwrap_or((&note, ""));
+            words.insert(limit.to_owned(), note.clone());
         }
         if !config.needs.is_empty() {
             let names: Vec<&str> = config.needs.iter().map(AppName::as_str).collect();

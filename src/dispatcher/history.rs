@@ -61,6 +61,7 @@ impl Dispatcher {
             | News::Exited { .. }
             | News::Backoff { .. }
             | News::Parked { .. }
+            | News::Outgrown { .. }
             | News::ProbeFailed { .. } => {}
         }
     }

@@ -49,6 +49,8 @@ pub enum Input {
     FileChanged(AppName, PathBuf),
     /// The binary that is to take our place was asked whether it can.
     SuccessorChecked(super::CheckResult),
+    /// Workers that use more memory than their ceiling were found.
+    Measured(Vec<super::limits::Beyond>),
     /// The keeper is gone.
     KeeperGone,
     /// Time to look at what a draining worker still has.

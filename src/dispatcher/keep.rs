@@ -15,7 +15,8 @@ use crate::logs::fifo;
 use crate::logs::layout::{StreamKind, fifo_path};
 use crate::logs::thread::Stream;
 use crate::notify::NotifySocket;
-use crate::process::plan::ExecPlan;
+use crate::process::account::Account;
+use crate::process::plan::{ExecPlan, Secrets};
 use crate::process::spawn::{SpawnFds, spawn};
 use crate::process::sys::ReadableFd;
 
@@ -57,6 +58,8 @@ impl Dispatcher {
             cgroup: None,
             listen_names: vec!["keeper".to_owned()],
             listen_pid: true,
+            account: Account::default(),
+            secrets: Secrets::default(),
         };
         let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), listeners: vec![socket.as_fd()] };
         spawn(&self.launcher, &plan, &fds).map(drop).map_err(|error| in_full(&error))

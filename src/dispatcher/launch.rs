@@ -12,9 +12,11 @@ use jiff::Timestamp;
 
 use super::commit::in_full;
 use super::input::Input;
+use super::limits::amounts;
+use super::rights::with_rights;
 use super::shell::{ProcessShell, Start};
 use super::{Child, Dispatcher};
-use crate::config::LogSink;
+use crate::config::{Limits, LogSink};
 use crate::fault;
 use crate::logs::layout::{StreamKind, fifo_path, live_path};
 use crate::logs::rotate::Rotation;
@@ -22,7 +24,7 @@ use crate::logs::sink::{Opened, Sink, open_sink};
 use crate::logs::thread::{Stream, StreamId};
 use crate::notify::{NotifyError, NotifySocket};
 use crate::process::cgroup::Cgroup;
-use crate::process::plan::{ExecPlan, Limit, StageFailure, fd_variable};
+use crate::process::plan::{ExecPlan, Secrets, Stage, StageFailure, fd_variable};
 use crate::process::reaper::{self, Exit};
 use crate::process::spawn::{SpawnFds, spawn};
 use crate::process::tree::{Identity, Tree};
@@ -31,11 +33,25 @@ use crate::revision::RevisionRecord;
 /// Files of its own that a worker may make others read and write: nothing unless it says so.
 const UMASK: u32 = 0o022;
 
+/// Variables of a shell that are its user's.
+const OF_THE_USER: [&str; 10] = [
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+    "XDG_CACHE_HOME",
+    "TMPDIR",
+];
+
 /// What stood in the way of a start.
 pub(super) struct Obstacle {
     pub(super) why: String,
     /// Trying again without a change cannot help.
-    permanent: bool,
+    pub(super) permanent: bool,
 }
 
 impl Obstacle {
@@ -86,9 +102,10 @@ impl Dispatcher {
         let socket = NotifySocket::bind(&self.home.run.join("notify").join(launch.to_string()), None)
             .map_err(|error| Obstacle::passing("making its notify socket", &error))?;
         let gauge = self.tell_born(launch, worker, &record);
-        let cgroup = self.cgroup_for(launch, worker);
+        let cgroup = self.cgroup_for(launch, worker, &record.config.limits)?;
         let outputs = self.outputs(launch, worker, &record)?;
         let skills = self.skill_addresses(&worker.app);
+        let (secrets, controllers) = (self.secrets_of(launch), self.controllers());
         let app = self.apps.entry(worker.app.clone()).or_default();
         let mut fds: Vec<(&str, BorrowedFd<'_>)> =
             lane.map_or_else(Vec::new, |lane| app.addresses.lane(&record.config.listen, lane.0));
@@ -98,9 +115,8 @@ impl Dispatcher {
         let notify = Arc::new(socket);
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
         let tasks = self.tasks.as_ref().map(|tasks| tasks.variables(launch));
-        let cgroup_of_it = cgroup.as_ref();
-        let seen = Seen { worker, identity: &identity, socket: &notify, cgroup: cgroup_of_it, tasks, skills };
-        let plan = plan(&record, &seen, &fds, self.files)?;
+        let seen = Seen { worker, identity: &identity, socket: &notify, cgroup: cgroup.as_ref(), tasks, skills };
+        let plan = with_rights(plan(&record, &seen, &fds, self.files)?, &record.config, secrets, controllers)?;
         let spawn_fds = SpawnFds {
             stdout: outputs.stdout.as_fd(),
             stderr: outputs.stderr.as_fd(),
@@ -136,11 +152,13 @@ impl Dispatcher {
             drain: None,
             streams,
             gauge,
+            asked_by: crate::tasks::AskedBy::default(),
             told: std::collections::HashMap::new(),
             status_text: None,
         };
         self.processes.insert(launch, shell);
         self.children.insert(child.pid, Child::Worker(launch));
+        self.begin_measuring();
         Ok(WorkerEvent::Spawned { pid: child.pid, start_time })
     }
 
@@ -156,22 +174,32 @@ impl Dispatcher {
         let skills = self.skill_addresses(&process.worker.app);
         let seen =
             Seen { worker: &process.worker, identity: &identity, socket: &process.notify, cgroup, tasks, skills };
-        plan(&process.record, &seen, &fds, self.files).map_err(|obstacle| obstacle.why)
+        plan(&process.record, &seen, &fds, self.files)
+            .and_then(|plan| {
+                let (config, folder) = (&process.record.config, self.secrets_of(launch));
+                with_rights(plan, config, folder, self.controllers())
+            })
+            .map_err(|obstacle| obstacle.why)
     }
 
-    fn cgroup_for(&mut self, launch: Launch, worker: &WorkerId) -> Option<Cgroup> {
-        match self.cgroups.as_ref()?.make(launch) {
-            Ok(cgroup) => Some(cgroup),
+    fn cgroup_for(&self, launch: Launch, worker: &WorkerId, limits: &Limits) -> Result<Option<Cgroup>, Obstacle> {
+        let Some(cgroups) = &self.cgroups else { return Ok(None) };
+        match cgroups.make(launch) {
+            Ok(cgroup) => {
+                let limited = cgroups.limit(&cgroup, &amounts(limits));
+                limited.map_err(|error| Obstacle::passing("setting its limits", &error))?;
+                Ok(Some(cgroup))
+            }
             Err(error) => {
                 tracing::warn!(%worker, error = in_full(&error), "no cgroup; contained by its process group instead");
-                None
+                Ok(None)
             }
         }
     }
 
     fn outputs(&mut self, launch: Launch, worker: &WorkerId, record: &RevisionRecord) -> Result<Outputs, Obstacle> {
         let log = record.config.log;
-        let rotation = Rotation { max_size: log.max_size, keep: log.keep };
+        let rotation = Rotation { max_size: log.max_size, max_age: None, keep: log.keep };
         let sink = match log.sink {
             LogSink::Fifo => Sink::Fifo,
             LogSink::File => Sink::File,
@@ -311,6 +339,9 @@ impl Dispatcher {
     /// What became of its tasks is known as well: now its end can be told.
     pub(super) fn tell_exit(&mut self, launch: Launch) {
         let Some(exit) = self.processes.get(&launch).and_then(|process| process.exit) else { return };
+        if let Some(limit) = self.limit_met(launch, exit) {
+            self.fact(launch, WorkerEvent::LimitMet(limit));
+        }
         self.bury(launch);
         self.fact(launch, WorkerEvent::Exited { exit });
     }
@@ -332,6 +363,7 @@ impl Dispatcher {
             tracing::debug!(%launch, error = in_full(&error), "its cgroup is removed later");
         }
         self.usage.forget(launch);
+        self.forget_secrets(launch);
         self.release_process(launch);
     }
 }
@@ -397,8 +429,13 @@ pub(super) fn plan(
     let config = &record.config;
     let numbers: BTreeMap<String, i32> =
         (3..).zip(fds).map(|(number, (name, _))| ((*name).to_owned(), number)).collect();
+    let mut base = record.environment.clone();
+    if config.account.user.is_some() {
+        // Whose shell it was that started the app is of no interest to another user.
+        OF_THE_USER.iter().for_each(|name| drop(base.remove(*name)));
+    }
     let mut environment = config
-        .environment(&record.environment, &numbers)
+        .environment(&base, &numbers)
         .map_err(|error| Obstacle { why: format!("could not be started: {}", in_full(&error)), permanent: true })?;
     let worker = seen.worker;
     environment.extend(seen.skills.iter().cloned());
@@ -434,13 +471,15 @@ pub(super) fn plan(
         cwd: config.cwd.clone(),
         env: environment.into_iter().collect(),
         umask: config.umask.unwrap_or(UMASK),
-        limits: config.limits.files.map(|files| (Limit::Files, u64::from(files))).into_iter().collect(),
+        limits: Vec::new(),
         soft_files: files,
         cgroup: seen.cgroup.map(|cgroup| cgroup.dir().to_owned()),
         listen_names: fds.iter().map(|(name, _)| (*name).to_owned()).collect(),
         // gunicorn takes what both its command and its environment name twice, and fails at the second. What a worker
         // stored with us only the environment tells of.
         listen_pid: config.listen_pid && (fds.len() > config.listen.len() || !config.names_every_listener()),
+        account: config.account.clone(),
+        secrets: Secrets::default(),
     })
 }
 
@@ -484,5 +523,22 @@ fn is_permanent(failure: &StageFailure) -> bool {
         Errno::EIO,
         Errno::ESTALE,
     ];
-    failure.errno.is_some_and(|errno| !passing.contains(&Errno::from_raw(errno)))
+    match (failure.errno, &failure.stage) {
+        (Some(errno), _) => !passing.contains(&Errno::from_raw(errno)),
+        // Somebody has to make the account, or mend the secret.
+        (None, Stage::LookingUpAccount(_) | Stage::DeliveringSecret(_)) => true,
+        (
+            None,
+            Stage::ReadingPlan
+            | Stage::MakingSession
+            | Stage::EnteringCgroup(_)
+            | Stage::GivingOver(_)
+            | Stage::TakingAccount(_)
+            | Stage::ChangingDirectory(_)
+            | Stage::PlacingDescriptors
+            | Stage::FindingProgram(_)
+            | Stage::SettingLimit(_)
+            | Stage::Executing(_),
+        ) => false,
+    }
 }

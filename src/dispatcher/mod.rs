@@ -28,6 +28,7 @@ mod input;
 mod judge;
 mod keep;
 mod launch;
+mod limits;
 mod lines;
 mod planning;
 mod prepare;
@@ -35,6 +36,7 @@ mod probe;
 mod rebuild;
 mod releases;
 mod restore;
+mod rights;
 mod shell;
 mod sources;
 mod successor;
@@ -113,9 +115,13 @@ pub struct Dispatcher {
     tasks: Option<TaskThread>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
+    /// Who asks for what is just being decided, when it is somebody with work in hand.
+    asking: Option<tasks::Asking>,
     releases: releases::Releases,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
+    /// When workers are measured that have a ceiling of memory.
+    measuring: limits::Measuring,
     inputs: mpsc::UnboundedSender<Input>,
     events: VecDeque<Event>,
     todo: VecDeque<Effect>,
@@ -259,8 +265,10 @@ impl Dispatcher {
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
+            asking: None,
             releases: releases::Releases::new(releases_of_home),
             tended: BTreeMap::new(),
+            measuring: limits::Measuring::Idle,
             inputs,
             events: VecDeque::new(),
             todo: VecDeque::new(),
@@ -296,6 +304,7 @@ impl Dispatcher {
                 }
             }
             self.tend_due();
+            self.measure_due();
             if self.fleet.next_wake().is_some_and(|at| at <= sys::boottime()) {
                 self.events.push_back(Event::Woke);
             }
@@ -318,7 +327,13 @@ impl Dispatcher {
 
     /// When the loop has something to do though nothing happens.
     fn next_wake(&self) -> Option<Moment> {
-        let core = self.fleet.next_wake().into_iter().chain(self.next_show()).chain(self.next_tending());
+        let core = self
+            .fleet
+            .next_wake()
+            .into_iter()
+            .chain(self.next_show())
+            .chain(self.next_tending())
+            .chain(self.measuring.wake());
         core.chain(self.systemd.next_beat()).chain(self.succession_wake()).chain(self.saving.wake()).min()
     }
 
@@ -341,6 +356,7 @@ impl Dispatcher {
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
             Input::FileChanged(app, path) => self.file_changed(&app, &path),
+            Input::Measured(found) => self.beyond_limits(found),
             Input::KeeperGone => self.keeper_gone(),
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),

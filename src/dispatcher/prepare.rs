@@ -111,6 +111,7 @@ impl Dispatcher {
         let (app, policy): (AppName, AppPolicy) = (name.clone(), record.config.policy());
         let revision = self.apps.get(&name).map_or(Revision(1), |shell| shell.revision_of(&record));
         let mut advice: Vec<String> = config::advise(&record.config).into_iter().map(|advice| advice.text).collect();
+        advice.extend(self.unenforced(&record.config));
         let runs = self.fleet.app(&name).filter(|app| app.head.desired == Desired::Running);
         let changed = runs.is_some_and(|app| app.head.revision != revision);
         if kind == CoreKind::Start && changed {

@@ -145,8 +145,9 @@ impl Dispatcher {
             // It does not speak for the worker.
             let its = ["NOTIFY_SOCKET", crate::process::LAUNCH_VARIABLE];
             let inherited = own.env.iter().filter(|(name, _)| !its.contains(&name.as_str())).cloned();
-            let env = inherited.chain(more).collect();
-            let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), ..own };
+            let (secrets, files) = own.secrets.beside();
+            let env = inherited.chain(more).chain(files).collect();
+            let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), secrets, ..own };
             let fds = SpawnFds {
                 stdout: std::os::fd::AsFd::as_fd(&null),
                 stderr: std::os::fd::AsFd::as_fd(&null),
@@ -165,7 +166,7 @@ impl Dispatcher {
     /// A worker, or somebody in its name, said something.
     pub(super) fn notified(&mut self, launch: Launch, datagram: Datagram) {
         let Some(process) = self.processes.get_mut(&launch) else { return };
-        if let Err(why) = judge(datagram.sender, &process.tree, nix::unistd::geteuid().as_raw()) {
+        if let Err(why) = judge(datagram.sender, &process.tree, process.notify.owner()) {
             tracing::warn!(worker = %process.worker, %why, "a message on its notify socket is not believed");
             return;
         }

@@ -23,7 +23,7 @@ use super::cutting::{Cutting, Need, Waiting};
 use super::launch::release_name;
 use super::prepare::{Prepared, invalid};
 use crate::config::{self, AppConfig};
-use crate::control::ControlCall;
+use crate::fault;
 use crate::releases::store::{ReleaseFolders, is_passing, remove_aside};
 use crate::releases::{Cut, Release, ReleaseRecord, Source, Verdict};
 use crate::revision::{Origin, RevisionRecord};
@@ -236,8 +236,7 @@ impl Dispatcher {
     }
 
     /// Records what was cut and gives it its name.
-    pub(super) fn install(&mut self, app: &AppName, call: &ControlCall, cut: Cut) -> Result<Release, String> {
-        let _ = call;
+    pub(super) fn install(&mut self, app: &AppName, cut: Cut) -> Result<Release, String> {
         if let Some(record) = self.releases.of(app).find(|record| record.release.id == cut.id) {
             return Ok(record.release.clone());
         }
@@ -263,10 +262,12 @@ impl Dispatcher {
             deployed: None,
         };
         self.write_down(&[Change::Release(app.clone(), Box::new(record.clone()))], Durability::Power);
+        fault::point("recorded");
         if let Err(error) = self.releases.folders.install(&folder, app, &cut.id) {
             self.write_down(&[Change::ReleaseGone(app.clone(), cut.id)], Durability::Process);
             return Err(in_full(&error));
         }
+        fault::point("named");
         let told =
             EventKind::ReleaseCut { release: cut.id.to_string(), origin: record.origin.clone(), bytes: cut.bytes };
         self.releases.known.entry(app.clone()).or_default().insert(cut.id, record);
@@ -302,6 +303,18 @@ impl Dispatcher {
             .collect();
         let gone = superfluous(&kept, keep);
         self.remove_releases(app, &gone);
+    }
+
+    /// Removes a release that was cut for something that then was refused: nothing is left of that.
+    pub(super) fn drop_unused(&mut self, app: &AppName, id: &ReleaseId) {
+        let of = |record: &RevisionRecord| record.release.as_ref().is_some_and(|release| release.id == *id);
+        let used = self.apps.get(app).is_some_and(|shell| shell.revisions.values().any(|record| of(record)));
+        let tried = self.releases.of(app).any(|record| {
+            record.release.id == *id && (record.verdict != Verdict::Untried || record.deployed.is_some())
+        });
+        if !used && !tried {
+            self.remove_releases(app, std::slice::from_ref(id));
+        }
     }
 
     /// Nothing of the app is left.

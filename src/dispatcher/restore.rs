@@ -86,6 +86,8 @@ impl Dispatcher {
         for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
             self.remember_labels(&name);
         }
+        self.forget_secrets_of_the_gone();
+        self.begin_measuring();
         let Takeover { alone_since, origins: sockets, .. } = taken;
         self.give_back(taken);
         self.tell_all_told();

@@ -158,7 +158,8 @@ impl Dispatcher {
             News::Exited { exit, cause, reason: _, uptime } => {
                 let (code, signal) = exit_parts(exit);
                 let uptime_ms = milliseconds(uptime);
-                EventKind::WorkerExited { code, signal, reason: exit_reason(cause, exit), uptime_ms }
+                let (reason, why) = (exit_reason(cause, exit), super::limits::words(cause));
+                EventKind::WorkerExited { code, signal, reason, uptime_ms, why }
             }
             News::Backoff { delay, attempt } => EventKind::WorkerRestarting { in_ms: milliseconds(delay), attempt },
             News::Parked { why } => {
@@ -172,6 +173,7 @@ impl Dispatcher {
                 }
                 EventKind::WorkerFailed { why, log_tail }
             }
+            News::Outgrown { limit } => EventKind::WorkerOutgrown { why: limit.to_string() },
             News::ProbeFailed { why, failures, of } => {
                 EventKind::ProbeFailed { probe: "live".to_owned(), why, failures, allowed: of }
             }
@@ -372,6 +374,7 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         News::ProbeFailed { why, failures, of } => {
             tracing::warn!(worker = who, why, failures, of, "liveness probe failed");
         }
+        News::Outgrown { limit } => tracing::warn!(worker = who, %limit, "another is to take its place"),
         News::Killed => tracing::warn!(worker = who, "killed: it did not end in time"),
         News::AppAdded
         | News::AppDeleted
@@ -409,6 +412,7 @@ pub(super) fn exit_reason(cause: ExitCause, exit: Exit) -> ExitReason {
         ExitCause::Itself => ExitReason::Crashed,
         ExitCause::StartFailed => ExitReason::StartFailed,
         ExitCause::Asked(reason) => stop_reason(reason),
+        ExitCause::Limit(limit) => super::limits::reason(limit),
     }
 }
 

@@ -168,7 +168,7 @@ impl Dispatcher {
         }
     }
 
-    fn reload_by_itself(&mut self, name: &AppName, why: &str) {
+    pub(super) fn reload_by_itself(&mut self, name: &AppName, why: &str) {
         let Ok(record) = self.current_record(name) else { return };
         let prepared = self.prepared(CoreKind::Reload, (*record).clone());
         let tick = self.tick();

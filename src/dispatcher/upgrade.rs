@@ -5,7 +5,9 @@ use agentd_core::app::Steer;
 use agentd_core::effect::OperationKind as CoreKind;
 use agentd_core::id::AppName;
 use agentd_core::rollout::Strategy;
-use agentd_protocol::control::{ErrorKind, ErrorObject, Reply, Steered, UpgradeParams};
+use agentd_protocol::control::{
+    Changed, ErrorKind, ErrorObject, OperationKind, OperationView, Reply, Steered, UpgradeParams,
+};
 use agentd_protocol::status::Strategy as WireStrategy;
 
 use super::Dispatcher;
@@ -30,6 +32,20 @@ impl Dispatcher {
         let Some((revision, record)) = &part.record else { return false };
         let serving = self.fleet.app(part.request.app()).map(|app| app.head.revision);
         record.release.is_some() && serving == Some(*revision)
+    }
+
+    /// That an app runs what was asked for.
+    pub(super) fn serves_it(&self, name: &str) -> Reply {
+        let current = self.one(name).and_then(|app| self.current_record(&app));
+        let release = current.ok().and_then(|record| Some(record.release.as_ref()?.id.to_string()));
+        let view = OperationView {
+            id: 0,
+            app: name.to_owned(),
+            kind: OperationKind::Upgrade,
+            already: true,
+            note: release.map(|release| format!("{release} serves")),
+        };
+        Reply::Changed(Changed { operations: vec![view], results: Vec::new() })
     }
 
     /// Says something to the deployment of an app.

@@ -168,9 +168,11 @@ impl Dispatcher {
             },
             memory_bytes: reading.map(|reading| reading.usage.memory_bytes),
             cpu_percent: reading.map(|reading| reading.cpu_percent),
-            last_exit: worker.last_exit.as_ref().map(|last| {
+            // What is noted of the process that runs is for its own end.
+            last_exit: worker.last_exit.as_ref().filter(|last| Some(last.launch) != launch).map(|last| {
                 let (code, signal) = exit_parts(last.exit);
-                wire::ExitView { code, signal, reason: super::tell::exit_reason(last.cause, last.exit) }
+                let reason = super::tell::exit_reason(last.cause, last.exit);
+                wire::ExitView { code, signal, reason, why: super::limits::words(last.cause) }
             }),
             status_text: shell.and_then(|shell| shell.status_text.clone()),
             why: match &worker.state {

@@ -29,6 +29,7 @@ use agentd_core::time::Moment;
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, fchmod};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind,
     connect, listen, sendmsg, socket_with,
@@ -185,6 +186,8 @@ impl Keeper {
         }
         let socket = seqpacket().map_err(failed)?;
         let address = SocketAddrUnix::new(path.as_str()).map_err(|errno| failed(errno.into()))?;
+        // The file that bind() makes takes its mode from the socket.
+        fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(|errno| failed(errno.into()))?;
         bind(&socket, &address).map_err(|errno| failed(errno.into()))?;
         listen(&socket, 8).map_err(|errno| failed(errno.into()))?;
         Ok(socket)

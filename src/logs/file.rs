@@ -8,15 +8,15 @@
 //!
 //! - The bytes go from pipe to file inside the kernel (`splice`), so a `kill -9` falls before or after a byte, never on
 //!   one that was read and not yet written.
-//! - When the file cannot be opened or refuses the bytes, they are spliced to `/dev/null` and counted: a worker must not
-//!   stand still because of its log. Once writing works again a line in the file says how much is missing.
+//! - When the file cannot be opened or refuses the bytes, their lines are counted and dropped: a worker must not stand
+//!   still because of its log. Once writing works again a line in the file says how many are missing.
 //! - A file that somebody truncates (`> x.log`) is gone on with from its new end, one that somebody removes is made anew.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use agentd_core::id::Launch;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 use thiserror::Error;
 
-use super::index::{IndexWriter, Record};
+use super::index::{IndexReader, IndexWriter, Record};
 use super::layout::index_path;
 use super::rotate::{RotateError, Rotation, repair, rotate};
 
@@ -69,11 +69,13 @@ pub(super) enum Taken {
     Dropped(u64),
 }
 
-/// Bytes that were lost and of which the file does not yet tell.
-#[derive(Debug)]
-struct Debt {
-    bytes: u64,
-    reason: String,
+/// What was lost and of which the file does not yet tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Debt {
+    pub(super) bytes: u64,
+    /// Newlines among them.
+    pub(super) lines: u64,
+    pub(super) reason: String,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,8 @@ struct Open {
     index: Option<IndexWriter>,
     /// Where the next byte goes.
     end: u64,
+    /// When its first byte came, in µs since 1970; none while it is empty.
+    born_us: Option<u64>,
 }
 
 /// A live log file and its index.
@@ -93,24 +97,27 @@ pub(super) struct LogFile {
     rotation: Rotation,
     open: Option<Open>,
     debt: Option<Debt>,
-    /// Rotate once the file is this big; above the configured size after a rotation failed.
-    rotate_at: u64,
+    /// A rotation failed; it is not tried again before the file has this many bytes.
+    put_off: Option<u64>,
+    /// It was put aside, and nobody was told yet.
+    rotated: bool,
 }
 
 impl LogFile {
     /// The log file at `path`. Nothing is opened before bytes come.
     pub(super) fn new(path: Utf8PathBuf, rotation: Rotation) -> Self {
-        Self { path, rotation, open: None, debt: None, rotate_at: rotation.max_size }
+        Self { path, rotation, open: None, debt: None, put_off: None, rotated: false }
     }
 
     /// Other limits from now on.
     pub(super) fn set_rotation(&mut self, rotation: Rotation) {
-        self.rotate_at = rotation.max_size;
+        self.put_off = None;
         self.rotation = rotation;
     }
 
-    /// Moves what waits in `pipe`, at most `max` bytes, into the file, else to `null`.
-    pub(super) fn take(&mut self, pipe: &OwnedFd, launch: Launch, max: usize, null: &File) -> Taken {
+    /// Moves what waits in `pipe`, at most `max` bytes, into the file. Where that fails it is read into `scratch`, counted
+    /// and dropped.
+    pub(super) fn take(&mut self, pipe: &OwnedFd, launch: Launch, max: usize, scratch: &mut [u8]) -> Taken {
         // Asked first, because most wake-ups of a stream that just fell silent find nothing.
         if rustix::io::ioctl_fionread(pipe).is_ok_and(|waiting| waiting == 0) {
             return Taken::Nothing;
@@ -118,13 +125,18 @@ impl LogFile {
         match self.write(pipe, launch, max) {
             Ok(0) => Taken::Nothing,
             Ok(bytes) => Taken::Written(bytes),
-            Err(error) => self.discard(pipe, max, null, &error),
+            Err(error) => self.discard(pipe, max, scratch, &error),
         }
     }
 
-    /// Bytes lost of which the file does not yet tell.
-    pub(super) fn owed(&self) -> u64 {
-        self.debt.as_ref().map_or(0, |debt| debt.bytes)
+    /// What is lost of which the file does not yet tell.
+    pub(super) fn owed(&self) -> Option<&Debt> {
+        self.debt.as_ref()
+    }
+
+    /// Whether the file was put aside since it was last asked.
+    pub(super) fn take_rotated(&mut self) -> bool {
+        std::mem::take(&mut self.rotated)
     }
 
     /// Tells in the file what was lost, if anything was and the file takes it.
@@ -161,35 +173,45 @@ impl LogFile {
             closed => closed.insert(Open::at(path)?),
         };
         open.follow_length(path);
-        if open.end.max(open.index.as_ref().map_or(0, IndexWriter::bytes)) < self.rotate_at {
+        if !open.is_due(self.rotation) || self.put_off.is_some_and(|at| open.end < at) {
             return Ok(());
         }
         match rotate(path, self.rotation.keep) {
             Ok(()) => {
                 self.open = None;
-                self.rotate_at = self.rotation.max_size;
+                self.put_off = None;
+                self.rotated = true;
                 self.open = Some(Open::at(path)?);
             }
             Err(error) => {
                 // Better a file that is too long than lost lines; tried again after as much more.
                 tracing::warn!(log = %path, error = %error, source = %error.source_error(), "log not rotated");
-                self.rotate_at = open.end.saturating_add(self.rotation.max_size);
+                self.put_off = Some(open.end.saturating_add(self.rotation.max_size));
             }
         }
         Ok(())
     }
 
-    fn discard(&mut self, pipe: &OwnedFd, max: usize, null: &File, error: &FileError) -> Taken {
-        let mut nowhere = 0;
-        let bytes = splice_some(pipe, null, &mut nowhere, max).unwrap_or(0);
+    fn discard(&mut self, pipe: &OwnedFd, max: usize, scratch: &mut [u8], error: &FileError) -> Taken {
         let reason = error.reason();
         if self.debt.is_none() {
             tracing::warn!(log = %self.path, error = %error, reason, "log lines are being dropped");
         }
-        let debt = self.debt.get_or_insert(Debt { bytes: 0, reason: String::new() });
-        debt.bytes += bytes;
+        let (mut bytes, mut lines) = (0, 0);
+        while bytes < max {
+            // The pipe does not block: an error is an empty one.
+            let Ok(got) = rustix::io::read(pipe, &mut *scratch) else { break };
+            if got == 0 {
+                break;
+            }
+            bytes += got;
+            lines += scratch[..got].iter().filter(|&&byte| byte == b'\n').count();
+        }
+        let debt = self.debt.get_or_insert(Debt { bytes: 0, lines: 0, reason: String::new() });
+        debt.bytes += bytes as u64;
+        debt.lines += lines as u64;
         debt.reason = reason;
-        if bytes == 0 { Taken::Nothing } else { Taken::Dropped(bytes) }
+        if bytes == 0 { Taken::Nothing } else { Taken::Dropped(bytes as u64) }
     }
 
     fn announce_debt(&mut self) -> Result<(), FileError> {
@@ -201,7 +223,8 @@ impl LogFile {
         }
         // What ends the worker's broken line is still the worker's, what follows is ours.
         let newline = if last == [b'\n'] { "" } else { "\n" };
-        let text = format!("{newline}[agentd] {} bytes of log were dropped: {}\n", debt.bytes, debt.reason);
+        let Debt { bytes, lines, reason } = debt;
+        let text = format!("{newline}[agentd] {lines} lines dropped ({bytes} bytes): {reason}\n");
         let start = open.end + newline.len() as u64;
         open.announce(start, None);
         if let Err(source) = open.file.write_all_at(text.as_bytes(), open.end) {
@@ -211,7 +234,7 @@ impl LogFile {
         }
         open.settle();
         open.end += text.len() as u64;
-        tracing::info!(log = %self.path, bytes = debt.bytes, "log lines are written again");
+        tracing::info!(log = %self.path, bytes, lines, "log lines are written again");
         self.debt = None;
         Ok(())
     }
@@ -233,7 +256,20 @@ impl Open {
         options.read(true).write(true).create(true).truncate(false).mode(0o640);
         let file = options.open(path).map_err(|source| FileError::Open { path: path.to_owned(), source })?;
         let meta = file.metadata().map_err(|source| FileError::Stat { path: path.to_owned(), source })?;
-        Ok(Self { file, identity: (meta.dev(), meta.ino()), index: index.ok(), end: meta.len() })
+        let born_us = (meta.len() > 0).then(|| {
+            let first = IndexReader::open(&index_path(path)).get(0, meta.len());
+            let created = || meta.created().or_else(|_| meta.modified()).unwrap_or_else(|_| SystemTime::now());
+            first.map_or_else(|| unix_us(created()), |record| record.time_us)
+        });
+        Ok(Self { file, identity: (meta.dev(), meta.ino()), index: index.ok(), end: meta.len(), born_us })
+    }
+
+    /// Whether the file is to be put aside before more bytes come.
+    fn is_due(&self, rotation: Rotation) -> bool {
+        let longest = self.end.max(self.index.as_ref().map_or(0, IndexWriter::bytes));
+        // A clock that went back makes a file young, never old.
+        let age = self.born_us.map_or(Duration::ZERO, |born| Duration::from_micros(now_us().saturating_sub(born)));
+        longest >= rotation.max_size || rotation.max_age.is_some_and(|max_age| self.end > 0 && age >= max_age)
     }
 
     /// The file's length, if it still is the one called `path`.
@@ -246,6 +282,9 @@ impl Open {
     fn follow_length(&mut self, path: &Utf8Path) {
         let length = self.length_at(path).unwrap_or(self.end);
         if length != self.end {
+            if length == 0 {
+                self.born_us = None;
+            }
             self.end = length;
             self.index = None;
         }
@@ -256,6 +295,7 @@ impl Open {
 
     fn announce(&mut self, offset: u64, launch: Option<Launch>) {
         let record = Record { offset, time_us: now_us(), launch };
+        self.born_us.get_or_insert(record.time_us);
         // One that cannot be written is let go; the next take opens it again.
         self.index = self.index.take().filter(|index| index.announce(record).is_ok());
     }
@@ -288,6 +328,10 @@ fn splice_some(pipe: &OwnedFd, to: &File, offset: &mut u64, max: usize) -> Resul
 
 /// Unix time in µs; 0 before 1970.
 pub(super) fn now_us() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    unix_us(SystemTime::now())
+}
+
+fn unix_us(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

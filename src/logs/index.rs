@@ -23,6 +23,8 @@ use std::os::unix::fs::FileExt;
 use agentd_core::id::Launch;
 use camino::Utf8Path;
 
+use super::body::Body;
+
 const MAGIC: &[u8; 8] = b"agentidx";
 const VERSION: u32 = 1;
 const HEADER_BYTES: u64 = 16;
@@ -135,7 +137,7 @@ const CACHE_RECORDS: u64 = 128;
 #[derive(Debug)]
 pub(super) struct IndexReader {
     /// None when there is no index, or none of a version that we read.
-    file: Option<File>,
+    body: Option<Body>,
     /// Number of the first record in `cache`.
     cache_start: u64,
     cache: Vec<Record>,
@@ -144,17 +146,16 @@ pub(super) struct IndexReader {
 impl IndexReader {
     /// Opens the index at `path`. A missing or foreign one is an empty one.
     pub(super) fn open(path: &Utf8Path) -> Self {
-        let file = File::open(path).ok().filter(|file| {
+        let body = Body::open(path).ok().flatten().filter(|body| {
             let mut found = [0; HEADER_BYTES as usize];
-            file.read_exact_at(&mut found, 0).is_ok() && found == header()
+            body.read_exact_at(&mut found, 0).is_ok() && found == header()
         });
-        Self { file, cache_start: 0, cache: Vec::new() }
+        Self { body, cache_start: 0, cache: Vec::new() }
     }
 
     /// How many records there are now, the unsettled one included.
     pub(super) fn len(&self) -> u64 {
-        let bytes = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
-        records_in(bytes)
+        records_in(self.body.as_ref().and_then(|body| body.len().ok()).unwrap_or(0))
     }
 
     /// Record `number`, where it is settled: `log_bytes` (asked for *before*) reaches past its offset.
@@ -195,10 +196,10 @@ impl IndexReader {
     fn fill(&mut self, number: u64, log_bytes: u64) {
         self.cache.clear();
         self.cache_start = number;
-        let Some(file) = &self.file else { return };
+        let Some(body) = &self.body else { return };
         let mut bytes = [0; (CACHE_RECORDS * RECORD_BYTES) as usize];
         // A read that fails leaves the cache empty: the time is unknown, the line is not lost.
-        let got = file.read_at(&mut bytes, HEADER_BYTES + number * RECORD_BYTES).unwrap_or(0);
+        let got = body.read_at(&mut bytes, HEADER_BYTES + number * RECORD_BYTES).unwrap_or(0);
         let (records, _torn) = bytes[..got].as_chunks::<{ RECORD_BYTES as usize }>();
         // A record at or past the end of the log may still be overwritten, so it is not remembered.
         self.cache.extend(records.iter().map(Record::from_bytes).take_while(|record| record.offset < log_bytes));

@@ -1,17 +1,16 @@
-//! One log file opened for reading, live or rotated, with its index.
+//! One log file opened for reading, live or put aside, packed or not, with its index.
 //!
-//! It keeps its descriptors, so a rename changes nothing for it; that a newer file took its name is the
-//! [`super::reader`]'s to find out.
+//! It keeps its descriptors, so a rename, packing or removal changes nothing for it; that a newer file took its name is
+//! the [`super::reader`]'s to find out.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::SystemTime;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::body::{Body, Identity};
 use super::index::IndexReader;
-use super::layout::index_path;
+use super::layout::{index_path, packed_path};
 use super::line::Stamp;
 use super::read::ReadError;
 
@@ -19,10 +18,6 @@ use super::read::ReadError;
 const BLOCK: usize = 64 << 10;
 /// How often opening is tried while rotations fall between log and index.
 const TRIES: usize = 4;
-
-/// Which file a descriptor stands for, whatever it is called: device and inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity(u64, u64);
 
 /// How far back a search for line starts may go.
 #[derive(Debug)]
@@ -37,7 +32,7 @@ pub(super) struct Search {
 #[derive(Debug)]
 pub(super) struct Part {
     path: Utf8PathBuf,
-    file: File,
+    body: Body,
     identity: Identity,
     index: IndexReader,
     /// Longest length seen: less than this means that somebody emptied the file.
@@ -50,18 +45,20 @@ impl Part {
         let failed = |source| ReadError::Open { path: path.to_owned(), source };
         let mut tries = TRIES;
         loop {
-            let file = match File::open(path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(failed(error)),
-            };
-            let identity = identify(&file.metadata().map_err(failed)?);
+            let Some(body) = Body::open(path).map_err(failed)? else { return Ok(None) };
+            let identity = body.identity().map_err(failed)?;
             let index = IndexReader::open(&index_path(path));
             tries -= 1;
-            // A rotation in between would pair the log with its successor's index.
-            let same = std::fs::metadata(path).is_ok_and(|meta| identify(&meta) == identity);
+            // A rotation in between would pair the log with its successor's index; packing leaves it what it is.
+            let same = match body {
+                Body::Plain(_) => std::fs::metadata(path).map_or_else(
+                    |error| error.kind() == io::ErrorKind::NotFound && packed_path(path).exists(),
+                    |meta| Identity::of(&meta) == identity,
+                ),
+                Body::Packed(_) => true,
+            };
             if same || tries == 0 {
-                return Ok(Some(Self { path: path.to_owned(), file, identity, index, seen: 0 }));
+                return Ok(Some(Self { path: path.to_owned(), body, identity, index, seen: 0 }));
             }
         }
     }
@@ -72,7 +69,7 @@ impl Part {
 
     /// Its length now, in bytes.
     pub(super) fn len(&self) -> Result<u64, ReadError> {
-        self.file.metadata().map(|meta| meta.len()).map_err(|source| self.failed(source))
+        self.body.len().map_err(|source| self.failed(source))
     }
 
     /// Goes back from `end` until `search` is satisfied and returns where the line after starts; none when the whole
@@ -83,7 +80,7 @@ impl Part {
         while end > 0 {
             let start = end.saturating_sub(BLOCK as u64);
             let bytes = &mut block[..(end - start) as usize];
-            self.file.read_exact_at(bytes, start).map_err(|source| self.failed(source))?;
+            self.body.read_exact_at(bytes, start).map_err(|source| self.failed(source))?;
             for (at, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
                 search.newlines -= 1;
                 if search.newlines == 0 {
@@ -130,7 +127,7 @@ impl Part {
         let (stamp, chunk_end) = self.chunk_at(*position, len)?;
         let wanted = max.min(BLOCK).min(usize::try_from(chunk_end - *position).unwrap_or(BLOCK));
         let mut block = vec![0; wanted];
-        let got = self.file.read_at(&mut block, *position).map_err(|source| self.failed(source))?;
+        let got = self.body.read_at(&mut block, *position).map_err(|source| self.failed(source))?;
         *position += got as u64;
         sink(stamp, &block[..got]);
         Ok((got > 0).then_some(got))
@@ -154,7 +151,7 @@ impl Part {
     }
 
     fn written_us(&self) -> Result<u64, ReadError> {
-        let written = self.file.metadata().and_then(|meta| meta.modified()).map_err(|source| self.failed(source))?;
+        let written = self.body.written().map_err(|source| self.failed(source))?;
         let since = written.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
     }
@@ -162,8 +159,4 @@ impl Part {
     fn failed(&self, source: io::Error) -> ReadError {
         ReadError::Read { path: self.path.clone(), source }
     }
-}
-
-fn identify(meta: &std::fs::Metadata) -> Identity {
-    Identity(meta.dev(), meta.ino())
 }

@@ -20,7 +20,6 @@
 //! in the daemon's log, because without it nothing can be waited for.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -35,8 +34,8 @@ use rustix::io::Errno;
 use tokio::sync::{oneshot, watch};
 
 use super::fifo::{PIPE_BYTES, capacity};
-use super::file::{LogFile, Taken};
-use super::thread::{Command, Counters, Finished, LogThreadError, Stream, StreamId};
+use super::file::{Debt, LogFile, Taken};
+use super::thread::{Command, Counters, Finished, LogNews, LogThreadError, Stream, StreamId, Tell};
 
 /// How long bytes may gather.
 const PAUSE_LONGEST: Duration = Duration::from_millis(8);
@@ -46,6 +45,8 @@ const PAUSE_SHORTEST: Duration = Duration::from_millis(1);
 const SLACK: Duration = Duration::from_millis(2);
 /// Splices in a row for one stream before the others have their turn.
 const TURNS: usize = 8;
+/// Bytes that are dropped at once where a file refuses them.
+const SCRATCH_BYTES: usize = 64 << 10;
 /// The eventfd's name in epoll; no stream has it.
 const WAKE: u64 = u64::MAX;
 
@@ -71,14 +72,15 @@ struct Shared {
     streams: usize,
 }
 
-#[derive(Debug)]
 pub(super) struct Pump {
     epoll: OwnedFd,
     wake: Arc<OwnedFd>,
     inbox: mpsc::Receiver<Command>,
     grew: watch::Sender<u64>,
     counters: Arc<Counters>,
-    null: File,
+    /// Where bytes are read to that no file takes.
+    scratch: Vec<u8>,
+    tell: Tell,
     streams: BTreeMap<StreamId, Attached>,
     files: BTreeMap<Utf8PathBuf, Shared>,
 }
@@ -96,14 +98,15 @@ impl Pump {
         inbox: mpsc::Receiver<Command>,
         grew: watch::Sender<u64>,
         counters: Arc<Counters>,
+        tell: Tell,
     ) -> Result<Self, LogThreadError> {
         let made = epoll::create(epoll::CreateFlags::CLOEXEC).and_then(|epoll| {
             epoll::add(&epoll, &*wake, EventData::new_u64(WAKE), EventFlags::IN)?;
             Ok(epoll)
         });
         let epoll = made.map_err(|errno| LogThreadError::Epoll(errno.into()))?;
-        let null = File::options().write(true).open("/dev/null").map_err(LogThreadError::Null)?;
-        Ok(Self { epoll, wake, inbox, grew, counters, null, streams: BTreeMap::new(), files: BTreeMap::new() })
+        let (scratch, streams, files) = (vec![0; SCRATCH_BYTES], BTreeMap::new(), BTreeMap::new());
+        Ok(Self { epoll, wake, inbox, grew, counters, scratch, tell, streams, files })
     }
 
     /// The thread's life. Returns after `Stop`, or when the handle is gone.
@@ -234,10 +237,11 @@ impl Pump {
         let Some(shared) = self.files.get_mut(path) else { return };
         shared.streams -= 1;
         if shared.streams == 0 {
+            let before = shared.file.owed().cloned();
             shared.file.settle_debt();
-            let owed = shared.file.owed();
-            if owed > 0 {
-                tracing::warn!(log = %path, bytes = owed, "log closed with dropped lines that it does not tell of");
+            tell_of_file(&self.tell, path, &mut shared.file, before);
+            if let Some(owed) = shared.file.owed() {
+                tracing::warn!(log = %path, ?owed, "log closed with dropped lines that it does not tell of");
             }
             self.files.remove(path);
         }
@@ -297,7 +301,9 @@ impl Pump {
         let attached = self.streams.get_mut(&id)?;
         let stream = &attached.stream;
         let shared = self.files.get_mut(&stream.path)?;
-        let taken = shared.file.take(&stream.fifo, stream.launch, attached.capacity, &self.null);
+        let before = shared.file.owed().cloned();
+        let taken = shared.file.take(&stream.fifo, stream.launch, attached.capacity, &mut self.scratch);
+        tell_of_file(&self.tell, &stream.path, &mut shared.file, before);
         match taken {
             Taken::Nothing => {}
             Taken::Written(bytes) => attached.moved.written += bytes,
@@ -334,6 +340,18 @@ impl Pump {
             grown |= self.drain(id);
         }
         grown
+    }
+}
+
+/// Tells what befell a file whose debt was `before`.
+fn tell_of_file(tell: &Tell, path: &Utf8Path, file: &mut LogFile, before: Option<Debt>) {
+    if file.take_rotated() {
+        tell(LogNews::Rotated { path: path.to_owned() });
+    }
+    match (before, file.owed()) {
+        (None, Some(debt)) => tell(LogNews::Dropping { path: path.to_owned(), why: debt.reason.clone() }),
+        (Some(Debt { bytes, lines, .. }), None) => tell(LogNews::Resumed { path: path.to_owned(), lines, bytes }),
+        (None, None) | (Some(_), Some(_)) => {}
     }
 }
 

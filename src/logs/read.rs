@@ -30,6 +30,14 @@ pub enum ReadError {
         /// Why.
         source: io::Error,
     },
+    /// What was put aside of it cannot be listed.
+    #[error("list what was put aside of the log {path}")]
+    List {
+        /// The live file.
+        path: Utf8PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// It cannot be read.
     #[error("read the log {path}")]
     Read {

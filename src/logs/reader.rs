@@ -1,15 +1,17 @@
 //! One source read in order, from the oldest wanted byte in whichever file it lies up to the live file's end, and on.
 //!
-//! Rotation only ever moves files to higher numbers, and the writer leaves a file for good before it makes the next. So
-//! files are opened from number 0 upwards: one that moves meanwhile is met twice (and known by its identity), never
-//! missed.
+//! A file is put aside under a number that it keeps, and the writer leaves it for good before it makes the next. So the
+//! live file is opened first and the others are listed after that: one that is put aside meanwhile is met twice (and
+//! known by its identity), never missed.
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::Instant;
 
-use super::layout::{Source, rotated_path};
+use super::body::Identity;
+use super::layout::{Source, rotated, rotated_path};
 use super::line::{Assembler, LINE_BYTES, Line};
-use super::part::{Identity, Part, Search};
+use super::part::{Part, Search};
 use super::read::ReadError;
 
 /// Reads one source.
@@ -147,20 +149,33 @@ fn newer_than(source: &Source, identity: Identity) -> Result<VecDeque<Part>, Rea
 
 /// Opens part after part, newest first, while `visit` asks for more.
 fn each_part(source: &Source, mut visit: impl FnMut(Part) -> Result<bool, ReadError>) -> Result<(), ReadError> {
-    let (mut number, mut missing, mut last) = (0, 0, None);
-    // A rotation under way, or one that a crash cut short, leaves one number free; two are the end.
-    while missing < 2 {
-        match Part::open(&rotated_path(&source.path, number))? {
-            None => missing += 1,
-            Some(part) => {
-                missing = 0;
-                let identity = part.identity();
-                if last.replace(identity) != Some(identity) && !visit(part)? {
-                    return Ok(());
-                }
-            }
+    let mut last = None;
+    if let Some(part) = Part::open(&source.path)? {
+        last = Some(part.identity());
+        if !visit(part)? {
+            return Ok(());
         }
-        number += 1;
+    }
+    // Listed once the live file is open: what was put aside before that is in the list, what was meanwhile is met twice.
+    let numbers =
+        rotated(&source.path).map_err(|error| ReadError::List { path: source.path.clone(), source: error })?;
+    for number in numbers.into_iter().rev() {
+        let path = rotated_path(&source.path, number);
+        let part = match Part::open(&path) {
+            Ok(part) => part,
+            // A file that is damaged costs its own lines and no others.
+            Err(ReadError::Open { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(log = %path, error = %source, "a packed log cannot be read");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        // None: removed meanwhile, as its time had come.
+        let Some(part) = part else { continue };
+        let identity = part.identity();
+        if last.replace(identity) != Some(identity) && !visit(part)? {
+            return Ok(());
+        }
     }
     Ok(())
 }

@@ -1,38 +1,58 @@
-//! Rotation: the live file becomes number 1, number 1 becomes 2, and the one above `keep` goes.
+//! Rotation: the live file is put aside under the next number, and what is older than the last `keep` goes.
 //!
-//! Only renames, oldest first, each log before its index. So a `kill -9` in between leaves at most one number without a
-//! log, whose index has not followed yet; `repair` lets it follow. Nothing is ever truncated. Today's rule is size
-//! alone; another one (age) is another reason to call `rotate`, and what becomes of number 1 (compression) starts
-//! where it returns.
+//! ```text
+//! x.log, x.log.idx
+//!   │ 1  rename x.log     → x.log.000008        killed here: `repair` lets the index follow
+//!   │ 2  rename x.log.idx → x.log.000008.idx    killed here: the next writer makes x.log anew
+//!   │ 3  remove numbers beyond `keep`           killed here: the next rotation removes them
+//!   ▼
+//! x.log.000008, x.log.000008.idx
+//! ```
+//!
+//! Only names change, so there is no moment at which a line is in two files or in none. Packing and the other bounds
+//! are [`super::housekeeper`]'s, which has time; the count is kept here, so that a program that prints without end is
+//! bounded whatever else the machine does.
 
 use std::io;
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use thiserror::Error;
 
-use super::layout::{index_path, rotated_path};
+use super::layout::{Number, index_path, packed_path, rotated, rotated_path};
 
-/// How much of a stream is kept. At most about `max_size × (keep + 1)` bytes lie on the disk, and as much again in the
-/// indexes of a worker that prints byte by byte; a file may pass `max_size` by the one chunk (1 MiB) that filled it.
+/// When a stream's live file is put aside, and how many are kept. At most about `max_size × (keep + 1)` bytes lie on the
+/// disk, and as much again in the indexes of a worker that prints byte by byte; a file may pass `max_size` by the one
+/// chunk (1 MiB) that filled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// A live file of this many bytes is rotated.
+    /// A live file of this many bytes is put aside.
     pub max_size: u64,
-    /// How many rotated files are kept. None means that what is rotated is gone.
+    /// So is one whose first line is this old when more comes.
+    pub max_age: Option<Duration>,
+    /// How many files put aside are kept. None means that what is put aside is gone.
     pub keep: u32,
 }
 
 impl Default for Rotation {
     fn default() -> Self {
-        Self { max_size: 50 << 20, keep: 10 }
+        Self { max_size: 50 << 20, max_age: None, keep: 10 }
     }
 }
 
 /// A rotation stopped half way. What was renamed stays renamed; nothing is lost.
 #[derive(Debug, Error)]
 pub enum RotateError {
-    /// The oldest file cannot be removed.
-    #[error("remove the oldest log {path}")]
+    /// What was put aside before cannot be listed.
+    #[error("list the logs beside {path}")]
+    List {
+        /// The live file.
+        path: Utf8PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file cannot be removed.
+    #[error("remove the old log {path}")]
     Remove {
         /// The file.
         path: Utf8PathBuf,
@@ -52,58 +72,60 @@ pub enum RotateError {
 impl RotateError {
     pub(super) fn source_error(&self) -> &io::Error {
         match self {
-            Self::Remove { source, .. } | Self::Rename { source, .. } => source,
+            Self::List { source, .. } | Self::Remove { source, .. } | Self::Rename { source, .. } => source,
         }
     }
 }
 
-/// Makes room for a new live file at `live`, keeping `keep` old ones.
+/// Puts the live file at `live` aside, keeping `keep` old ones, this one included.
 ///
 /// # Errors
-/// [`RotateError`]; some files may have moved up by then, none is lost.
-pub(super) fn rotate(live: &Utf8Path, keep: u32) -> Result<(), RotateError> {
-    // Up to the first free number: a gap that a crash left is filled, not carried along.
-    let free = (1..=keep).find(|&number| !rotated_path(live, number).exists()).unwrap_or(keep);
-    let last = rotated_path(live, free);
-    for path in [index_path(&last), last] {
-        remove(&path)?;
-    }
-    for number in (0..free).rev() {
-        let (from, to) = (rotated_path(live, number), rotated_path(live, number + 1));
-        rename(&from, &to)?;
-        rename(&index_path(&from), &index_path(&to))?;
+/// [`RotateError`]; the live file may be put aside by then, and nothing is lost.
+pub fn rotate(live: &Utf8Path, keep: u32) -> Result<(), RotateError> {
+    let numbers = rotated(live).map_err(|source| RotateError::List { path: live.to_owned(), source })?;
+    let number = numbers.last().map_or(Number::FIRST, |newest| newest.next());
+    let aside = rotated_path(live, number);
+    rename(live, &aside)?;
+    rename(&index_path(live), &index_path(&aside))?;
+    let kept = numbers.into_iter().chain([number]).rev();
+    for number in kept.skip(keep as usize) {
+        remove(live, number)?;
     }
     Ok(())
 }
 
 /// Lets an index follow its log where a crash fell between the two.
 pub(super) fn repair(live: &Utf8Path) {
-    let mut number = 0;
-    let mut missing = 0;
-    // Two missing in a row are the end; one is the gap.
-    while missing < 2 {
-        let (log, next) = (rotated_path(live, number), rotated_path(live, number + 1));
-        if log.exists() {
-            missing = 0;
-        } else {
-            missing += 1;
-            let (index, next_index) = (index_path(&log), index_path(&next));
-            if next.exists() && index.exists() && !next_index.exists() {
-                // Where it fails the times of one old file stay unknown.
-                let _ = std::fs::rename(index, next_index);
-            }
+    let index = index_path(live);
+    if live.exists() || !index.exists() {
+        return;
+    }
+    if let Some(newest) = rotated(live).ok().and_then(|numbers| numbers.last().copied()) {
+        let its = index_path(&rotated_path(live, newest));
+        if !its.exists() && !packed_path(&its).exists() {
+            // Where it fails the times of one old file stay unknown.
+            let _ = std::fs::rename(index, its);
         }
-        number += 1;
     }
 }
 
-fn remove(path: &Utf8Path) -> Result<(), RotateError> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(RotateError::Remove { path: path.to_owned(), source })
+/// Removes what `live` put aside as `number`, in every form; the logs first, so that a crash leaves an index without
+/// lines and never lines without times.
+///
+/// # Errors
+/// [`RotateError::Remove`], the first one met.
+pub(super) fn remove(live: &Utf8Path, number: Number) -> Result<(), RotateError> {
+    let log = rotated_path(live, number);
+    let index = index_path(&log);
+    for path in [&log, &packed_path(&log), &index, &packed_path(&index)] {
+        match std::fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(RotateError::Remove { path: path.clone(), source });
+            }
+            Ok(()) | Err(_) => {}
         }
-        Ok(()) | Err(_) => Ok(()),
     }
+    Ok(())
 }
 
 fn rename(from: &Utf8Path, to: &Utf8Path) -> Result<(), RotateError> {
@@ -148,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn logs_and_indexes_move_up_together_and_the_oldest_goes() {
+    fn a_log_is_put_aside_with_its_index_and_the_oldest_goes() {
         let (dir, live) = Dir::new();
         for text in ["a", "b", "c", "d"] {
             write(&live, text);
             rotate(&live, 2).expect("rotate");
         }
-        assert_eq!(dir.files(), ["x.log.1.idx=d", "x.log.1=d", "x.log.2.idx=c", "x.log.2=c"]);
+        assert_eq!(dir.files(), ["x.log.000003.idx=c", "x.log.000003=c", "x.log.000004.idx=d", "x.log.000004=d"]);
     }
 
     #[test]
@@ -168,19 +190,32 @@ mod tests {
     #[test]
     fn an_index_that_a_crash_left_behind_follows_its_log() {
         let (dir, live) = Dir::new();
-        write(&live, "a");
-        write(&rotated_path(&live, 2), "c");
-        std::fs::rename(&live, rotated_path(&live, 1)).expect("the rename before the crash");
+        write(&live, "b");
+        write(&rotated_path(&live, Number::FIRST), "a");
+        std::fs::rename(&live, rotated_path(&live, Number::FIRST.next())).expect("the rename before the crash");
         repair(&live);
-        assert_eq!(dir.files(), ["x.log.1.idx=a", "x.log.1=a", "x.log.2.idx=c", "x.log.2=c"]);
+        assert_eq!(dir.files(), ["x.log.000001.idx=a", "x.log.000001=a", "x.log.000002.idx=b", "x.log.000002=b"]);
     }
 
     #[test]
-    fn a_gap_that_a_crash_left_is_filled_and_no_older_file_is_given_up_for_it() {
+    fn files_that_an_earlier_daemon_moved_up_are_older_than_any_other_and_go_first() {
         let (dir, live) = Dir::new();
-        write(&live, "a");
-        write(&rotated_path(&live, 2), "c");
+        for (name, text) in [("x.log.1", "b"), ("x.log.2", "a")] {
+            write(&live.with_file_name(name), text);
+        }
+        write(&live, "c");
         rotate(&live, 2).expect("rotate");
-        assert_eq!(dir.files(), ["x.log.1.idx=a", "x.log.1=a", "x.log.2.idx=c", "x.log.2=c"]);
+        assert_eq!(dir.files(), ["x.log.000001.idx=c", "x.log.000001=c", "x.log.1.idx=b", "x.log.1=b"]);
+    }
+
+    #[test]
+    fn a_packed_log_counts_as_one_and_goes_whole() {
+        let (dir, live) = Dir::new();
+        let old = rotated_path(&live, Number::FIRST);
+        std::fs::write(packed_path(&old), "a").expect("write");
+        std::fs::write(packed_path(&index_path(&old)), "a").expect("write");
+        write(&live, "b");
+        rotate(&live, 1).expect("rotate");
+        assert_eq!(dir.files(), ["x.log.000002.idx=b", "x.log.000002=b"]);
     }
 }

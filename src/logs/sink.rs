@@ -94,7 +94,7 @@ fn open_file(log: &Utf8Path, launch: Launch, rotation: Rotation) -> Result<Owned
         make_folder(folder).map_err(|source| SinkError::Folder { path: folder.to_owned(), source })?;
     }
     if std::fs::metadata(log).is_ok_and(|meta| meta.len() >= rotation.max_size) {
-        // A predecessor that still runs keeps writing to what is now number 1.
+        // A predecessor that still runs keeps writing to what is now put aside; it is packed once nobody does.
         rotate(log, rotation.keep)?;
     }
     let mut options = File::options();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     fn direct(sink: Sink, dir: &Utf8Path, max_size: u64) -> OwnedFd {
-        let rotation = Rotation { max_size, keep: 1 };
+        let rotation = Rotation { max_size, keep: 1, ..Rotation::default() };
         match open_sink(sink, &dir.join("fifo"), &dir.join("web/0.out.log"), Launch(1), rotation).expect("open") {
             Opened::Direct(fd) => fd,
             Opened::Fifo(_) => panic!("{sink:?} opened a FIFO"),
@@ -139,7 +139,7 @@ mod tests {
         rustix::io::write(&third, b"three\n").expect("write");
         rustix::io::write(&first, b"late\n").expect("write");
         let read = |name: &str| std::fs::read_to_string(dir.join("web").join(name)).expect("read");
-        assert_eq!((read("0.out.log.1"), read("0.out.log")), ("one\ntwo\nlate\n".into(), "three\n".into()));
+        assert_eq!((read("0.out.log.000001"), read("0.out.log")), ("one\ntwo\nlate\n".into(), "three\n".into()));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::io::BufRead;
 use std::path::PathBuf;
 use std::process::Child;
 
+use super::super::super::housekeeper::{Housekeeper, Retention};
+use super::super::LogNews;
 use super::*;
 
 #[test]
@@ -20,7 +22,7 @@ fn lines_that_the_disk_refuses_are_counted_and_told_of_once_it_takes_lines_again
     let finished = bench.finish(1);
     assert_eq!(finished, Finished { written: 6, dropped: 5_000_000 });
     let (first, rest) = bench.read().split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("two lines");
-    assert!(first.starts_with("[agentd] 5000000 bytes of log were dropped: "), "{first}");
+    assert!(first.starts_with("[agentd] 50000 lines dropped (5000000 bytes): "), "{first}");
     assert_eq!(rest, "again\n");
 }
 
@@ -41,8 +43,13 @@ fn a_full_disk_blocks_no_worker_and_the_file_tells_how_much_is_missing() {
     writeln!(worker, "again").expect("print");
     let finished = bench.finish(1);
     assert_eq!((finished.dropped, finished.written + dropped), (dropped, 5_000_000 + 6));
-    let tail = format!("\n[agentd] {dropped} bytes of log were dropped: no space left on device\nagain\n");
-    assert!(bench.read().ends_with(&tail));
+    let text = bench.read();
+    let words = text.lines().find(|line| line.starts_with("[agentd] ")).expect("it tells what is missing");
+    assert!(words.ends_with(&format!(" lines dropped ({dropped} bytes): no space left on device")), "{words}");
+    let lines: u64 = words.split(' ').nth(1).and_then(|lines| lines.parse().ok()).expect("a number of lines");
+    // A line that fell half into the file counts where its end is.
+    assert!((dropped / 100..=dropped / 100 + 1).contains(&lines), "{words}");
+    assert!(text.ends_with("again\n"));
     drop(bench);
     drop(disk);
 }
@@ -54,8 +61,17 @@ fn a_supervisor_for_the_tests_below_to_hurt_and_nothing_when_run_alone() {
     let Ok(home) = std::env::var(VICTIM) else { return };
     let home = Utf8PathBuf::from(home);
     let fifo_path = home.join("run/fifo/web.0.1.out");
-    let logs = LogThread::start().expect("start");
-    let rotation = Rotation { max_size: 2 << 20, keep: 99 };
+    let housekeeper = Housekeeper::start(home.join("logs")).expect("start");
+    housekeeper.keep(&"web".parse().expect("a good name"), Retention { keep: 99, ..Retention::default() });
+    housekeeper.sweep();
+    let doorbell = housekeeper.doorbell();
+    let tell = move |news| {
+        if let LogNews::Rotated { path } = news {
+            doorbell.rotated(path);
+        }
+    };
+    let logs = LogThread::start_telling(Box::new(tell)).expect("start");
+    let rotation = Rotation { max_size: 2 << 20, keep: 99, ..Rotation::default() };
     let fifo = reopen(&fifo_path).expect("reopen");
     let path = home.join("logs/web/0.out.log");
     logs.attach(Stream { id: StreamId(1), fifo, fifo_path: None, path, launch: Launch(1), rotation }).expect("attach");
@@ -100,11 +116,13 @@ fn killing_the_supervisor_again_and_again_loses_doubles_and_garbles_no_line() {
         victim.wait().expect("wait");
         kills += 1;
     }
-    bench.attach_end(1, supervisor, path, Rotation { max_size: 2 << 20, keep: 99 });
+    bench.attach_end(1, supervisor, path, Rotation { max_size: 2 << 20, keep: 99, ..Rotation::default() });
     bench.finish(1);
     let source = bench.source();
     let lines = tail(&[source], usize::MAX).expect("read back");
-    eprintln!("{kills} kills, {} lines", lines.len());
+    let entries = bench.dir.join("logs/web").read_dir_utf8().expect("list");
+    let packed = entries.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension() == Some("zst")));
+    eprintln!("{kills} kills, {} lines, {} packed files", lines.len(), packed.count());
     assert!(lines.iter().map(|line| line.text.parse::<usize>().expect("a whole line")).eq(0..LINES));
     assert!(lines.iter().all(|line| line.launch == Some(Launch(1))));
     assert!(lines.is_sorted_by_key(|line| line.time_us));

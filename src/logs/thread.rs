@@ -64,9 +64,6 @@ pub enum LogThreadError {
     /// No epoll to wait with.
     #[error("make the log thread's epoll")]
     Epoll(#[source] io::Error),
-    /// No `/dev/null` to drop lines to.
-    #[error("open /dev/null")]
-    Null(#[source] io::Error),
     /// The kernel gave no thread.
     #[error("start the log thread")]
     Spawn(#[source] io::Error),
@@ -82,6 +79,35 @@ pub(super) enum Command {
     Flush(oneshot::Sender<()>),
     Stop,
 }
+
+/// What the thread tells unasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogNews {
+    /// The live file was put aside.
+    Rotated {
+        /// The live file.
+        path: Utf8PathBuf,
+    },
+    /// A file takes nothing, and lines are being dropped.
+    Dropping {
+        /// The live file.
+        path: Utf8PathBuf,
+        /// What the kernel said: "no space left on device".
+        why: String,
+    },
+    /// It takes lines again, and tells what is missing.
+    Resumed {
+        /// The live file.
+        path: Utf8PathBuf,
+        /// Lines dropped meanwhile.
+        lines: u64,
+        /// Bytes of them.
+        bytes: u64,
+    },
+}
+
+/// Whom the thread tells. It must not wait.
+pub type Tell = Box<dyn Fn(LogNews) + Send>;
 
 /// Figures that the thread keeps while it works.
 #[derive(Debug, Default)]
@@ -102,18 +128,26 @@ pub struct LogThread {
 }
 
 impl LogThread {
-    /// Starts the thread, with nothing attached.
+    /// Starts the thread, with nothing attached and nobody to be told.
     ///
     /// # Errors
     /// [`LogThreadError`], when descriptors or threads have run out.
     pub fn start() -> Result<Self, LogThreadError> {
+        Self::start_telling(Box::new(drop))
+    }
+
+    /// Starts the thread, with nothing attached. It calls `tell` from within.
+    ///
+    /// # Errors
+    /// [`LogThreadError`], when descriptors or threads have run out.
+    pub fn start_telling(tell: Tell) -> Result<Self, LogThreadError> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = rustix::event::eventfd(0, flags).map_err(|errno| LogThreadError::Eventfd(errno.into()))?;
         let wake = Arc::new(wake);
         let (commands, inbox) = mpsc::channel();
         let (grew_sender, grew) = watch::channel(0);
         let counters = Arc::new(Counters::default());
-        let pump = Pump::new(Arc::clone(&wake), inbox, grew_sender, Arc::clone(&counters))?;
+        let pump = Pump::new(Arc::clone(&wake), inbox, grew_sender, Arc::clone(&counters), tell)?;
         let thread = std::thread::Builder::new()
             .name("agentd-logs".to_owned())
             .stack_size(STACK_BYTES)

@@ -138,6 +138,12 @@ impl NotifySocket {
         &self.path
     }
 
+    /// The user that it was given to, whose worker speaks here; ours where that cannot be told.
+    #[must_use]
+    pub fn owner(&self) -> u32 {
+        lstat(self.path.as_str()).map_or_else(|_| nix::unistd::geteuid().as_raw(), |found| found.st_uid)
+    }
+
     /// Waits for the next datagram. May be dropped at any time without losing one.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! One cgroup (v2) per process start: nothing that a worker starts leaves it, and one write ends all of it.
 //!
-//! Owns the folder `agentd-<instance>` below our own cgroup, and a folder per launch in it. Sets no limits and needs
-//! no controllers: membership and `cgroup.kill` work without. Where any of it is impossible (v1 only, read-only,
+//! Owns the folder `agentd-<instance>` below our own cgroup (beside it, where systemd put us into a subgroup of what it
+//! delegated), and a folder per launch in it. Needs no controllers: membership and `cgroup.kill` work without; with them
+//! [`controllers`](super::controllers) sets limits. Where any of it is impossible (v1 only, read-only,
 //! not delegated, a kernel before 5.14), [`Cgroups::open`] says why and the [tree](super::tree) does without.
 //!
 //! A supervisor that was started elsewhere has another folder than its predecessor: the cgroup of a process that is
@@ -16,7 +17,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{Access, CWD, access};
 use thiserror::Error;
 
+use super::controllers::{self, Amounts, Controllers, Met, SetError};
 use super::stat::read_into;
+
+/// The subgroup that `DelegateSubgroup=` of our unit names: only from a leaf beside us controllers can be handed on.
+const SUBGROUP: &str = "supervisor";
 
 /// As much of a list of processes as is read at once, in bytes: some hundred processes.
 const PROCS_MAX: usize = 2048;
@@ -115,6 +120,8 @@ pub struct Cgroups {
     /// `agentd-<instance>` below our own cgroup.
     dir: Utf8PathBuf,
     mount: Mount,
+    /// What the kernel holds them to.
+    controllers: Controllers,
 }
 
 impl Cgroups {
@@ -129,17 +136,32 @@ impl Cgroups {
         }
         let mount = Mount::find(&read_proc("/proc/self/mountinfo")?).ok_or(NoCgroups::NotMounted)?;
         let own = mount.folder_of(&read_proc("/proc/self/cgroup")?).ok_or(NoCgroups::NotMounted)?;
-        let dir = own.join(folder_name(instance));
+        let base = delegated(&own);
+        let dir = base.join(folder_name(instance));
         make(&dir).map_err(|source| NoCgroups::Make { dir: dir.clone(), source })?;
-        access(own.join("cgroup.procs").as_str(), Access::WRITE_OK)
-            .map_err(|errno| NoCgroups::Move { dir: own.clone(), source: errno.into() })?;
+        access(base.join("cgroup.procs").as_str(), Access::WRITE_OK)
+            .map_err(|errno| NoCgroups::Move { dir: base.to_owned(), source: errno.into() })?;
         if access(dir.join("cgroup.kill").as_str(), Access::WRITE_OK).is_err() {
             return Err(NoCgroups::NoKill { dir });
         }
         match fs::read_to_string(dir.join("cgroup.type")).unwrap_or_default().trim() {
-            "domain" | "domain threaded" => Ok(Self { dir, mount }),
+            "domain" | "domain threaded" => Ok(Self { controllers: Controllers::enable(base, &dir), dir, mount }),
             kind => Err(NoCgroups::Kind { kind: kind.to_owned(), dir }),
         }
+    }
+
+    /// What the kernel holds them to.
+    #[must_use]
+    pub const fn controllers(&self) -> Controllers {
+        self.controllers
+    }
+
+    /// Holds a cgroup to amounts, as far as there are controllers.
+    ///
+    /// # Errors
+    /// [`SetError`].
+    pub fn limit(&self, cgroup: &Cgroup, amounts: &Amounts) -> Result<(), SetError> {
+        controllers::set(&cgroup.dir, self.controllers, amounts)
     }
 
     /// The cgroup for `launch`, made if it is not there.
@@ -218,6 +240,12 @@ impl Cgroup {
             .map_err(|source| CgroupError::Kill { dir: self.dir.clone(), source })
     }
 
+    /// What came of its limits.
+    #[must_use]
+    pub fn met(&self) -> Met {
+        controllers::met(&self.dir)
+    }
+
     /// Processor time of all that ever ran in it, in microseconds.
     #[must_use]
     pub fn cpu_us(&self) -> Option<u64> {
@@ -238,6 +266,13 @@ impl Cgroup {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// What was delegated to us, given the cgroup that we are in.
+fn delegated(own: &Utf8Path) -> &Utf8Path {
+    let leaf = own.file_name() == Some(SUBGROUP);
+    let ours = |parent: &&Utf8Path| access(parent.join("cgroup.subtree_control").as_str(), Access::WRITE_OK).is_ok();
+    own.parent().filter(|_| leaf).filter(ours).unwrap_or(own)
 }
 
 fn folder_name(instance: &str) -> String {

@@ -5,12 +5,15 @@
 //! [`tree`] (all that became of it), [`reaper`] (its end).
 //! `docs/design/spawning.md` tells the story with its measurements.
 
+pub mod account;
 pub mod boot;
 pub mod cgroup;
+pub mod controllers;
 pub mod descendants;
 pub mod plan;
 mod program;
 pub mod reaper;
+pub mod secret;
 pub mod shim;
 pub mod spawn;
 pub mod stat;

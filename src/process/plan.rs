@@ -11,6 +11,9 @@ use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::account::Account;
+use super::secret::{Road, Secret, file_variable};
+
 /// Everything that a program is started with, except its descriptors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecPlan {
@@ -35,6 +38,32 @@ pub struct ExecPlan {
     pub listen_names: Vec<String>,
     /// Whether `LISTEN_PID` is set. Without it, wrappers that fork keep the descriptors usable.
     pub listen_pid: bool,
+    /// Who it runs as.
+    #[serde(default)]
+    pub account: Account,
+    /// What it is given and nobody is told.
+    #[serde(default)]
+    pub secrets: Secrets,
+}
+
+/// The secrets of a plan: where they are, never what they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    /// Each of them.
+    pub given: Vec<Secret>,
+    /// The private folder for those that go by file; made when there is one.
+    pub folder: Utf8PathBuf,
+}
+
+impl Secrets {
+    /// What a command beside the program gets: the same variables, and the files that the program has.
+    #[must_use]
+    pub fn beside(self) -> (Self, Vec<(String, String)>) {
+        let path = |secret: &Secret| (file_variable(&secret.name), self.folder.join(&secret.name).into_string());
+        let (files, given): (Vec<_>, _) = self.given.iter().cloned().partition(|secret| secret.road == Road::File);
+        let variables = files.iter().map(path).collect();
+        (Self { given, folder: self.folder }, variables)
+    }
 }
 
 /// A resource limit that can be set for a process.
@@ -98,6 +127,14 @@ pub enum Stage {
     MakingSession,
     /// Moving itself to the worker's cgroup.
     EnteringCgroup(Utf8PathBuf),
+    /// Looking up who it is to run as.
+    LookingUpAccount(String),
+    /// Reading a secret, or putting it where only the program finds it.
+    DeliveringSecret(String),
+    /// Giving the program's user what the supervisor made for it.
+    GivingOver(Utf8PathBuf),
+    /// Becoming the program's user.
+    TakingAccount(String),
     /// Changing to the working directory.
     ChangingDirectory(Utf8PathBuf),
     /// Putting standard streams and listeners at their numbers.
@@ -116,6 +153,10 @@ impl fmt::Display for Stage {
             Self::ReadingPlan => f.write_str("reading the plan"),
             Self::MakingSession => f.write_str("making a session"),
             Self::EnteringCgroup(dir) => write!(f, "entering cgroup {dir}"),
+            Self::LookingUpAccount(who) => write!(f, "looking up {who}"),
+            Self::DeliveringSecret(name) => write!(f, "delivering secret {name}"),
+            Self::GivingOver(path) => write!(f, "giving {path} to its user"),
+            Self::TakingAccount(who) => write!(f, "becoming {who}"),
             Self::ChangingDirectory(dir) => write!(f, "changing to directory {dir}"),
             Self::PlacingDescriptors => f.write_str("placing descriptors"),
             Self::FindingProgram(name) => write!(f, "finding the program {name}"),
@@ -153,6 +194,10 @@ impl StageFailure {
     pub(super) fn shortened(self) -> Self {
         let stage = match self.stage {
             Stage::EnteringCgroup(dir) => Stage::EnteringCgroup(shorten(dir.into()).into()),
+            Stage::LookingUpAccount(who) => Stage::LookingUpAccount(shorten(who)),
+            Stage::DeliveringSecret(name) => Stage::DeliveringSecret(shorten(name)),
+            Stage::GivingOver(path) => Stage::GivingOver(shorten(path.into()).into()),
+            Stage::TakingAccount(who) => Stage::TakingAccount(shorten(who)),
             Stage::ChangingDirectory(dir) => Stage::ChangingDirectory(shorten(dir.into()).into()),
             Stage::FindingProgram(name) => Stage::FindingProgram(shorten(name)),
             Stage::Executing(path) => Stage::Executing(shorten(path.into()).into()),
@@ -171,6 +216,10 @@ impl StageFailure {
             Stage::ReadingPlan
             | Stage::MakingSession
             | Stage::EnteringCgroup(_)
+            | Stage::LookingUpAccount(_)
+            | Stage::DeliveringSecret(_)
+            | Stage::GivingOver(_)
+            | Stage::TakingAccount(_)
             | Stage::ChangingDirectory(_)
             | Stage::PlacingDescriptors
             | Stage::FindingProgram(_)

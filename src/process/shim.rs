@@ -4,8 +4,10 @@
 //! wait. It prepares itself step by step and then executes the program; nothing of it remains. It is single-threaded
 //! and starts neither runtime nor logging, because its time is part of every start.
 //!
-//! Happy path: plan, session, cgroup, signals, directory, descriptors, program, limits, `execve`. Limits come last, so
-//! that a tight one hinders the program and not us. The socket closes with `execve`, and that is the success.
+//! Happy path: plan, session, cgroup, signals, descriptors; then what needs the supervisor's rights: account, secrets,
+//! what is given over, limits; then the account is taken, and what follows is done as its user: directory, program,
+//! `execve`. Limits come late, so that a tight one hinders the program and not us. The socket closes with `execve`, and
+//! that is the success.
 //!
 //! Unhappy: any step that fails is told over the socket with its [`Stage`], and the process ends with 126 or 127. If
 //! the supervisor has died by then, the program is started all the same: its successor finds it by its environment.
@@ -18,16 +20,17 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use nix::unistd::execve;
 use rustix::cmsg_space;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, chown, fchown};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 use rustix::process::{Resource, Rlimit, chdir, getpid, getrlimit, setrlimit, setsid, umask};
 
-use super::plan::{ExecPlan, Limit, ShimWord, Stage, StageFailure, fd_variable};
-use super::{program, sys};
+use super::account::Taken;
+use super::plan::{ExecPlan, Limit, Secrets, ShimWord, Stage, StageFailure, fd_variable};
+use super::{program, secret, sys};
 
 /// Most descriptors that the kernel passes in one message.
 pub(super) const DESCRIPTORS_MAX: usize = 253;
@@ -36,6 +39,12 @@ pub const LISTEN_FDS_START: RawFd = 3;
 
 /// How much a process is spared when memory runs out; below zero is more than others.
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// Where a worker speaks to the supervisor.
+const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET";
+
+/// Seconds of processor time between SIGXCPU and SIGKILL.
+const CPU_GRACE_SECONDS: u64 = 5;
 
 /// The argument that says that the shim was started in its cgroup already.
 pub(super) const ENTERED: &str = "entered";
@@ -126,14 +135,12 @@ impl Parcel {
     }
 }
 
-/// All that `execve` needs, made before the limits are in force.
+/// All that was prepared with the supervisor's rights.
 struct Ready<'a> {
-    file: Utf8PathBuf,
-    path: CString,
+    plan: &'a ExecPlan,
     argv: Vec<CString>,
     env: Vec<CString>,
-    limits: &'a [(Limit, u64)],
-    soft_files: Option<u64>,
+    account: Option<Taken>,
 }
 
 fn prepare(plan: &ExecPlan, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> Result<Ready<'_>, StageFailure> {
@@ -146,22 +153,66 @@ fn prepare(plan: &ExecPlan, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> R
     sys::reset_signals();
     leave_privileges_behind();
     umask(Mode::from_raw_mode(plan.umask));
-    chdir(plan.cwd.as_str()).map_err(refused(Stage::ChangingDirectory(plan.cwd.clone())))?;
     place(streams, listeners).map_err(refused(Stage::PlacingDescriptors))?;
-
-    let command = plan.argv.first().map_or("", String::as_str);
-    let path = plan.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str());
-    let file = program::find(command, path)?;
+    let account = look_up(plan)?;
+    let mut plain = environment(plan);
+    if let Some(account) = &account {
+        give_over(plan, account)?;
+        // What the configuration sets itself stays.
+        let known = |name: &str| plan.env.iter().any(|(set, _)| set == name);
+        plain.extend(account.variables().into_iter().filter(|(name, _)| !known(name)).map(|(n, v)| format!("{n}={v}")));
+    }
     let argv = plan.argv.iter().map(|text| without_nul(text.clone())).collect::<Result<_, _>>()?;
-    let env = environment(plan).into_iter().map(without_nul).collect::<Result<_, _>>()?;
-    Ok(Ready {
-        path: without_nul(file.to_string())?,
-        file,
-        argv,
-        env,
-        limits: &plan.limits,
-        soft_files: plan.soft_files,
-    })
+    let mut env = plain.into_iter().map(without_nul).collect::<Result<Vec<_>, _>>()?;
+    env.extend(secrets(plan, account.as_ref())?);
+    Ok(Ready { plan, argv, env, account })
+}
+
+/// Who the program runs as; none where that is who we are.
+fn look_up(plan: &ExecPlan) -> Result<Option<Taken>, StageFailure> {
+    if plan.account.is_unset() {
+        return Ok(None);
+    }
+    let stage = || Stage::LookingUpAccount(plan.account.to_string());
+    plan.account.look_up().map(Some).map_err(|error| StageFailure::explained(stage(), None, in_full(&error)))
+}
+
+/// What the supervisor made for the worker alone and the worker's user must be able to open: the FIFOs that are its
+/// output, which `/dev/stdout` opens anew, and the socket that it speaks to. Log files stay the supervisor's.
+fn give_over(plan: &ExecPlan, account: &Taken) -> Result<(), StageFailure> {
+    let (uid, gid) = (Uid::from_raw(account.uid.as_raw()), Gid::from_raw(account.gid.as_raw()));
+    for (stream, name) in [(io::stdout().as_fd(), "its output"), (io::stderr().as_fd(), "its errors")] {
+        let refused = |errno| StageFailure::refused(Stage::GivingOver(name.into()), errno);
+        let found = rustix::fs::fstat(stream).map_err(refused)?;
+        if FileType::from_raw_mode(found.st_mode) == FileType::Fifo {
+            fchown(stream, Some(uid), Some(gid)).map_err(refused)?;
+        }
+    }
+    if let Some((_, path)) = plan.env.iter().find(|(name, _)| name == NOTIFY_VARIABLE) {
+        chown(path.as_str(), Some(uid), None)
+            .map_err(|errno| StageFailure::refused(Stage::GivingOver(path.into()), errno))?;
+    }
+    Ok(())
+}
+
+/// The variables of the plan's secrets.
+fn secrets(plan: &ExecPlan, account: Option<&Taken>) -> Result<Vec<CString>, StageFailure> {
+    let Secrets { given, folder } = &plan.secrets;
+    let delivered = secret::deliver(given, folder, account)
+        .map_err(|(name, error)| StageFailure::explained(Stage::DeliveringSecret(name), None, in_full(&error)))?;
+    let variable = |(name, value): (String, Vec<u8>)| {
+        let text = [name.as_bytes(), b"=", &value].concat();
+        // Its text must not be shown, whatever is wrong with it.
+        let unfit = || StageFailure::explained(Stage::DeliveringSecret(name.clone()), None, "it holds a zero byte");
+        CString::new(text).map_err(|_| unfit())
+    };
+    delivered.into_iter().map(variable).collect()
+}
+
+/// An error with what lies behind it, in one line.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn enter(cgroup: &Utf8Path) -> Result<(), StageFailure> {
@@ -232,25 +283,46 @@ fn without_nul(text: String) -> Result<CString, StageFailure> {
 
 impl Ready<'_> {
     fn execute(self, report: BorrowedFd<'_>) -> Result<Infallible, StageFailure> {
-        if let Some(soft) = self.soft_files {
-            let hard = getrlimit(Resource::Nofile).maximum;
-            let current = Some(hard.map_or(soft, |hard| soft.min(hard)));
-            setrlimit(Resource::Nofile, Rlimit { current, maximum: hard })
-                .map_err(|errno| StageFailure::refused(Stage::SettingLimit(Limit::Files), errno))?;
+        let plan = self.plan;
+        set_limits(plan)?;
+        if let Some(account) = &self.account {
+            let stage = || Stage::TakingAccount(plan.account.to_string());
+            account
+                .become_it()
+                .map_err(|errno| StageFailure::refused(stage(), Errno::from_raw_os_error(errno as i32)))?;
         }
-        for &(limit, value) in self.limits {
-            let value = (value != u64::MAX).then_some(value);
-            setrlimit(limit.resource(), Rlimit { current: value, maximum: value }).map_err(|errno| {
-                let wanted = value.map_or("unlimited".to_owned(), |v| v.to_string());
-                let StageFailure { stage, errno, detail } = StageFailure::refused(Stage::SettingLimit(limit), errno);
-                StageFailure { stage, errno, detail: format!("{wanted}: {detail}") }
-            })?;
-        }
+        chdir(plan.cwd.as_str())
+            .map_err(|errno| StageFailure::refused(Stage::ChangingDirectory(plan.cwd.clone()), errno))?;
+        let command = plan.argv.first().map_or("", String::as_str);
+        let path = plan.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str());
+        let file = program::find(command, path)?;
+        let executed = without_nul(file.to_string())?;
         // The supervisor may be gone, which is no reason to not start.
         let _ = say(report, &ShimWord::Executing);
-        execve(&self.path, &self.argv, &self.env)
-            .map_err(|errno| program::exec_failure(&self.file, Errno::from_raw_os_error(errno as i32)))
+        execve(&executed, &self.argv, &self.env)
+            .map_err(|errno| program::exec_failure(&file, Errno::from_raw_os_error(errno as i32)))
     }
+}
+
+fn set_limits(plan: &ExecPlan) -> Result<(), StageFailure> {
+    if let Some(soft) = plan.soft_files {
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let current = Some(hard.map_or(soft, |hard| soft.min(hard)));
+        setrlimit(Resource::Nofile, Rlimit { current, maximum: hard })
+            .map_err(|errno| StageFailure::refused(Stage::SettingLimit(Limit::Files), errno))?;
+    }
+    for &(limit, value) in &plan.limits {
+        let value = (value != u64::MAX).then_some(value);
+        // At the hard limit of processor time the kernel kills; the soft one is told apart by its signal.
+        let grace = if limit == Limit::CpuSeconds { CPU_GRACE_SECONDS } else { 0 };
+        let maximum = value.map(|value| value.saturating_add(grace));
+        setrlimit(limit.resource(), Rlimit { current: value, maximum }).map_err(|errno| {
+            let wanted = value.map_or("unlimited".to_owned(), |v| v.to_string());
+            let StageFailure { stage, errno, detail } = StageFailure::refused(Stage::SettingLimit(limit), errno);
+            StageFailure { stage, errno, detail: format!("{wanted}: {detail}") }
+        })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -273,6 +345,8 @@ mod tests {
             cgroup: None,
             listen_names: vec!["http".into(), "state".into(), "http".into()],
             listen_pid: false,
+            account: super::super::account::Account::default(),
+            secrets: Secrets::default(),
         };
         let expected =
             ["A=1", "LISTEN_FDS=3", "LISTEN_FDNAMES=http:state:http", "AGENTD_FD_HTTP=3", "AGENTD_FD_STATE=4"];

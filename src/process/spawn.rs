@@ -332,6 +332,8 @@ mod tests {
             cgroup: None,
             listen_names: vec!["http".into()],
             listen_pid: true,
+            account: crate::process::account::Account::default(),
+            secrets: crate::process::plan::Secrets::default(),
         };
         let with =
             |count| SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), listeners: vec![null.as_fd(); count] };

@@ -30,8 +30,26 @@ pub struct SockFilter {
     pub k: u32,
 }
 
+/// Groups asked for at first; few have more.
+const PEER_GROUPS_FIRST: usize = 32;
+
 /// Longest TCP_INFO answer asked for, in bytes; the kernel of 6.18 gives 280 of them.
 const TCP_INFO_MAX: usize = 512;
+
+/// Whether some process holds `fd`'s file open for writing; `fd` itself must be read-only.
+///
+/// # Errors
+/// Where that cannot be told: the file is another user's, or its file system knows no leases.
+pub fn has_writer(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: F_SETLEASE takes and returns integers only; `fd` is open for as long as it is borrowed.
+    let lease = |kind: libc::c_int| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, kind) };
+    if lease(libc::F_RDLCK) == 0 {
+        lease(libc::F_UNLCK);
+        return Ok(false);
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::EAGAIN) { Ok(true) } else { Err(error) }
+}
 
 /// Makes `prog` choose among the sockets of the reuseport group that `fd` is a member of. Replaces the program before.
 ///
@@ -77,6 +95,39 @@ pub fn tcp_info_bytes(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     checked(refused)?;
     info.truncate(len as usize);
     Ok(info)
+}
+
+/// The further groups of whoever is at the other end of a Unix socket, as of its `connect` (`SO_PEERGROUPS`).
+///
+/// # Errors
+/// What `getsockopt` refused, as before Linux 4.13.
+pub fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0_u32; PEER_GROUPS_FIRST];
+    loop {
+        let mut len = (groups.len() * size_of::<u32>()) as libc::socklen_t;
+        // SAFETY: `groups` is writable for the `len` bytes announced, and both outlive the call.
+        let refused = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                ptr::from_mut(&mut len),
+            )
+        };
+        let wanted = len as usize / size_of::<u32>();
+        match checked(refused) {
+            Ok(()) => {
+                groups.truncate(wanted);
+                return Ok(groups);
+            }
+            // The kernel says how much room it needs.
+            Err(error) if error.raw_os_error() == Some(libc::ERANGE) && wanted > groups.len() => {
+                groups.resize(wanted, 0);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Now, on the clock that counts suspend (`CLOCK_BOOTTIME`).

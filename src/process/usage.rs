@@ -1,6 +1,6 @@
 //! What trees of processes use: memory and processor time.
 //!
-//! Owns the sums. Read when a status is asked for, never on a timer of its own. With cgroups it visits the members
+//! Owns the sums. Read when a status is asked for, and of trees with a ceiling every few seconds. With cgroups it visits the members
 //! only, without it reads the process table once for all trees.
 
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use agentd_core::id::Pid;
 
 use super::cgroup::Cgroup;
+use super::controllers;
 use super::stat::{ProcessTable, Stat};
 use super::sys::{page_size, ticks_per_second};
 use super::tree::{Orphans, Tree, assign};
@@ -40,6 +41,30 @@ pub fn of_trees(trees: &[&Tree]) -> Vec<Usage> {
 #[must_use]
 pub fn of_process(pid: Pid) -> Option<u64> {
     Stat::of(pid).map(|process| process.resident_pages * page_size())
+}
+
+/// Memory of a tree where it is more than `ceiling`, in bytes. The kernel's own count for its cgroup where there is one;
+/// else the resident memory of its processes, and only when that is beyond the ceiling the share of each in what they
+/// have in common, which costs a walk through their memory.
+#[must_use]
+pub fn memory_beyond(tree: &Tree, ceiling: u64) -> Option<u64> {
+    if let Some(used) = tree.cgroup().and_then(|cgroup| controllers::memory_in_use(cgroup.dir())) {
+        return Some(used).filter(|used| *used >= ceiling);
+    }
+    let pids = tree.pids();
+    let resident: u64 = pids.iter().filter_map(|&pid| of_process(pid)).sum();
+    if resident <= ceiling {
+        return None;
+    }
+    let used = pids.iter().filter_map(|&pid| proportional(pid).or_else(|| of_process(pid))).sum();
+    Some(used).filter(|used| *used > ceiling)
+}
+
+/// Memory of one process, what it shares counted by its share; none where the kernel does not tell us.
+fn proportional(pid: Pid) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let kilobytes = text.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().strip_suffix("kB")?;
+    Some(kilobytes.trim().parse::<u64>().ok()? * 1024)
 }
 
 fn of_cgroup(cgroup: &Cgroup) -> Option<Usage> {

@@ -141,8 +141,12 @@ pub fn remove_aside(paths: Vec<Utf8PathBuf>) {
     tokio::task::spawn_blocking(move || {
         for path in paths {
             match fs::remove_dir_all(&path) {
-                Ok(()) => tracing::debug!(%path, "removed"),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(()) => {
+                    tracing::debug!(%path, "removed");
+                    // The last thing of its app: its folder goes as well. It is empty, or stays.
+                    let _ = path.parent().map(fs::remove_dir);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => drop(path.parent().map(fs::remove_dir)),
                 Err(error) => tracing::warn!(%path, %error, "a release that nobody needs could not be removed"),
             }
         }

@@ -86,13 +86,15 @@ impl Tree {
     /// # Errors
     /// Something else is in its place or on the way to it. A folder may be named twice.
     pub fn add(&mut self, path: &Utf8Path, node: Node) -> Result<(), Refusal> {
+        let mut missing = Vec::new();
         for folder in path.ancestors().skip(1).filter(|folder| !folder.as_str().is_empty()) {
             match self.0.get(folder) {
-                None => drop(self.0.insert(folder.to_owned(), Node::Folder)),
+                None => missing.push(folder.to_owned()),
                 Some(Node::Folder) => break,
                 Some(Node::File { .. } | Node::Link { .. }) => return Err(Refusal::BelowNoFolder),
             }
         }
+        self.0.extend(missing.into_iter().map(|folder| (folder, Node::Folder)));
         match (self.0.get(path), &node) {
             (None, _) => drop(self.0.insert(path.to_owned(), node)),
             (Some(Node::Folder), Node::Folder) => {}

@@ -13,6 +13,7 @@
 //! - A line that is no request, or too long: one error line, end of file.
 //! - A watcher that falls behind the journal: one error line, end of file. It resumes with `since`.
 //! - A client that reads nothing for `WRITE_STALL`: dropped.
+//! - Somebody without a role, who is not of the daemon's group: one error line, end of file.
 //! - More than `CLIENTS_MAX` clients: one error line, end of file.
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use super::journal::Subscription;
+use crate::control::access::{Access, Peer};
 use crate::control::line::{hung_up, refuse, write_line};
 use crate::control::socket::BoundSocket;
 
@@ -75,18 +77,26 @@ pub struct Snapshot {
 }
 
 /// Serves clients for as long as the future is polled; dropping it drops every client.
-pub async fn serve(socket: BoundSocket, queries: mpsc::Sender<StatusQuery>) {
-    serve_within(WRITE_STALL, socket, queries).await;
+pub async fn serve(socket: BoundSocket, access: Access, queries: mpsc::Sender<StatusQuery>) {
+    serve_within(WRITE_STALL, socket, access, queries).await;
 }
 
 /// The same, with another patience for clients that read nothing.
-pub(super) async fn serve_within(write_stall: Duration, socket: BoundSocket, queries: mpsc::Sender<StatusQuery>) {
+pub(super) async fn serve_within(
+    write_stall: Duration,
+    socket: BoundSocket,
+    access: Access,
+    queries: mpsc::Sender<StatusQuery>,
+) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             Some(ended) = clients.join_next(), if !clients.is_empty() => note_end(ended),
             stream = socket.accept() => {
-                if clients.len() < CLIENTS_MAX {
+                if !Peer::of(&stream).is_ok_and(|peer| access.may_read_status(&peer)) {
+                    let why = "this user may not read the status: roles are given in daemon.toml";
+                    refuse(stream, &error_line(StatusErrorKind::Forbidden, why));
+                } else if clients.len() < CLIENTS_MAX {
                     clients.spawn(Client { write_stall, stream, queries: queries.clone() }.run());
                 } else {
                     refuse(stream, &error_line(StatusErrorKind::Overloaded, "too many clients are connected"));

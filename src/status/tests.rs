@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::journal::{BEHIND_MAX, EventJournal};
 use super::server::{Snapshot, StatusQuery, serve_within};
+use crate::control::access::Access;
 use crate::control::socket::bind_private;
 
 /// Longest wait of a test for anything.
@@ -48,7 +49,12 @@ impl Served {
         let socket = bind_private(&path, 0o660).expect("bound");
         let (queries, asked) = mpsc::channel(4);
         let (wishes, wished) = mpsc::channel(4);
-        let server = tokio::spawn(serve_within(write_stall, socket, queries));
+        let server = tokio::spawn(serve_within(
+            write_stall,
+            socket,
+            Access::owner_only(nix::unistd::geteuid().as_raw()),
+            queries,
+        ));
         let dispatcher = tokio::spawn(dispatch(asked, wished));
         Self { path, wishes, server, dispatcher, _folder: folder }
     }

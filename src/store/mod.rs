@@ -246,6 +246,23 @@ pub fn check(path: &Utf8Path) -> Result<Stored, StoreError> {
     Store { connection: copy, durability: Durability::Power }.load()
 }
 
+/// Sees to it that a database, and with it the files that SQLite makes beside it, is its owner's alone: made so before
+/// SQLite makes it, or made so now. What stands in the way, opening it tells.
+pub(crate) fn keep_private(path: &Utf8Path) {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path);
+    if made.is_err() {
+        for beside in ["", "-wal", "-shm"] {
+            let file = format!("{path}{beside}");
+            // Not there, or not ours to change.
+            let _ = std::fs::set_permissions(file, std::fs::Permissions::from_mode(PRIVATE));
+        }
+    }
+}
+
+/// The mode of a file that nobody but its owner is to read.
+const PRIVATE: u32 = 0o600;
+
 impl Store {
     /// Opens or makes the database at `path` and brings its schema up to date.
     ///
@@ -253,6 +270,7 @@ impl Store {
     /// [`StoreError::Newer`] leaves the file untouched; so does every other failure before the migration.
     pub fn open(path: &Utf8Path) -> Result<Self, StoreError> {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
+        keep_private(path);
         let mut connection = Connection::open(path).map_err(open)?;
         connection.busy_timeout(BUSY).map_err(open)?;
         schema::migrate(&mut connection, path)?;

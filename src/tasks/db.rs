@@ -116,6 +116,7 @@ impl Db {
     /// A newer file is left as it is; so is every file that cannot be opened.
     pub(super) fn open(path: &Utf8Path) -> Result<Self, DbError> {
         let blobs = Blobs::open(path.with_file_name("blobs"))?;
+        crate::store::keep_private(path);
         let mut connection = Connection::open(path).map_err(DbError::Open)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(DbError::Open)?;
         schema::migrate(&mut connection)?;

@@ -522,6 +522,10 @@ impl Desk {
             if matches!(link.standing, Standing::Leaving { .. }) && !link.has_out() {
                 link.say_goodbye();
             }
+            // Lines that were read before it was behind: nothing else wakes for them.
+            if link.has_lines() && !link.is_full() {
+                self.hot.insert(id);
+            }
             self.watch(id);
         }
     }

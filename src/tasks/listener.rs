@@ -1,7 +1,7 @@
 //! The worker socket: a Unix stream socket that workers of any user may reach, and who is at the other end.
 //!
-//! Its mode is 0666: a worker may run as another user, and proves itself by its token and its credentials. The folder
-//! that it lies in decides who gets near it.
+//! Its mode is 0666: a worker may run as another user, and proves itself by its token and its credentials. Everybody may
+//! pass through the folder that it lies in, for the same reason.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -47,4 +47,4 @@ pub use ask::Question;
 pub use blob::BlobError;
 pub use db::DbError;
 pub use retention::Retention;
-pub use thread::{Asker, Born, Command, Drain, Gauge, Governed, Parts, Report, TaskThread, TasksError};
+pub use thread::{AskedBy, Asker, Born, Command, Drain, Gauge, Governed, Parts, Report, TaskThread, TasksError};

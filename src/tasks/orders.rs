@@ -9,7 +9,7 @@ use agentd_core::task::{Drain as CoreDrain, Link, Order, Outcome};
 use agentd_core::time::{Moment, Tick};
 
 use super::desk::{Desk, Next};
-use super::thread::{Born, Command, Drain, Gauge};
+use super::thread::{AskedBy, Born, Command, Drain, Gauge};
 
 /// A process start that is there.
 #[derive(Debug)]
@@ -19,14 +19,16 @@ pub(super) struct Launched {
     pub(super) name: String,
     pub(super) release: String,
     pub(super) gauge: Arc<Gauge>,
+    /// The user it runs as; none for the daemon's own.
+    pub(super) uid: Option<u32>,
     /// Its connections.
     pub(super) links: u32,
 }
 
 impl Launched {
-    /// Whether a peer of this user may be one of its processes. Workers run as the daemon's user.
+    /// Whether a peer of this user may be one of its processes.
     pub(super) fn takes(&self, uid: u32) -> bool {
-        uid == nix::unistd::geteuid().as_raw() || uid == 0
+        uid == self.uid.unwrap_or_else(|| nix::unistd::geteuid().as_raw()) || uid == 0
     }
 }
 
@@ -74,9 +76,9 @@ impl Desk {
     }
 
     fn born(&mut self, tick: Tick, born: Born) {
-        let Born { launch, worker, release, state_version, gauge } = born;
+        let Born { launch, worker, release, state_version, uid, gauge } = born;
         let (app, generation) = (worker.app.clone(), worker.generation);
-        let launched = Launched { name: worker.to_string(), worker, release, gauge, links: 0 };
+        let launched = Launched { name: worker.to_string(), worker, release, gauge, uid, links: 0 };
         self.launches.insert(launch, launched);
         self.order(tick, Order::LaunchBorn { launch, app, generation, state_version });
     }
@@ -87,6 +89,11 @@ impl Desk {
         let Some(governed) = self.governed.get(&app) else { return };
         let in_hand = self.ledger.in_hand(launch, tick.now);
         let usual = self.measures.usual(&app, &governed.grace, governed.tasks.lease);
+        let asked_by = match (asked_by, in_hand.as_slice()) {
+            (AskedBy::Task(task), _) => Some(task),
+            (AskedBy::Worker, [only]) => Some(only.task.clone()),
+            (AskedBy::Worker, _) | (AskedBy::Others, _) => None,
+        };
         let counted = in_hand.iter().filter(|task| {
             // Whoever asked waits for nothing, and what does not get on is given its own deadline, not others' time.
             asked_by.as_ref() != Some(&task.task) && task.since_sign <= usual.of(task.kind.as_ref())
@@ -96,7 +103,8 @@ impl Desk {
         let bound = if in_hand.is_empty() { grace::bound(&governed.grace) } else { grace.bound };
         let deadline = (tick.now + bound).min(latest);
         tracing::info!(worker = self.launches[&launch].name, %grace, "a drain begins");
-        let drain = CoreDrain { reason: reason.to_owned(), to_release, deadline, latest, asked_by, usual };
+        let least = (tick.now + governed.grace.min).min(deadline);
+        let drain = CoreDrain { reason: reason.to_owned(), to_release, least, deadline, latest, asked_by, usual };
         self.order(tick, Order::DrainBegan { launch, drain });
     }
 

@@ -120,6 +120,8 @@ pub struct Born {
     pub release: String,
     /// The version of the checkpoints that it can read; none where it does not say.
     pub state_version: Option<u32>,
+    /// The user it runs as; none for the daemon's own.
+    pub uid: Option<u32>,
     /// Where what it has in hand is to be shown.
     pub gauge: Arc<Gauge>,
 }
@@ -133,10 +135,22 @@ pub struct Drain {
     pub reason: &'static str,
     /// What takes its place.
     pub to_release: Option<String>,
-    /// The task that asked for it, where one did.
-    pub asked_by: Option<TaskId>,
+    /// Who asked for it.
+    pub asked_by: AskedBy,
     /// When it ends at the latest, whatever the estimator says.
     pub latest: Moment,
+}
+
+/// Whether it was somebody in a worker itself who asked for its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AskedBy {
+    /// No.
+    #[default]
+    Others,
+    /// A process of it, which did not say for which task. When it has one in hand it is that.
+    Worker,
+    /// This task, in whichever worker it is.
+    Task(TaskId),
 }
 
 /// What the daemon tells the thread. Each may come twice.

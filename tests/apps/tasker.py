@@ -4,11 +4,15 @@ Link keeps one connection, redials, and sends again what was not answered. Tasks
 a control socket (TASKER_SOCKET): one line of JSON in, one out.
 
 kinds:  steps   {"steps": n, "pause": s, "ledger": url}  a checkpoint and an effect a step
+                "hang": n                                the first run never gets beyond step n
         sleep   {"pause": s}                              no checkpoint
+        last    {"pause": s}                              ends that long after its worker was told to drain
+        shell   {"command": [...]}                        runs a command to its end
 """
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -123,6 +127,11 @@ def work(task, fence, kind, given, ckpt, attempt):
     try:
         if kind == "sleep":
             time.sleep(given["pause"])
+        elif kind == "last":
+            draining.wait()
+            time.sleep(given["pause"])
+        elif kind == "shell":
+            subprocess.run(given["command"], check=False)
         else:
             for step in range(ckpt["step"] + 1 if ckpt else 1, given["steps"] + 1):
                 if task in cancelled:
@@ -137,6 +146,8 @@ def work(task, fence, kind, given, ckpt, attempt):
                 link.send(t="ckpt", step=step, json={"step": step, "pad": "x" * given.get("pad", 0)}, **own)
                 if draining.is_set() and step < given["steps"]:
                     return link.send(t="task.yield", step=step, reason="drain", **own)
+                if step == given.get("hang") and attempt == 1:
+                    time.sleep(3600)
                 time.sleep(given.get("pause", 0))
         if given.get("ledger"):
             post(given["ledger"], f"{task}:end")

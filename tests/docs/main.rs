@@ -6,6 +6,7 @@ mod links;
 mod readme;
 mod scripts;
 mod units;
+mod worker;
 
 /// A file of the repository, as text.
 fn text(path: &str) -> String {

@@ -130,7 +130,7 @@ pub(crate) fn mix() -> Mix {
 pub(crate) fn next_exit(watch: &mut Watch) -> ExitView {
     let event = next(watch, |event| matches!(event.event, EventKind::WorkerExited { .. }));
     let EventKind::WorkerExited { code, signal, reason, .. } = event.event else { panic!("it was just looked at") };
-    ExitView { code, signal, reason }
+    ExitView { code, signal, reason, why: None }
 }
 
 /// The next event that is wanted.

@@ -16,7 +16,7 @@ fn app(policy: &str, words: &[&str]) -> Fleet {
 }
 
 fn exited(code: i32, reason: ExitReason) -> Option<ExitView> {
-    Some(ExitView { code: Some(code), signal: None, reason })
+    Some(ExitView { code: Some(code), signal: None, reason, why: None })
 }
 
 #[test]

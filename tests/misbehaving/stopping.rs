@@ -29,7 +29,7 @@ fn a_worker_that_ignores_sigterm_is_killed_at_its_deadline_and_the_reload_is_don
     let (output, result) = fleet.result_of(&["reload", "web"]);
     assert_eq!(output.code, Some(0), "{output:#?}");
     assert_eq!(result.state, OperationState::Done);
-    let killed = ExitView { code: None, signal: Some("SIGKILL".to_owned()), reason: ExitReason::Reload };
+    let killed = ExitView { code: None, signal: Some("SIGKILL".to_owned()), reason: ExitReason::Reload, why: None };
     assert_eq!(next_exit(&mut watch), killed);
     assert!(result.duration_ms < 10_000, "{result:#?}");
 }
@@ -40,7 +40,7 @@ fn a_stop_has_its_own_deadline() {
     let fleet = Fleet::serving(&["ignore=SIGTERM", "serve"], keys);
     let mut watch = fleet.daemon.watch();
     fleet.daemon.ctl_ok(&["stop", "web"]);
-    let killed = ExitView { code: None, signal: Some("SIGKILL".to_owned()), reason: ExitReason::Stop };
+    let killed = ExitView { code: None, signal: Some("SIGKILL".to_owned()), reason: ExitReason::Stop, why: None };
     assert_eq!(next_exit(&mut watch), killed);
 }
 

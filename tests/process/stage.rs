@@ -34,6 +34,8 @@ pub(crate) fn plan(argv: &[&str]) -> ExecPlan {
         cgroup: None,
         listen_names: Vec::new(),
         listen_pid: true,
+        account: agentd::process::account::Account::default(),
+        secrets: agentd::process::plan::Secrets::default(),
     }
 }
 

@@ -79,7 +79,8 @@ fn play(runner: &[OsString], then: &[&str], path: &Path) -> Result<(), String> {
     let prints = thread::spawn(move || BufReader::new(out).lines().map_while(Result::ok).collect::<Vec<_>>());
     let mut bound: HashMap<String, Value> = serde_json::from_value(vector["bind"].clone()).unwrap_or_default();
     if let Some(script) = script {
-        Player { listener, line: None, last: Value::Null, bound: &mut bound }.play(script)?;
+        Player { by: Instant::now() + PATIENCE, listener, line: None, last: Value::Null, bound: &mut bound }
+            .play(script)?;
     }
     let code = await_end(&mut runner.0)?;
     let printed = prints.join().map_err(|_| "its output cannot be read".to_owned())?;
@@ -107,6 +108,8 @@ fn await_end(runner: &mut Child) -> Result<Option<i64>, String> {
 
 /// agentd's side of a vector.
 struct Player<'a> {
+    /// When the vector must be over; beats must not keep it alive.
+    by: Instant,
     listener: UnixListener,
     line: Option<BufReader<UnixStream>>,
     last: Value,
@@ -157,6 +160,9 @@ impl Player<'_> {
 
     fn expect(&mut self, wanted: &Value) -> Result<(), String> {
         loop {
+            if Instant::now() > self.by {
+                return Err(format!("nothing but beats in {PATIENCE:?} instead of {wanted}"));
+            }
             let mut line = String::new();
             let read = self.connection()?.read_line(&mut line).map_err(|error| error.to_string())?;
             if read == 0 {

@@ -4,3 +4,4 @@
 mod conformance;
 mod programs;
 mod real;
+mod requests;

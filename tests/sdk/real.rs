@@ -1,1 +1,172 @@
-//! Each SDK under the real daemon.
+//! The examples of each SDK under the real daemon: handed over by a reload, and gone on with after `kill -9` of the worker
+//! and of the daemon. Each writes five to forty e-mails to a file, which says how often each was sent.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use agentd_protocol::control::{TaskState, TaskView, TasksParams};
+use agentd_testkit::e2e::Daemon;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::programs::{built, python, source};
+
+/// Longest wait for anything that takes seconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// E-mails that an agent sends, at least one in each [`PAUSE`] seconds.
+const STEPS: usize = 30;
+const PAUSE: &str = "0.1";
+
+/// An example, and what runs it.
+struct Example(Vec<PathBuf>);
+
+impl Example {
+    fn react() -> Self {
+        Self(vec![python(), source("sdk/python/examples/react.py")])
+    }
+
+    fn graph() -> Self {
+        Self(vec![python(), source("sdk/python/examples/graph.py")])
+    }
+
+    fn plan() -> Self {
+        Self(vec!["node".into(), source("sdk/node/examples/plan.js")])
+    }
+
+    fn events() -> Self {
+        Self(vec![built("sdk-events")])
+    }
+}
+
+/// The daemon with one of the examples as its app `agent`.
+struct Running {
+    daemon: Daemon,
+    outbox: PathBuf,
+}
+
+impl Running {
+    fn start(example: &Example) -> Self {
+        let daemon = Daemon::start(env!("CARGO_BIN_EXE_agentd"));
+        let outbox = daemon.home.path().join("outbox");
+        let (command, library) = (&example.0, source("sdk/python"));
+        daemon.config(
+            "agent.toml",
+            &format!(
+                "[agent.agent]\ncommand = {command:?}\nready = \"protocol\"\n\
+                 env = {{ OUTBOX = {outbox:?}, STEPS = \"{STEPS}\", PAUSE = \"{PAUSE}\", PYTHONPATH = {library:?} }}\n\
+                 restart = {{ backoff = \"10ms..100ms\" }}\nreload = {{ settle = \"10ms\" }}\n\
+                 tasks = {{ effects = {{ send_email = \"retry\" }} }}\n"
+            ),
+        );
+        daemon.ctl_ok(&["start", "./agent.toml"]);
+        Self { daemon, outbox }
+    }
+
+    fn sent(&self) -> Vec<String> {
+        fs::read_to_string(&self.outbox).unwrap_or_default().lines().map(Into::into).collect()
+    }
+
+    fn await_sent(&self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.sent().len() < count {
+            assert!(Instant::now() < deadline, "{} of {count} sent: {}", self.sent().len(), self.daemon.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn tasks(&self) -> Vec<TaskView> {
+        self.daemon.request(TasksParams::default()).expect("a list").tasks
+    }
+
+    fn await_end(&self) -> TaskView {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut tasks = self.tasks();
+            assert_eq!(tasks.len(), 1, "one task, whoever begins it: {tasks:?}");
+            let task = tasks.remove(0);
+            if task.state == TaskState::Ended {
+                return task;
+            }
+            assert!(Instant::now() < deadline, "it does not end: {task:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The task ended well in other hands than at first, and each e-mail was sent once.
+    fn assert_done_once(&self, fence: u64) {
+        let task = self.await_end();
+        assert_eq!((task.why.as_deref(), task.fence), (Some("ok"), fence), "{task:?}");
+        let mut sent = self.sent();
+        assert_eq!(sent.len(), STEPS, "{sent:?}");
+        sent.sort();
+        sent.dedup();
+        assert_eq!(sent.len(), STEPS, "nothing twice");
+    }
+
+    fn worker(&self) -> Pid {
+        let ready = |worker: &agentd_protocol::status::WorkerView| worker.pid.and_then(|pid| i32::try_from(pid).ok());
+        Pid::from_raw(self.daemon.app("agent").workers.iter().find_map(ready).expect("a worker that runs"))
+    }
+}
+
+fn a_reload_hands_over(example: &Example) {
+    let agent = Running::start(example);
+    agent.await_sent(3);
+    let said = agent.daemon.ctl_ok(&["reload", "agent", "--json"]);
+    let result: Value = serde_json::from_str(said.stdout.trim()).expect("JSON");
+    assert_eq!(result["results"][0]["tasks"], json!({"finished": 0, "handed_over": 1, "lost": 0}), "{result}");
+    agent.assert_done_once(2);
+}
+
+fn deaths_are_survived(example: &Example) {
+    let mut agent = Running::start(example);
+    agent.await_sent(3);
+    kill(agent.worker(), Signal::SIGKILL).expect("it is there");
+    agent.await_sent(6);
+    agent.daemon.kill();
+    agent.daemon.start_again();
+    agent.assert_done_once(2);
+}
+
+#[test]
+fn a_react_agent_of_asyncio_is_handed_over_by_a_reload() {
+    a_reload_hands_over(&Example::react());
+}
+
+#[test]
+fn a_react_agent_of_asyncio_goes_on_after_kill_9_of_worker_and_daemon() {
+    deaths_are_survived(&Example::react());
+}
+
+#[test]
+fn a_planning_agent_of_node_is_handed_over_by_a_reload() {
+    a_reload_hands_over(&Example::plan());
+}
+
+#[test]
+fn a_planning_agent_of_node_goes_on_after_kill_9_of_worker_and_daemon() {
+    deaths_are_survived(&Example::plan());
+}
+
+#[test]
+fn an_event_sourced_agent_of_rust_is_handed_over_by_a_reload() {
+    a_reload_hands_over(&Example::events());
+}
+
+#[test]
+fn an_event_sourced_agent_of_rust_goes_on_after_kill_9_of_worker_and_daemon() {
+    deaths_are_survived(&Example::events());
+}
+
+#[test]
+fn a_langgraph_agent_is_handed_over_by_a_reload() {
+    a_reload_hands_over(&Example::graph());
+}
+
+#[test]
+fn a_langgraph_agent_goes_on_after_kill_9_of_worker_and_daemon() {
+    deaths_are_survived(&Example::graph());
+}

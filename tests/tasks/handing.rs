@@ -38,7 +38,7 @@ fn a_reload_hands_a_task_over_at_a_checkpoint_and_its_effects_are_done_once() {
 #[test]
 fn a_drain_waits_for_a_task_that_ends_by_itself_and_no_longer() {
     let (daemon, outside) = (working(""), Outside::start());
-    begin(&daemon, "0.1", json!({"kind": "sleep", "task": "a", "input": {"pause": 1.0, "ledger": outside.url()}}));
+    begin(&daemon, "0.1", json!({"kind": "last", "task": "a", "input": {"pause": 0.5, "ledger": outside.url()}}));
     let output = daemon.ctl_ok(&["reload", "work", "--json"]);
     let result: Value = serde_json::from_str(output.stdout.trim()).expect("JSON");
     assert_eq!(result["results"][0]["tasks"], json!({"finished": 1, "handed_over": 0, "lost": 0}), "{result}");

@@ -1,8 +1,10 @@
 //! Tasks end to end: the real daemon, workers that speak the protocol by their standard library only, and a judge outside.
 
+mod asking;
 mod full;
 mod handing;
 mod refusing;
+mod upgrading;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

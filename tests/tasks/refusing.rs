@@ -121,6 +121,56 @@ fn a_flood_from_one_worker_is_read_slowly_and_others_are_served_meanwhile() {
 }
 
 #[test]
+fn a_worker_that_does_not_read_its_answers_is_asked_for_no_more_and_costs_bounded_memory() {
+    let (daemon, token) = silent("");
+    let mut lazy = speaker(&daemon, &token);
+    let value = "x".repeat(1024 * 1024);
+    assert_eq!(lazy.ask(json!({"t":"kv.put","ns":"n","items":[{"key":"k","json":value}]}))["ok"], true);
+    let before = resident_kib(daemon.pid());
+    let asked = 100_000..100_200;
+    let lines: String =
+        asked.clone().map(|n| format!("{}\n", json!({"t":"kv.get","n":n,"ns":"n","key":"k"}))).collect();
+    lazy.send(lines.as_bytes());
+    let mut other = speaker(&daemon, &token);
+    for n in 0..20 {
+        assert_eq!(other.ask(json!({"t":"task.begin","task":format!("t{n}")}))["ok"], true);
+    }
+    let grown = resident_kib(daemon.pid()).saturating_sub(before);
+    assert!(grown < 80 * 1024, "200 MiB are asked for, {grown} KiB are held");
+    for n in asked {
+        assert_eq!(lazy.next().expect("it reads at last")["re"], n, "each is answered");
+    }
+    for n in 0..20 {
+        assert_eq!(other.ask(json!({"t":"task.end","task":format!("t{n}"),"fence":1,"outcome":"ok"}))["ok"], true);
+    }
+}
+
+#[test]
+fn a_worker_has_a_bounded_number_of_connections() {
+    let (daemon, token) = silent("");
+    let held: Vec<Speaker> = (0..64).map(|_| speaker(&daemon, &token)).collect();
+    let mut more = Speaker::dial(&daemon.worker_socket());
+    let refused = more.ask(json!({"t":"hello","proto":"agentd/1","token":token}));
+    assert_eq!((&refused["err"], more.next()), (&json!("flood"), None), "{refused}");
+    drop(held);
+    let deadline = Instant::now() + super::PATIENCE;
+    loop {
+        let mut again = Speaker::dial(&daemon.worker_socket());
+        if again.ask(json!({"t":"hello","proto":"agentd/1","token":token}))["ok"] == true {
+            break;
+        }
+        assert!(Instant::now() < deadline, "connections that are gone make room");
+    }
+}
+
+/// What a process holds of memory.
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
 fn the_small_store_keeps_what_it_is_given_in_the_order_of_its_keys() {
     let (daemon, token) = silent("");
     let mut worker = speaker(&daemon, &token);

@@ -38,8 +38,8 @@ pub(crate) fn delete(context: &Context, args: ChangeArgs) -> Result<u8, Failure>
 /// # Errors
 /// As [`wait::change`].
 pub(crate) fn reload(context: &Context, args: ReloadArgs) -> Result<u8, Failure> {
-    let ReloadArgs { change: ChangeArgs { names, wait }, changed } = args;
-    let params = ReloadParams { names, changed, wait: !wait.no_wait };
+    let ReloadArgs { change: ChangeArgs { names, wait }, changed, task } = args;
+    let params = ReloadParams { names, changed, task, wait: !wait.no_wait };
     wait::change(context, vec![Request::Reload(params)], wait)
 }
 

@@ -74,8 +74,9 @@ fn what(event: &Event) -> String {
         EventKind::WorkerDrained { connections_cut: 0 } => "drained".to_owned(),
         EventKind::WorkerDrained { connections_cut } => format!("drained, {connections_cut} connections cut"),
         EventKind::WorkerStopping { signal } => format!("stopping by {signal}"),
-        EventKind::WorkerExited { code, signal, reason, uptime_ms } => {
-            let view = ExitView { code: *code, signal: signal.clone(), reason: *reason };
+        EventKind::WorkerOutgrown { why } => format!("{why}: another is to take its place"),
+        EventKind::WorkerExited { code, signal, reason, uptime_ms, why } => {
+            let view = ExitView { code: *code, signal: signal.clone(), reason: *reason, why: why.clone() };
             format!("exited after {}: {}", ms(*uptime_ms), exit(&view))
         }
         EventKind::WorkerRestarting { in_ms, attempt } => format!("restart {attempt} in {}", ms(*in_ms)),
@@ -157,6 +158,7 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::DaemonStopping { .. }
         | EventKind::WorkerRestarting { .. }
         | EventKind::ProbeFailed { .. }
+        | EventKind::WorkerOutgrown { .. }
         | EventKind::EventsLost { .. } => WARN,
         EventKind::AppState { to: AppState::Running, .. }
         | EventKind::WorkerReady { .. }

@@ -83,6 +83,7 @@ impl Progress {
             (Self::Lines, _) => self.say(&event::line(happened)),
             // What a picture of states cannot tell.
             (Self::Picture(_), EventKind::WorkerExited { .. } | EventKind::WorkerFailed { .. })
+            | (Self::Picture(_), EventKind::WorkerOutgrown { .. })
             | (Self::Picture(_), EventKind::ProbeFailed { .. } | EventKind::WorkerRestarting { .. })
             | (Self::Picture(_), EventKind::ConfigRejected { .. }) => self.say(&event::line(happened)),
             (Self::Picture(_), EventKind::DeploymentJudged { .. } | EventKind::DeploymentStep { why: Some(_), .. }) => {

@@ -116,7 +116,7 @@ pub(crate) fn exit(exit: &ExitView) -> String {
         (Some(code), _) => Some(format!("code {code}")),
         (None, Some(signal)) => Some(signal.clone()),
     };
-    let why = reason(exit.reason);
+    let why = exit.why.as_deref().unwrap_or(reason(exit.reason));
     by.map_or_else(|| why.to_owned(), |by| format!("{why}, {by}"))
 }
 
@@ -126,6 +126,10 @@ pub(crate) const fn reason(reason: ExitReason) -> &'static str {
         ExitReason::Finished => "finished",
         ExitReason::Crashed => "crashed",
         ExitReason::OutOfMemory => "out of memory",
+        ExitReason::MemoryCeiling => "too much memory",
+        ExitReason::PidsLimit => "too many processes",
+        ExitReason::CpuTimeLimit => "processor time used up",
+        ExitReason::FileSizeLimit => "file too large",
         ExitReason::ReadyTimeout => "not ready in time",
         ExitReason::Unhealthy => "unhealthy",
         ExitReason::Watchdog => "watchdog",

@@ -15,6 +15,7 @@
 //! code of its own.
 
 mod operation;
+mod outgrown;
 mod reconcile;
 mod relief;
 mod stages;

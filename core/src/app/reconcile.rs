@@ -57,7 +57,8 @@ impl App {
         }
         let surge = self.policy_now().reload.max_surge;
         self.start_missing(cx, side, surge);
-        self.drain_beyond(cx, side);
+        self.replace_outgrown(cx);
+        self.drain_beyond(cx, self.wanted());
         self.start_relief(cx);
     }
 
@@ -397,7 +398,7 @@ impl App {
         }
     }
 
-    fn drain_slot(&mut self, cx: &mut Context<'_>, slot: Slot, reason: StopReason, warm: Duration) {
+    pub(super) fn drain_slot(&mut self, cx: &mut Context<'_>, slot: Slot, reason: StopReason, warm: Duration) {
         let Some(worker) = self.workers.get_mut(&slot) else { return };
         let already = match &worker.state {
             State::Draining { reason: present, .. }

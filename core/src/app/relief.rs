@@ -22,9 +22,11 @@ impl App {
         self.head.owed.iter().copied().find(|lane| !occupied(lane))
     }
 
-    /// What is to serve outside of a deployment: the wanted number, and the relief while it is on its way.
+    /// What is to serve outside of a deployment: the wanted number, the relief while it is on its way, and whoever is to
+    /// take the place of an outgrown one.
     pub(super) fn wanted(&self) -> Side {
-        let count = self.head.count.saturating_add(u32::from(self.head.relief.is_some()));
+        let more = u32::from(self.head.relief.is_some()) + self.beside_outgrown();
+        let count = self.head.count.saturating_add(more);
         Side { generation: self.head.generation, revision: self.head.revision, count }
     }
 

@@ -29,6 +29,7 @@ const EXTENSION: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(super) struct Draining {
     pub(super) drain: Drain,
+    began: Moment,
     stage: Step,
     pub(super) tally: Tally,
     /// What was last told of what it has in hand.
@@ -70,7 +71,7 @@ impl Ledger {
         for &link in worker.dials.keys() {
             out.say(launch, link, Word::drain(&drain));
         }
-        let deadline = drain.deadline;
+        let (least, deadline) = (drain.least, drain.deadline);
         let lead = (deadline.since(now) / 4).min(LAST_CALL);
         let last_call = now + deadline.since(now).saturating_sub(lead);
         let tally = match &mut worker.phase {
@@ -78,9 +79,10 @@ impl Ledger {
             Phase::Restored | Phase::Starting | Phase::Ready => Tally::default(),
         };
         let stage = Step::Finishing { last_call };
-        worker.phase = Phase::Draining(Box::new(Draining { drain, stage, tally, told: None }));
+        worker.phase = Phase::Draining(Box::new(Draining { drain, began: now, stage, tally, told: None }));
         self.wake_at(last_call, Due::Drain(launch));
         self.wake_at(deadline, Due::Drain(launch));
+        self.wake_at(least, Due::Drain(launch));
         out.facts.push(Fact::Deadline { launch, at: deadline });
         self.tell_in_hand(launch, out);
     }
@@ -129,8 +131,24 @@ impl Ledger {
         let asker = draining.drain.asked_by.as_ref().is_some_and(|id| worker.running.contains(id));
         let now = (tasks, u32::from(asker));
         if draining.told.replace(now) != Some(now) {
+            let least = draining.drain.least;
             out.facts.push(Fact::InHand { launch, tasks, asker: now.1 });
+            // What is left may be nothing that is waited for.
+            self.wake_at(least, Due::Drain(launch));
         }
+    }
+
+    /// Whether all that is left asked for this, or was stuck before it began and did not get on since: the deadline was
+    /// not made for them.
+    fn only_unawaited(&self, launch: Launch) -> bool {
+        let Some(worker) = self.workers.get(&launch) else { return false };
+        let Phase::Draining(draining) = &worker.phase else { return false };
+        let (drain, began) = (&draining.drain, draining.began);
+        let unawaited = |id: &TaskId| {
+            drain.asked_by.as_ref() == Some(id)
+                || self.tasks.get(id).is_some_and(|task| task.stuck(began, drain.usual.of(task.kind.as_ref())))
+        };
+        !worker.running.is_empty() && worker.running.iter().all(unawaited)
     }
 
     pub(super) fn tally(&mut self, launch: Launch) -> Option<&mut Tally> {
@@ -142,14 +160,14 @@ impl Ledger {
 
     /// A drain's last call or deadline may have come.
     pub(super) fn drain_due(&mut self, now: Moment, launch: Launch, out: &mut Outcome) {
+        let unawaited = self.only_unawaited(launch);
         // The worker is gone, or serves again, or the deadline was moved.
         let Some(worker) = self.workers.get_mut(&launch) else { return };
         let Phase::Draining(draining) = &mut worker.phase else { return };
+        let until = if unawaited { draining.drain.least } else { draining.drain.deadline };
         match draining.stage {
             Step::Over => {}
-            Step::Finishing { .. } | Step::LastCall if now >= draining.drain.deadline => {
-                self.time_over(now, launch, out)
-            }
+            Step::Finishing { .. } | Step::LastCall if now >= until => self.time_over(now, launch, out),
             Step::Finishing { last_call } if now >= last_call => {
                 draining.stage = Step::LastCall;
                 let ids: Vec<TaskId> = worker.running.iter().cloned().collect();

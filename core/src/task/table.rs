@@ -33,7 +33,15 @@ fn begin(input: Input) -> Message {
 
 fn drain(deadline: Moment) -> Drain {
     let usual = Usual { kinds: BTreeMap::new(), other: Duration::from_secs(5) };
-    Drain { reason: "reload".to_owned(), to_release: None, deadline, latest: deadline, asked_by: None, usual }
+    Drain {
+        reason: "reload".to_owned(),
+        to_release: None,
+        least: deadline,
+        deadline,
+        latest: deadline,
+        asked_by: None,
+        usual,
+    }
 }
 
 /// A ledger, and what its store would know.

@@ -7,6 +7,7 @@ use crate::effect::{Effect, ExitCause, News, Outcome, StopReason, drain_by};
 use crate::event::{Exit, InFlight, Proof, WorkerEvent};
 use crate::grace;
 use crate::id::Launch;
+use crate::limit::LimitMet;
 use crate::policy::AppPolicy;
 use crate::restart::Verdict;
 use crate::time::{Moment, Tick};
@@ -138,6 +139,7 @@ impl Worker {
             }
             WorkerEvent::TasksDeadline { at } => self.tasks_deadline(at, out),
             WorkerEvent::TasksTaken => self.tasks_taken(tick, policy, out),
+            WorkerEvent::LimitMet(limit) => self.limit_met(tick, policy, limit, out),
             WorkerEvent::TasksSettled(_) => {
                 if let Some(process) = self.state.process_mut() {
                     process.in_hand = 0;
@@ -562,6 +564,41 @@ impl Worker {
         self.judge_drain(tick, policy, out)
     }
 
+    /// Whether another one is to take its place though it serves.
+    #[must_use]
+    pub fn has_outgrown(&self) -> bool {
+        let noted = self.last_exit.as_ref().filter(|noted| Some(noted.launch) == self.launch());
+        matches!(self.state, State::Ready { .. })
+            && noted.is_some_and(|noted| matches!(noted.cause, ExitCause::Limit(limit) if limit.lives_on()))
+    }
+
+    /// Noted as what will be said of its end. One that outgrew its ceiling soon after its start would do so again: it is
+    /// replaced not more often than the longest wait of its restart policy.
+    fn limit_met(&mut self, tick: Tick, policy: &AppPolicy, limit: LimitMet, out: &mut Outcome) -> After {
+        let Some(process) = self.state.process() else { return After::Same };
+        let (launch, ran) = (process.launch, tick.now.since(process.started_at));
+        let serves = matches!(self.state, State::Ready { .. });
+        if limit.lives_on() && (!serves || self.has_outgrown() || ran < policy.restart.backoff_max) {
+            return After::Same;
+        }
+        // What it was told to end for is the reason, whatever came in between.
+        let useless = self
+            .last_exit
+            .as_ref()
+            .is_some_and(|noted| noted.launch == launch && matches!(noted.cause, ExitCause::Asked(_)));
+        if useless {
+            return After::Same;
+        }
+        let cause = ExitCause::Limit(limit);
+        self.last_exit = Some(LastExit { launch, exit: Exit::Unknown, cause, reason: limit.to_string() });
+        out.save_worker(&self.id);
+        if limit.lives_on() {
+            out.tell(&self.id, News::Outgrown { limit });
+            return After::Moved;
+        }
+        After::Same
+    }
+
     pub(super) fn exited(&mut self, tick: Tick, exit: Exit, out: &mut Outcome) -> After {
         let tasks_lost = u32::try_from(self.tasks()).unwrap_or(u32::MAX);
         let served = self.state.served_since().map(|since| tick.now.since(since));
@@ -571,7 +608,7 @@ impl Worker {
         };
         let launch = process.launch;
         let uptime = tick.now.since(process.started_at);
-        let noted = self.last_exit.take().filter(|noted| noted.launch == launch).map(|noted| noted.reason);
+        let noted = self.last_exit.take().filter(|noted| noted.launch == launch);
         let (asked, reason) = match &self.state {
             State::Starting { .. } => (None, format!("ended before it was ready ({exit})")),
             State::Ready { .. } => (None, format!("ended by itself ({exit})")),
@@ -580,8 +617,11 @@ impl Worker {
             State::Killed { reason, .. } => (Some(*reason), format!("{}, killed: did not end in time", reason.word())),
             State::Backoff { .. } | State::Exited | State::Failed { .. } => return After::Same,
         };
-        let reason = noted.unwrap_or(reason);
-        let cause = asked.map_or(ExitCause::Itself, ExitCause::Asked);
+        let cause = match &noted {
+            Some(LastExit { cause: ExitCause::Limit(limit), .. }) => ExitCause::Limit(*limit),
+            Some(_) | None => asked.map_or(ExitCause::Itself, ExitCause::Asked),
+        };
+        let reason = noted.map_or(reason, |noted| noted.reason);
         out.tell(&self.id, News::Exited { exit, cause, reason: reason.clone(), uptime });
         self.last_exit = Some(LastExit { launch, exit, cause, reason: reason.clone() });
         self.state = State::Exited;

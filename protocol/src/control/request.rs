@@ -355,6 +355,10 @@ pub struct ReloadParams {
     /// Only those whose configuration is another than the one that runs.
     #[serde(default)]
     pub changed: bool,
+    /// The task that asks for it, when one does: nobody waits for it longer than the policy's least. A worker with one
+    /// task in hand need not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
     /// Answer when it has ended, instead of when it is accepted.
     #[serde(default)]
     pub wait: bool,

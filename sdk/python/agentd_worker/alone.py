@@ -20,10 +20,16 @@ class Alone:
     def redial(self) -> None:
         pass
 
-    async def ask_async(self, body: Body, forget: str | None = None) -> Body:
-        return self.ask(body, forget)
+    async def ask_async(self, body: Body, forget: str | None = None, heard: Any = None) -> Body:
+        return self.ask(body, forget, heard)
 
-    def ask(self, body: Body, forget: str | None = None) -> Body:
+    def ask(self, body: Body, forget: str | None = None, heard: Any = None) -> Body:
+        answer = self.answer(body)
+        if heard is not None:
+            heard(answer)
+        return answer
+
+    def answer(self, body: Body) -> Body:
         kind = body["t"]
         if kind == "task.begin":
             return {"task": body["task"], "fence": 1, "attempt": 1}

@@ -18,10 +18,11 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
 EXIT_FENCED = 75
 Body = dict[str, Any]
+Heard = Union[Callable[[Body], Any], None]
 
 
 class Refused(Exception):
@@ -35,10 +36,10 @@ class Refused(Exception):
 class Call:
     """A request that waits for its answer; in a thread, or (with `loop`) in an event loop."""
 
-    __slots__ = ("n", "line", "answer", "lock", "future")
+    __slots__ = ("n", "line", "answer", "lock", "future", "heard")
 
-    def __init__(self, n: int, line: bytes, future: asyncio.Future[Body] | None) -> None:
-        self.n, self.line, self.future = n, line, future
+    def __init__(self, n: int, line: bytes, future: asyncio.Future[Body] | None, heard: Heard) -> None:
+        self.n, self.line, self.future, self.heard = n, line, future, heard
         self.answer: Body = {}
         self.lock = threading.Lock()
         if future is None:
@@ -94,14 +95,14 @@ class Link:
             except BlockingIOError:
                 pass
 
-    def send(self, body: Body, future: asyncio.Future[Body] | None, forget: str | None = None) -> Call:
+    def send(self, body: Body, future: asyncio.Future[Body] | None, forget: str | None, heard: Heard) -> Call:
         if self.thread is None:
             self.start()
         with self.lock:
             self.n += 1
             body["n"] = self.n
             line = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
-            call = Call(self.n, line, future)
+            call = Call(self.n, line, future, heard)
             if self.refused is not None:
                 call.answer = self.refused
                 if future is None:
@@ -117,13 +118,14 @@ class Link:
             self.wake()
         return call
 
-    def ask(self, body: Body, forget: str | None = None) -> Body:
-        call = self.send(body, None, forget)
+    def ask(self, body: Body, forget: str | None = None, heard: Heard = None) -> Body:
+        """Waits for the answer. `heard` takes it in the link's thread, before anything that agentd said behind it."""
+        call = self.send(body, None, forget, heard)
         call.lock.acquire()
         return checked(call.answer)
 
-    async def ask_async(self, body: Body, forget: str | None = None) -> Body:
-        call = self.send(body, asyncio.get_running_loop().create_future(), forget)
+    async def ask_async(self, body: Body, forget: str | None = None, heard: Heard = None) -> Body:
+        call = self.send(body, asyncio.get_running_loop().create_future(), forget, heard)
         assert call.future is not None
         return checked(await call.future)
 
@@ -199,6 +201,8 @@ class Link:
                 self.end(word)
             if call is not None:
                 call.answer = word
+                if call.heard is not None:
+                    call.heard(word)
                 if call.future is None:
                     call.lock.release()
                 else:

@@ -10,6 +10,7 @@ waits, `AsyncTask` asks and awaits.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import inspect
 import os
@@ -110,7 +111,11 @@ class Work:
         answer = yield {"t": "task.begin", "task": self.id, **{k: v for k, v in fields.items() if v is not None}}
         if answer.get("dup"):
             raise Duplicate(answer)
-        self.took(answer)
+
+    def begun(self, answer: Body) -> None:
+        """Takes the answer to `begin` where it is read: a `cancel` may stand right behind it."""
+        if answer.get("fence") is not None and not answer.get("dup"):
+            self.took(answer)
 
     def saving(self, step: int, state: Any, safe: bool, state_version: int | None) -> Steps:
         self.look()
@@ -196,7 +201,7 @@ class Task(Work):
 
     def __enter__(self) -> Task:
         if self.state == "new":
-            self.worker.drive(self.begin())
+            self.worker.drive(self.begin(), self.begun)
         self.token = current.set(self)
         return self
 
@@ -233,7 +238,14 @@ class AsyncTask(Work):
 
     async def __aenter__(self) -> AsyncTask:
         if self.state == "new":
-            await self.worker.drive_async(self.begin())
+            begun = asyncio.ensure_future(self.worker.drive_async(self.begin(), self.begun))
+            try:
+                await asyncio.shield(begun)
+            except asyncio.CancelledError as error:
+                # agentd was asked already: what it admitted is ended, rather than held for ever by nobody.
+                await asyncio.wait([begun])
+                await self.worker.drive_async(self.ending(error))
+                raise
         self.token = current.set(self)
         return self
 

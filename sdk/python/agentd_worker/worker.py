@@ -12,7 +12,7 @@ import traceback
 from typing import Any, Callable
 
 from .alone import Alone
-from .link import Body, Link
+from .link import Body, Heard, Link
 from .task import AsyncTask, Cancelled, Drained, Steps, Task, Work, current, pack, unpack
 
 SDK = "python/0.1.0"
@@ -65,7 +65,7 @@ class Worker:
     def hello(self) -> Body:
         return {"sdk": SDK, "caps": ["checkpoint", "drain", "kv", "refresh"], "max_tasks": self.max_tasks if self.handlers else 0}
 
-    def drive(self, steps: Steps) -> Any:
+    def drive(self, steps: Steps, heard: Heard = None) -> Any:
         link, answer, wrong = self.link, None, None
         while True:
             try:
@@ -73,11 +73,11 @@ class Worker:
             except StopIteration as end:
                 return end.value
             try:
-                answer, wrong = link.ask(body, forgets(body)), None
+                answer, wrong = link.ask(body, forgets(body), heard), None
             except Exception as error:
                 wrong = error
 
-    async def drive_async(self, steps: Steps) -> Any:
+    async def drive_async(self, steps: Steps, heard: Heard = None) -> Any:
         link, answer, wrong = self.link, None, None
         while True:
             try:
@@ -85,7 +85,7 @@ class Worker:
             except StopIteration as end:
                 return end.value
             try:
-                answer, wrong = await link.ask_async(body, forgets(body)), None
+                answer, wrong = await link.ask_async(body, forgets(body), heard), None
             except Exception as error:
                 wrong = error
 

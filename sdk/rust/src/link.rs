@@ -50,7 +50,11 @@ struct Said {
 struct Call {
     line: Vec<u8>,
     answered: SyncSender<Value>,
+    heard: Option<Heard>,
 }
+
+/// Takes an answer in the thread that reads, before anything that agentd said behind it.
+pub(crate) type Heard = Box<dyn FnOnce(&Value) + Send>;
 
 impl Link {
     /// Begins to dial; `ear` hears what agentd says.
@@ -67,7 +71,7 @@ impl Link {
     }
 
     /// Asks, and waits for the answer. `forget` is the task that is no longer beaten for from here on.
-    pub(crate) fn ask(&self, mut body: Value, forget: Option<&str>) -> Result<Value, Error> {
+    pub(crate) fn ask(&self, mut body: Value, forget: Option<&str>, heard: Option<Heard>) -> Result<Value, Error> {
         let (answered, answer) = sync_channel(1);
         {
             let mut said = self.said();
@@ -84,7 +88,7 @@ impl Link {
                 said.beating.remove(task);
             }
             said.outbox.extend_from_slice(&line);
-            said.pending.insert(n, Call { line, answered });
+            said.pending.insert(n, Call { line, answered, heard });
         }
         self.wake.notify_one();
         // The sender is dropped only when agentd refused the worker itself.
@@ -194,6 +198,11 @@ impl Link {
         }
         let call = word["re"].as_u64().and_then(|n| self.said().pending.remove(&n));
         if let Some(call) = call {
+            if word["ok"] == true
+                && let Some(heard) = call.heard
+            {
+                heard(&word);
+            }
             // Whoever asked waits for it, or is gone with its thread.
             drop(call.answered.send(word));
         } else if word["t"] == "ping" {

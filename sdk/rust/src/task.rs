@@ -98,7 +98,17 @@ impl Task {
         if let Some(input) = &options.input {
             body["input"] = input.clone();
         }
-        let answer = shared.ask(body, None)?;
+        let signs = Arc::<Signs>::default();
+        let (holder, held) = (Arc::clone(shared), Arc::clone(&signs));
+        // Where it is read, since a `cancel` may stand right behind the answer.
+        let heard = move |answer: &Value| {
+            if let (None, Some(task), Some(fence)) =
+                (answer["dup"].as_str(), answer["task"].as_str(), answer["fence"].as_u64())
+            {
+                holder.hold(task, fence, &held);
+            }
+        };
+        let answer = shared.ask_hearing(body, None, Some(Box::new(heard)))?;
         if let Some(dup) = answer["dup"].as_str() {
             return Err(Error::Duplicate {
                 state: dup.into(),
@@ -106,11 +116,11 @@ impl Task {
                 result: answer["result"].clone(),
             });
         }
-        Self::take(shared, &answer, options)
+        Self::take(shared, &answer, options, signs)
     }
 
     /// A task as agentd says that it is ours.
-    pub(crate) fn take(shared: &Arc<Shared>, said: &Value, options: Options) -> Result<Self, Error> {
+    pub(crate) fn take(shared: &Arc<Shared>, said: &Value, options: Options, signs: Arc<Signs>) -> Result<Self, Error> {
         let checkpoint = said.get("ckpt").filter(|ckpt| !ckpt.is_null()).map(|ckpt| Checkpoint {
             step: ckpt["step"].as_u64().unwrap_or_default(),
             state: ckpt["json"].clone(),
@@ -125,7 +135,7 @@ impl Task {
             attempt: said["attempt"].as_u64().unwrap_or(1),
             step: Mutex::new(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step)),
             checkpoint,
-            signs: Arc::default(),
+            signs,
             phase: Mutex::new(Phase::Running),
             figures: Mutex::new(json!({})),
         };

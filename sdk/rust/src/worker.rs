@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 
 use crate::alone::Alone;
 use crate::error::Error;
-use crate::link::{Ear, Link};
+use crate::link::{Ear, Heard, Link};
 use crate::task::{Options, Signs, Task};
 
 type Handler = Arc<dyn Fn(&Task) -> Result<Value, Error> + Send + Sync>;
@@ -60,8 +60,13 @@ impl Shared {
     }
 
     pub(crate) fn ask(&self, body: Value, forget: Option<&str>) -> Result<Value, Error> {
+        self.ask_hearing(body, forget, None)
+    }
+
+    pub(crate) fn ask_hearing(&self, body: Value, forget: Option<&str>, heard: Option<Heard>) -> Result<Value, Error> {
         match self.link.get() {
-            Some(link) => link.ask(body, forget),
+            Some(link) => link.ask(body, forget, heard),
+            // Nothing is ever said behind an answer of nobody.
             None => Ok(self.alone.lock().unwrap_or_else(PoisonError::into_inner).ask(&body)),
         }
     }
@@ -99,7 +104,7 @@ impl Shared {
             let kind = options.kind.as_deref().unwrap_or_default();
             hand.handlers.get(kind).or_else(|| hand.handlers.get("")).cloned()
         };
-        let task = match Task::take(self, word, options) {
+        let task = match Task::take(self, word, options, Arc::default()) {
             Ok(task) => task,
             Err(error) => return eprintln!("agentd-worker: a task cannot be run: {error}"),
         };

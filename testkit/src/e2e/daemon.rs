@@ -35,6 +35,8 @@ pub struct Daemon {
     /// Where it keeps its things.
     pub home: Home,
     program: PathBuf,
+    /// What starts it, such as `setpriv`: a program that becomes the next one.
+    by: Vec<String>,
     agentctl: PathBuf,
     child: Option<Child>,
     instance: String,
@@ -56,6 +58,16 @@ impl Daemon {
     /// As [`Daemon::start`].
     #[must_use]
     pub fn start_in(agentd: impl AsRef<Path>, home: Home) -> Self {
+        Self::start_by(agentd, home, &[])
+    }
+
+    /// The same, started by a command that becomes the program named behind it (`env`, `setpriv`).
+    ///
+    /// # Panics
+    /// As [`Daemon::start`].
+    #[must_use]
+    pub fn start_by(agentd: impl AsRef<Path>, home: Home, by: &[&str]) -> Self {
+        let by = by.iter().map(|&word| word.to_owned()).collect();
         let program = fs::canonicalize(agentd.as_ref())
             .unwrap_or_else(|error| panic!("failed to find {}: {error}", agentd.as_ref().display()));
         let agentctl = program.with_file_name("agentctl");
@@ -64,7 +76,7 @@ impl Daemon {
             "{} is missing: end-to-end tests need the whole workspace built, run `cargo build --workspace`",
             agentctl.display()
         );
-        let mut daemon = Self { home, program, agentctl, child: None, instance: String::new() };
+        let mut daemon = Self { home, program, by, agentctl, child: None, instance: String::new() };
         daemon.start_again();
         daemon
     }
@@ -115,7 +127,15 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(self.home.daemon_log());
         let log = log.unwrap_or_else(|error| panic!("failed to open the daemon's log: {error}"));
         let errors = log.try_clone().unwrap_or_else(|error| panic!("failed to share the daemon's log: {error}"));
-        let child = Command::new(&self.program)
+        let mut command = match self.by.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
+        let child = command
             .env("AGENTD_HOME", self.home.path())
             .envs(fault.map(|fault| ("AGENTD_FAULT", fault)))
             .stdin(Stdio::null())

@@ -51,6 +51,8 @@ pub enum Saying {
     Hung,
     /// `WATCHDOG_USEC`.
     Watchdog(Duration),
+    /// It was seen to use too much memory.
+    Outgrown,
     /// A task begins, and ends after this time; none when it never tells of its end.
     Task(Option<Duration>),
 }
@@ -158,6 +160,7 @@ impl Plan {
                     2 => Saying::DrainsItself,
                     3 => Saying::Hung,
                     4 => Saying::Watchdog(random.millis(0, 5_000)),
+                    5 => Saying::Outgrown,
                     _ => Saying::Task(random.chance(80).then(|| random.millis(10, 8_000))),
                 };
                 (random.millis(0, 15_000), saying)

@@ -10,6 +10,7 @@ use std::time::Duration;
 use agentd_core::effect::Effect;
 use agentd_core::event::{Exit, InFlight, Proof, RolloutEvent, WorkerEvent};
 use agentd_core::id::{AppName, Lane, Launch, Operation, Pid};
+use agentd_core::limit::LimitMet;
 use agentd_core::rollout::Judgement;
 use agentd_core::time::Moment;
 
@@ -334,6 +335,10 @@ impl World {
             Saying::DrainsItself => self.tell(launch, WorkerEvent::DrainsItselfSaid),
             Saying::Hung => self.tell(launch, WorkerEvent::WatchdogTriggered),
             Saying::Watchdog(interval) => self.tell(launch, WorkerEvent::WatchdogSet { interval }),
+            Saying::Outgrown => {
+                let limit = LimitMet::MemoryCeiling { used: 2, ceiling: 1 };
+                self.tell(launch, WorkerEvent::LimitMet(limit));
+            }
             Saying::Task(lasts) => {
                 self.tasks += 1;
                 let id = format!("task-{}", self.tasks);

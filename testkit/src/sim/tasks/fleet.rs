@@ -152,6 +152,7 @@ impl Fleet {
 
 fn drain_began(launch: Launch, deadline: Moment, latest: Moment) -> Order {
     let usual = Usual { kinds: BTreeMap::new(), other: Duration::from_secs(3) };
-    let drain = Drain { reason: "reload".to_owned(), to_release: None, deadline, latest, asked_by: None, usual };
+    let reason = "reload".to_owned();
+    let drain = Drain { reason, to_release: None, least: deadline, deadline, latest, asked_by: None, usual };
     Order::DrainBegan { launch, drain }
 }

@@ -1,0 +1,90 @@
+//! No room, and no right to write.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use agentd_testkit::e2e::{Daemon, Home};
+
+use crate::site::{AGENTD, is_root, notes, serves, until, web};
+
+/// Mounts a small file system of its own at a folder of the home, for the daemon alone, then becomes the daemon.
+const SMALL: &str = r#"
+mkdir -p "$AGENTD_HOME/state" "$AGENTD_HOME/logs"
+mount -t tmpfs -o size=3m,mode=700 small "$AGENTD_HOME/state" || exit 99
+mount -t tmpfs -o size=3m,mode=700 small "$AGENTD_HOME/logs" || exit 99
+exec "$0" "$@"
+"#;
+
+fn on_a_small_disk(home: Home) -> Daemon {
+    Daemon::start_by(AGENTD, home, &["unshare", "-m", "--propagation", "private", "sh", "-c", SMALL])
+}
+
+/// A folder of the home as the daemon sees it.
+fn seen(daemon: &Daemon, folder: &str) -> PathBuf {
+    let home = daemon.home.path().strip_prefix("/").expect("it is absolute").to_owned();
+    PathBuf::from(format!("/proc/{}/root", daemon.pid())).join(home).join(folder)
+}
+
+#[test]
+fn on_a_full_disk_lines_are_dropped_and_counted_and_nobody_stops() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new();
+    let port = web(&home, "env = { FLOOD = 20 }\nlog = { max_size = \"50M\" }");
+    let daemon = on_a_small_disk(home);
+    daemon.ctl_ok(&["start", "./web.toml"]);
+    until("dropped lines are told", || notes(&daemon).contains("bytes of worker output were dropped"));
+    let worker = daemon.app("web").workers.remove(0);
+    assert!(serves(port) && worker.restarts == 0, "{worker:?}");
+    daemon.ctl_ok(&["logs", "web", "-n", "3"]);
+    daemon.ctl_ok(&["reload", "web"]);
+    assert!(serves(port));
+}
+
+#[test]
+fn state_that_cannot_be_saved_is_told_the_fleet_goes_on_and_is_saved_when_there_is_room() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new();
+    let port = web(&home, "");
+    let daemon = on_a_small_disk(home);
+    daemon.ctl_ok(&["start", "./web.toml"]);
+    let filler = seen(&daemon, "state/filler");
+    // As much as goes in, to the last block.
+    let of = format!("of={}", filler.display());
+    let status = Command::new("dd").args(["if=/dev/zero", &of, "bs=4k", "status=none"]).status().expect("dd runs");
+    assert!(!status.success(), "the disk is full");
+    for workers in 2..6 {
+        daemon.ctl_ok(&["scale", "web", &workers.to_string()]);
+    }
+    assert!(serves(port));
+    assert_eq!(daemon.app("web").ready, 5);
+    fs::remove_file(&filler).expect("it is there");
+    until("it is saved again", || !notes(&daemon).contains("saved"));
+    // The next daemon knows of it: it shares the small disk only as long as somebody has it, so the program is replaced.
+    daemon.ctl_ok(&["daemon", "upgrade"]);
+    until("the next program answers", || daemon.ctl(&["daemon", "status"]).code == Some(0));
+    assert_eq!(daemon.app("web").ready, 5);
+    assert!(serves(port));
+}
+
+#[test]
+fn a_daemon_whose_state_cannot_be_written_refuses_to_start_and_names_the_folder() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new();
+    let script =
+        r#"mkdir -p "$AGENTD_HOME/state"; mount -t tmpfs -o ro,mode=700 fixed "$AGENTD_HOME/state" && exec "$0" run"#;
+    let output = Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c", script, AGENTD])
+        .env("AGENTD_HOME", home.path())
+        .output()
+        .expect("unshare runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("state/agentd.db"), "{said}");
+}

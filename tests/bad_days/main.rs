@@ -1,0 +1,7 @@
+//! Bad days: what becomes of a fleet when the machine runs out of something, as docs/guides/bad-days.md promises.
+
+mod disk;
+mod exhausted;
+mod floods;
+mod gone;
+mod site;

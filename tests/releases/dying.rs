@@ -1,0 +1,111 @@
+//! The supervisor dies while a release is cut, recorded or named: nothing is left behind, and trying again works.
+
+use std::time::Duration;
+
+use crate::site::{PATIENCE, Site, assert_code, eventually};
+
+/// Tries the upgrade again, with what the daemon that died was to deploy.
+fn retry(site: &Site) {
+    site.source("1.1.0", "two", "");
+    assert_code(&site.upgrade(&[]), 0);
+    assert_eq!(site.says(), "two");
+    site.assert_nothing_else();
+}
+
+#[test]
+fn a_daemon_that_is_killed_while_a_build_runs_leaves_neither_folder_nor_process() {
+    let mut site = Site::started();
+    let told = site.path("told");
+    let script = format!("echo $$ > {}; sleep 1000", told.display());
+    site.source("1.1.0", "two", &format!("build = {{ command = [\"sh\", \"-c\", {script:?}] }}"));
+    site.daemon.ctl_ok(&["upgrade", "search", "--no-wait"]);
+    let pid = || std::fs::read_to_string(&told).ok().filter(|pid| pid.ends_with('\n'));
+    eventually("the build runs", || pid().is_some());
+    site.daemon.kill();
+    // Without a daemon: the process that cuts sees by itself that nobody waits for it.
+    eventually("nothing of the cut is left", || site.folders().len() == 1);
+    let build = pid().expect("it told its number");
+    eventually("its build is gone", || !std::path::Path::new("/proc").join(build.trim()).join("cwd").exists());
+    site.daemon.start_again();
+    assert_eq!(site.says(), "one");
+    retry(&site);
+}
+
+#[test]
+fn a_daemon_that_dies_between_recording_and_naming_a_release_leaves_nothing() {
+    for point in ["recorded:1", "named:1"] {
+        let mut site = Site::started();
+        site.daemon.kill();
+        assert!(!site.daemon.start_doomed(point, Duration::ZERO), "it dies when something is installed");
+        site.source("1.1.0", "two", "");
+        assert_ne!(site.upgrade(&[]).code, Some(0), "{point}");
+        assert!(site.daemon.died_within(PATIENCE), "{point}");
+        site.daemon.start_again();
+        assert_eq!(site.says(), "one", "{point}");
+        site.assert_nothing_else();
+        retry(&site);
+    }
+}
+
+#[test]
+fn what_a_daemon_finds_and_nobody_recorded_is_removed_and_what_is_gone_is_forgotten() {
+    let mut site = Site::started();
+    site.source("1.1.0", "two", "");
+    assert_code(&site.upgrade(&[]), 0);
+    let old = site.releases().into_iter().find(|release| !release.serving).expect("the first one");
+    site.daemon.kill();
+    for name in ["9.9.9+deadbeef", ".cut-1-1", ".gone-1-2.0.0+deadbeef", "stray"] {
+        std::fs::create_dir_all(site.path("state/releases/search").join(name).join("deep/down")).expect("it is ours");
+    }
+    std::fs::create_dir_all(site.path("state/releases/nobody/1.0.0+deadbeef")).expect("it is ours");
+    std::fs::remove_dir_all(&old.folder).expect("it is ours");
+    site.daemon.start_again();
+    assert_eq!(site.releases().len(), 1);
+    site.assert_nothing_else();
+    eventually("nobody's folder is gone", || !site.path("state/releases/nobody").exists());
+    assert_eq!(site.says(), "two");
+}
+
+#[test]
+fn a_disk_that_is_full_in_the_middle_of_a_cut_is_told_and_leaves_nothing() {
+    let site = Site::started();
+    let (staging, order) = (site.path("small/cut"), site.path("order"));
+    std::fs::create_dir(site.path("small")).expect("it is ours");
+    let bytes = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>();
+    std::fs::write(site.path("src/large"), bytes).expect("it is ours");
+    let line = serde_json::json!({
+        "app": "search", "manifest": "skill.toml", "source": site.path("src"), "sha256": null, "staging": staging,
+        "wanted": {"release": {"have": [], "build_log": site.path("log")}},
+        "limits": {"bytes": 1_u64 << 30, "entries": 1000}, "env": {"PATH": std::env::var("PATH").expect("there is one")},
+    });
+    std::fs::write(&order, format!("{line}\n")).expect("it is ours");
+    let run = |setup: &str| {
+        let script = format!(
+            "{setup} (cat {}; sleep 1000 & echo $! >&2; wait) | {{ {} cut; }}",
+            order.display(),
+            crate::site::AGENTD
+        );
+        let script = script.replace("sleep 1000 & echo $! >&2; wait", "cat");
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).stdin(std::process::Stdio::piped());
+        let output = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn();
+        let mut child = output.expect("unshare runs");
+        // Held open: whoever waits for the report is there.
+        let held = child.stdin.take();
+        let mut said = String::new();
+        let mut stdout = std::io::BufReader::new(child.stdout.take().expect("it is piped"));
+        std::io::BufRead::read_line(&mut stdout, &mut said).expect("it reports");
+        drop(held);
+        let mut errors = String::new();
+        std::io::Read::read_to_string(&mut child.stderr.take().expect("it is piped"), &mut errors).expect("it ends");
+        child.wait().expect("it ends");
+        assert!(said.contains("failed"), "{said} {errors}");
+        said
+    };
+    let small = site.path("small");
+    let full = run(&format!("mount -t tmpfs -o size=4m none {} &&", small.display()));
+    assert!(full.contains("make room for"), "looked at beforehand: {full}");
+    let limited = run("ulimit -f 2000;");
+    assert!(limited.contains("File too large"), "{limited}");
+    assert!(!staging.exists(), "nothing is left");
+}

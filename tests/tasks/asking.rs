@@ -1,0 +1,74 @@
+//! Drains that nobody is to wait for: of the task that asked for it, and of one that does not get on.
+
+use std::time::{Duration, Instant};
+
+use agentd_testkit::e2e::Outside;
+use serde_json::{Value, json};
+
+use super::{PATIENCE, await_task, begin, ended, task, working};
+
+/// Far less than drains of unknown tasks may take in these tests, far more than what they need.
+const SOON: Duration = Duration::from_secs(20);
+
+const LONG_GRACE: &str = "grace = { default = \"60s\", min = \"500ms\", max = \"90s\" }";
+
+/// `agentctl` of this daemon, as a worker's task runs it.
+fn agentctl(daemon: &agentd_testkit::e2e::Daemon, arguments: &[&str]) -> Value {
+    let program = daemon.agentctl(&[]).get_program().to_string_lossy().into_owned();
+    let home = daemon.home.path().to_string_lossy().into_owned();
+    let all = [program.as_str(), "--home", &home].into_iter().chain(arguments.iter().copied());
+    all.collect::<Vec<_>>().into()
+}
+
+fn replaced(daemon: &agentd_testkit::e2e::Daemon) -> Duration {
+    let began = Instant::now();
+    daemon.wait_until(PATIENCE, |document| {
+        document.apps.iter().any(|app| {
+            app.name == "work" && app.workers.len() == 1 && app.workers[0].generation == 2 && app.deployment.is_none()
+        })
+    });
+    began.elapsed()
+}
+
+#[test]
+fn a_task_that_asks_for_the_reload_does_not_hold_it() {
+    let daemon = working(LONG_GRACE);
+    let command = agentctl(&daemon, &["reload", "work"]);
+    begin(&daemon, "0.1", json!({"kind": "shell", "task": "a", "input": {"command": command}}));
+    let took = replaced(&daemon);
+    assert!(took < SOON, "it waited for whoever asked: {took:?}");
+    await_task(&daemon, "a", |seen| seen.fence == 2 || ended(seen));
+}
+
+#[test]
+fn one_of_several_tasks_says_that_it_asks_and_the_others_are_waited_for() {
+    let (daemon, outside) = (working(LONG_GRACE), Outside::start());
+    begin(&daemon, "0.1", json!({"kind": "last", "task": "b", "input": {"pause": 1.5, "ledger": outside.url()}}));
+    let command = agentctl(&daemon, &["reload", "work", "--task", "a"]);
+    begin(&daemon, "0.1", json!({"kind": "shell", "task": "a", "input": {"command": command}}));
+    let took = replaced(&daemon);
+    assert!(took < PATIENCE, "{took:?}");
+    let other = task(&daemon, "b");
+    assert_eq!((other.why.as_deref(), other.fence), (Some("ok"), 1), "it was let finish: {other:?}");
+}
+
+#[test]
+fn a_stuck_task_is_shown_as_such_and_does_not_hold_the_drain() {
+    let daemon = working(&format!("{LONG_GRACE}\ntasks = {{ lease = \"600ms\" }}"));
+    for n in 0..8 {
+        let id = format!("quick-{n}");
+        begin(&daemon, "0.1", json!({"kind": "steps", "task": id, "input": {"steps": 20, "pause": 0.005}}));
+    }
+    for n in 0..8 {
+        await_task(&daemon, &format!("quick-{n}"), ended);
+    }
+    begin(&daemon, "0.1", json!({"kind": "steps", "task": "a", "input": {"steps": 3, "hang": 2}}));
+    await_task(&daemon, "a", |seen| seen.stuck);
+    let output = daemon.ctl_ok(&["reload", "work", "--json"]);
+    let result: Value = serde_json::from_str(output.stdout.trim()).expect("JSON");
+    let result = &result["results"][0];
+    assert_eq!(result["tasks"], json!({"finished": 0, "handed_over": 1, "lost": 0}), "{result}");
+    assert!(result["duration_ms"].as_u64() < Some(20_000), "it held the drain: {result}");
+    let seen = await_task(&daemon, "a", ended);
+    assert_eq!((seen.why.as_deref(), seen.fence), (Some("ok"), 2), "it went on from its checkpoint");
+}
