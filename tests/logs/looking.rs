@@ -1,7 +1,7 @@
 //! Looking through logs by time and by pattern.
 
-use agentd_testkit::e2e::Daemon;
 use agentd_protocol::Timestamp;
+use agentd_testkit::e2e::Daemon;
 
 use crate::site::{AGENTD, await_printed, numbers, printer, texts};
 
