@@ -6,10 +6,10 @@ use std::time::Duration;
 use agentd_core::policy::{DrainBy, GracePolicy, ReloadPolicy, RestartPolicy, RestartWhen};
 use agentd_core::task::{Doubt, Kind, OnDeadline};
 
-use super::app::{AppConfig, LogConfig, LogSink, Stop, Tasks};
+use super::app::{AppConfig, Stop, Tasks};
 use super::document::words;
 use super::reader::{Field, TableReader};
-use super::{gates, limits, quantity, upgrade};
+use super::{gates, limits, logs, quantity, upgrade};
 use crate::sockets::ListenAddr;
 
 /// A beat comes every third of a lease.
@@ -49,7 +49,7 @@ pub(super) fn fill(app: &mut AppConfig, table: &TableReader<'_>) {
         app.limits = limits::read(&table);
     }
     if let Some((log, _)) = section("log") {
-        fill_log(&mut app.log, &log);
+        app.log = logs::read(&log);
     }
 }
 
@@ -187,29 +187,5 @@ fn fill_tasks(tasks: &mut Tasks, table: &TableReader<'_>, listen: &BTreeMap<Stri
             Ok(kind) => drop(tasks.policy.doubts.insert(kind, doubt)),
             Err(error) => field.report.add(field.report.at(&field.key_span, error.to_string())),
         }
-    }
-}
-
-fn fill_log(log: &mut LogConfig, table: &TableReader<'_>) {
-    match table.get("sink").and_then(|field| field.word()) {
-        Some("fifo") => log.sink = LogSink::Fifo,
-        Some("file") => log.sink = LogSink::File,
-        Some(_) => log.sink = LogSink::None,
-        None => {}
-    }
-    if let Some(field) = table.get("max_size")
-        && let Some(bytes) = field.parsed(quantity::parse_size)
-    {
-        if bytes < 64 << 10 {
-            let diagnostic = field.diagnostic(format!("a log file of {bytes} bytes would be put aside all the time"));
-            field.report.add(diagnostic.expected("at least \"64K\""));
-        }
-        log.max_size = bytes;
-    }
-    if let Some(keep) = table.get("keep").and_then(|field| field.count()) {
-        log.keep = keep;
-    }
-    if let Some(field) = table.get("format") {
-        field.word();
     }
 }

@@ -204,6 +204,13 @@ pub fn fifo_path(run: &Utf8Path, app: &AppName, slot: Slot, launch: Launch, stre
     run.join("fifo").join(format!("{app}.{slot}.{launch}.{}", stream.as_str()))
 }
 
+/// Whose live file lies at `path`: the app, its slot and its stream.
+#[must_use]
+pub fn whose(path: &Utf8Path) -> Option<(AppName, Slot, StreamKind)> {
+    let (slot, stream) = parse_live_name(path.file_name()?)?;
+    Some((path.parent()?.file_name()?.parse().ok()?, slot, stream))
+}
+
 /// Everything that `app` has printed so far, by slot and stream. An app that never printed has none.
 ///
 /// # Errors
@@ -261,7 +268,8 @@ mod tests {
         let app: AppName = "web".parse().expect("a good name");
         assert_eq!(sources(logs, &app).expect("no folder is no error"), []);
         std::fs::create_dir(logs.join("web")).expect("create the folder");
-        for name in ["10.out.log", "2.out.log", "2.err.log", "2.err.log.000001", "2.err.log.idx", "x.out.log", "notes"] {
+        for name in ["10.out.log", "2.out.log", "2.err.log", "2.err.log.000001", "2.err.log.idx", "x.out.log", "notes"]
+        {
             std::fs::write(logs.join("web").join(name), "").expect("create a file");
         }
         let hostile = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff.out.log");

@@ -7,13 +7,13 @@ use agentd_core::time::{Moment, Tick};
 
 use super::*;
 
-fn home() -> (tempfile::TempDir, Utf8PathBuf) {
+pub(super) fn home() -> (tempfile::TempDir, Utf8PathBuf) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = Utf8PathBuf::from_path_buf(dir.path().join("agentd.db")).expect("a UTF-8 path");
     (dir, path)
 }
 
-fn fleet() -> Fleet {
+pub(super) fn fleet() -> Fleet {
     let tick = Tick { now: Moment::from_micros(1), entropy: 7 };
     let mut fleet = Fleet::default();
     let policy = AppPolicy { workers: 2, lanes: Lanes::PerWorker, ..AppPolicy::default() };
@@ -26,7 +26,7 @@ fn fleet() -> Fleet {
     fleet
 }
 
-fn changes(fleet: &Fleet) -> Vec<Change> {
+pub(super) fn changes(fleet: &Fleet) -> Vec<Change> {
     let mut changes = vec![Change::Counters(fleet.counters())];
     for app in fleet.apps() {
         changes.push(Change::App(Box::new(app.head.clone())));
