@@ -20,7 +20,8 @@ use crate::control::{self, Access, Identity, adopt_bound, bind_private};
 use crate::dispatcher::{DaemonSignal, Departure, Dispatcher, Input, Parts, Signals, Sources};
 use crate::handover::{self, Checked, HANDOVER, Handover};
 use crate::home::{Home, HomeError};
-use crate::logs::thread::{LogThread, LogThreadError};
+use crate::logs::housekeeper::{Doorbell, Housekeeper, HousekeeperError};
+use crate::logs::thread::{LogNews, LogThread, LogThreadError, Tell};
 use crate::process::cgroup::Cgroups;
 use crate::process::reaper;
 use crate::process::spawn::Launcher;
@@ -44,6 +45,9 @@ pub enum DaemonError {
     /// The log thread.
     #[error("failed to start the log thread")]
     Logs(#[from] LogThreadError),
+    /// The thread that packs logs.
+    #[error("failed to {0}")]
+    Housekeeper(#[from] HousekeeperError),
     /// The runtime.
     #[error("failed to start the event loop")]
     Runtime(#[source] io::Error),
@@ -107,7 +111,9 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     let mut opened = store::open(&home.database())?;
     let instance = instance_name(&mut opened.store, &home)?;
     let launcher = Launcher::of_this_binary().map_err(kernel("open its own binary"))?;
-    let logs = LogThread::start()?;
+    let (input_sender, inputs) = mpsc::unbounded_channel();
+    let housekeeper = Housekeeper::start(home.logs.clone())?;
+    let logs = LogThread::start_telling(told_of_logs(housekeeper.doorbell(), input_sender.clone()))?;
     let mut notes = Vec::new();
     let cgroups = match Cgroups::open(&instance) {
         Ok(cgroups) => {
@@ -131,7 +137,6 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         handover::release_signals().map_err(kernel("let signals through"))?;
         // Signals coalesce, ends do not: whoever ended under the program before us is asked for once, unprompted.
         let ended_before = reaper::reap();
-        let (input_sender, inputs) = mpsc::unbounded_channel();
         let (call_sender, control_calls) = mpsc::channel(CALLS_WAITING);
         let (query_sender, queries) = mpsc::channel(CALLS_WAITING);
         let (handed_control, handed_status) = handed.unzip();
@@ -157,6 +162,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
             instance,
             opened,
             logs,
+            housekeeper,
             tasks,
             launcher,
             cgroups,
@@ -192,6 +198,17 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         }
         status.abort();
         Ok(departure)
+    })
+}
+
+/// Who hears what from the log thread.
+fn told_of_logs(doorbell: Doorbell, inputs: mpsc::UnboundedSender<Input>) -> Tell {
+    Box::new(move |news| match news {
+        LogNews::Rotated { path } => doorbell.rotated(path),
+        LogNews::Dropping { .. } | LogNews::Resumed { .. } => {
+            // The loop is gone only at the very end.
+            let _ = inputs.send(Input::Logs(news));
+        }
     })
 }
 

@@ -579,7 +579,7 @@ fn every_key_is_explained_in_the_documentation() {
             assert!(page.contains(&format!("`{}`", key.name)), "`{}` of {} is not explained", key.name, table.name);
             assert!(!key.about.is_empty());
             tables.extend(key.form.alternatives().iter().filter_map(|form| match form {
-                Form::Table(table) | Form::Map(_, Form::Table(table)) => Some(*table),
+                Form::Table(table) | Form::Tables(_, table) | Form::Map(_, Form::Table(table)) => Some(*table),
                 Form::Flag
                 | Form::Count(..)
                 | Form::Counts(..)

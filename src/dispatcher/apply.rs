@@ -74,6 +74,7 @@ impl Dispatcher {
                 let app = process.worker.app.clone();
                 let governed = Box::new(record.config.governed());
                 self.tell_tasks(Command::Govern(app, governed));
+                self.govern_logs(launch);
             }
             None => tracing::error!(%launch, %revision, "the configuration that is to govern it is not known"),
         }
