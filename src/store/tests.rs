@@ -13,7 +13,7 @@ pub(super) fn home() -> (tempfile::TempDir, Utf8PathBuf) {
     (dir, path)
 }
 
-pub(super) fn fleet() -> Fleet {
+fn fleet() -> Fleet {
     let tick = Tick { now: Moment::from_micros(1), entropy: 7 };
     let mut fleet = Fleet::default();
     let policy = AppPolicy { workers: 2, lanes: Lanes::PerWorker, ..AppPolicy::default() };
@@ -26,7 +26,7 @@ pub(super) fn fleet() -> Fleet {
     fleet
 }
 
-pub(super) fn changes(fleet: &Fleet) -> Vec<Change> {
+fn changes(fleet: &Fleet) -> Vec<Change> {
     let mut changes = vec![Change::Counters(fleet.counters())];
     for app in fleet.apps() {
         changes.push(Change::App(Box::new(app.head.clone())));
