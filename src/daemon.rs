@@ -140,7 +140,10 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         let (call_sender, control_calls) = mpsc::channel(CALLS_WAITING);
         let (query_sender, queries) = mpsc::channel(CALLS_WAITING);
         let (handed_control, handed_status) = handed.unzip();
-        let Roles { access, control: control_mode, status: status_mode } = roles(&home, &mut notes);
+        let Roles { access, control: control_mode, status: status_mode, logs_keep_bytes } = roles(&home, &mut notes);
+        if logs_keep_bytes.is_some() {
+            housekeeper.keep_in_all(logs_keep_bytes);
+        }
         let status_socket = bind(home.status_socket(), status_mode, handed_status)?;
         let control_socket = bind(home.control_socket(), control_mode, handed_control)?;
         let doors = vec![control_socket.doors(), status_socket.doors()];
@@ -236,11 +239,13 @@ fn start_tasks(home: &Home, inputs: &mpsc::UnboundedSender<Input>, notes: &mut V
     }
 }
 
-/// Who may use the sockets, and the modes of their files: the first gate, as narrow as it can be.
+/// Who may use the sockets, and the modes of their files: the first gate, as narrow as it can be. And what else the
+/// settings say.
 struct Roles {
     access: Access,
     control: u32,
     status: u32,
+    logs_keep_bytes: Option<u64>,
 }
 
 /// What the settings grant. Nothing, where they are not valid: that is told, and the fleet is served all the same.
@@ -258,14 +263,14 @@ fn roles(home: &Home, notes: &mut Vec<String>) -> Roles {
         notes.push(format!("{}: {why}", home.settings));
     }
     // Modes know one group; where roles are given, everybody may knock and the kernel's word about the peer counts.
-    let (control, status) = if settings == config::Settings::default() { (0o600, 0o660) } else { (0o666, 0o666) };
+    let (control, status) = if settings.gives_roles() { (0o666, 0o666) } else { (0o600, 0o660) };
     if control == 0o666
         && let Err(error) = home.open_to_everybody()
     {
         tracing::warn!(%error, "those who have roles cannot get at the sockets");
         notes.push(format!("those who have roles cannot get at the sockets: {error}"));
     }
-    Roles { access, control, status }
+    Roles { access, control, status, logs_keep_bytes: settings.logs_keep_bytes }
 }
 
 /// The socket that was handed over, or a new one.

@@ -53,10 +53,20 @@ pub(super) static DOCUMENT: Table = Table {
 pub(super) static DAEMON: Table = Table {
     name: "`daemon`",
     first: &[],
+    keys: &[
+        now("roles", Form::Table(&ROLES), "who may view and who may operate, beside root and the daemon's own user"),
+        now("logs", Form::Table(&DAEMON_LOGS), "the logs of all apps together"),
+    ],
+};
+
+/// `daemon.logs`.
+static DAEMON_LOGS: Table = Table {
+    name: "`logs`",
+    first: &[],
     keys: &[now(
-        "roles",
-        Form::Table(&ROLES),
-        "who may view and who may operate, beside root and the daemon's own user",
+        "keep_bytes",
+        SIZE,
+        "how much all logs may take on the disk; what was put aside first goes first; 10G",
     )],
 };
 

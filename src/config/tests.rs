@@ -428,7 +428,7 @@ fn a_table_of_apps_holds_apps() {
     );
     assert_eq!(
         wrong_file("[agents.a]")[0],
-        "1:2-8 unknown key `agents` in the file [`agent`, `skill` or `daemon`] (did you mean `agent`?)"
+        "1:2-8 unknown key `agents` in the file [`agent`, `skill`, `hooks` or `daemon`] (did you mean `agent`?)"
     );
     assert_eq!(wrong_file("[agent.\"a b\"]\ncommand = 1").len(), 2);
     assert_eq!(wrong_file("[daemon]\nx = 1"), ["2:1-2 unknown key `x` in `daemon` [`roles`]"]);

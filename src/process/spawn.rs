@@ -36,8 +36,8 @@ use super::shim::{DESCRIPTORS_MAX, ENTERED};
 use super::sys::ReadableFd;
 use super::{INSTANCE_VARIABLE, LAUNCH_VARIABLE, sys};
 
-/// Descriptors beside the listeners in the message to the shim: the plan, standard output, error and input.
-const FIXED_DESCRIPTORS: usize = 4;
+/// Descriptors beside the listeners in the message to the shim: the plan, standard output, standard error.
+const FIXED_DESCRIPTORS: usize = 3;
 /// Longest word of the shim that is read, in bytes; its longest holds two texts of a kilobyte, escaped sixfold at worst.
 const WORD_MAX: usize = 16 * 1024;
 
@@ -160,7 +160,7 @@ pub fn spawn(launcher: &Launcher, plan: &ExecPlan, fds: &SpawnFds<'_>) -> Result
     if given != named {
         return Err(SpawnError::Unnamed { given, named });
     }
-    if given > DESCRIPTORS_MAX - FIXED_DESCRIPTORS {
+    if given + usize::from(fds.stdin.is_some()) > DESCRIPTORS_MAX - FIXED_DESCRIPTORS {
         return Err(SpawnError::TooManyDescriptors(given));
     }
     let written = write_plan(plan).map_err(SpawnError::Plan)?;
