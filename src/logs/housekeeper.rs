@@ -282,9 +282,10 @@ fn tidy_shelf(shelf: &mut Shelf, retention: Retention) {
 fn bound<'s>(shelves: impl Iterator<Item = &'s mut Shelf>, most: u64) {
     let mut shelves: Vec<_> = shelves.collect();
     let mut bytes: u64 = shelves.iter().map(|shelf| shelf.bytes()).sum();
-    let books = shelves.iter().enumerate().flat_map(|(at, shelf)| {
-        shelf.books.iter().map(move |(&number, book)| (book.written, at, number, book.bytes))
-    });
+    let books = shelves
+        .iter()
+        .enumerate()
+        .flat_map(|(at, shelf)| shelf.books.iter().map(move |(&number, book)| (book.written, at, number, book.bytes)));
     let mut oldest: Vec<_> = books.collect();
     oldest.sort_unstable_by_key(|&(written, at, number, _)| (written, at, number));
     for (_, at, number, size) in oldest {

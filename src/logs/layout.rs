@@ -261,7 +261,8 @@ mod tests {
         let app: AppName = "web".parse().expect("a good name");
         assert_eq!(sources(logs, &app).expect("no folder is no error"), []);
         std::fs::create_dir(logs.join("web")).expect("create the folder");
-        for name in ["10.out.log", "2.out.log", "2.err.log", "2.err.log.000001", "2.err.log.idx", "x.out.log", "notes"] {
+        for name in ["10.out.log", "2.out.log", "2.err.log", "2.err.log.000001", "2.err.log.idx", "x.out.log", "notes"]
+        {
             std::fs::write(logs.join("web").join(name), "").expect("create a file");
         }
         let hostile = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff.out.log");

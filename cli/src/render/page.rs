@@ -62,10 +62,10 @@ fn head(html: &mut String, report: &DeploymentReport, title: &str) {
     };
     let took =
         report.finished_at.map_or_else(String::new, |end| format!(" after {}", span(between(report.started_at, end))));
-    let _ = write!(
+    let _ = writeln!(
         html,
         "<p class=\"dim\">deployment {}, {} by {}, begun {}</p><h1>{}</h1>\
-         <p><span class=\"badge\" style=\"background:var(--{color})\">{}</span>{took}</p>\n",
+         <p><span class=\"badge\" style=\"background:var(--{color})\">{}</span>{took}</p>",
         report.id,
         operation(report.kind),
         strategy(report.strategy),
@@ -141,9 +141,9 @@ const fn class(verdict: GateVerdict) -> &'static str {
 }
 
 fn tasks(html: &mut String, report: &DeploymentReport) {
-    let _ = write!(
+    let _ = writeln!(
         html,
-        "<h2>Tasks</h2><section><p><b>{}</b> finished, <b>{}</b> handed over, <b>{}</b> lost, {} connections cut</p>\n",
+        "<h2>Tasks</h2><section><p><b>{}</b> finished, <b>{}</b> handed over, <b>{}</b> lost, {} connections cut</p>",
         report.tasks.finished, report.tasks.handed_over, report.tasks.lost, report.connections_cut
     );
     for lost in &report.lost_tasks {
