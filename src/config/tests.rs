@@ -431,7 +431,7 @@ fn a_table_of_apps_holds_apps() {
         "1:2-8 unknown key `agents` in the file [`agent`, `skill`, `hooks` or `daemon`] (did you mean `agent`?)"
     );
     assert_eq!(wrong_file("[agent.\"a b\"]\ncommand = 1").len(), 2);
-    assert_eq!(wrong_file("[daemon]\nx = 1"), ["2:1-2 unknown key `x` in `daemon` [`roles`]"]);
+    assert_eq!(wrong_file("[daemon]\nx = 1"), ["2:1-2 unknown key `x` in `daemon` [`roles` or `logs`]"]);
     let command =
         "2:11-24 `command` cannot be a text <COMMAND> (write [\"python\", \"a.py\"])".replace("<COMMAND>", COMMAND);
     assert_eq!(wrong_file("[agent.a]\ncommand = \"python a.py\""), [command]);
