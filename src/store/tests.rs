@@ -100,9 +100,9 @@ fn the_latest_hundred_deployments_of_an_app_are_kept_and_those_taken_back_are_kn
     let mut store = Store::open(&path).unwrap();
     let deployment = |app: &str, id: u64, state| Change::Deployment {
         app: app.parse().unwrap(),
-        id: agentd_core::id::Operation(id),
+        id: Operation(id),
         state,
-        generation: agentd_core::id::Generation(id + 1),
+        generation: Generation(id + 1),
         json: format!("{{\"id\":{id}}}"),
     };
     let mut changes: Vec<Change> = (1..=120).map(|id| deployment("web", id, DeploymentStanding::Done)).collect();
