@@ -378,9 +378,9 @@ fn a_worker_that_outgrew_its_memory_is_drained_once_another_is_ready_and_its_end
     story.tell(Launch(1), WorkerEvent::DrainObserved(InFlight::default()));
     assert_eq!(story.spawned(), [Launch(4)], "then the next");
     story.exit(Launch(1), 0);
-    let told = story.last.publish.iter().find_map(|notice| match &notice.news {
-        News::Exited { cause, reason, .. } => Some((*cause, reason.clone())),
-        _ => None,
+    let told = story.last.publish.iter().find_map(|notice| {
+        let News::Exited { cause, reason, .. } = &notice.news else { return None };
+        Some((*cause, reason.clone()))
     });
     let (cause, reason) = told.expect("its end is told");
     assert!(matches!(cause, ExitCause::Limit(LimitMet::MemoryCeiling { .. })), "{cause:?}");

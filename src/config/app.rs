@@ -236,9 +236,6 @@ pub struct Tasks {
     /// The version of the checkpoints that it writes; it reads older ones. None reads all.
     #[serde(default)]
     pub state_version: Option<u32>,
-    /// A command that tries to read checkpoints of open tasks before a new version gets anything.
-    #[serde(default)]
-    pub check: Vec<String>,
 }
 
 impl AppConfig {

@@ -19,10 +19,8 @@ pub(super) fn fill(rules: &mut Rules, table: &TableReader<'_>) {
             *place = share;
         }
     }
-    if let Some(field) = table.get("quality") {
-        if let Some(margin) = quality(&field) {
-            rules.quality = margin;
-        }
+    if let Some(margin) = table.get("quality").and_then(|field| quality(&field)) {
+        rules.quality = margin;
     }
     if let Some(least) = table.get("n_min").and_then(|field| field.count()) {
         rules.n_min = least.into();

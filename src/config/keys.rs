@@ -354,7 +354,6 @@ pub(super) static TASKS: Table = Table {
             Form::Count(0, 1_000_000),
             "version of the checkpoints that it writes; it is given none that is newer. A release's own wins",
         ),
-        now("check", COMMAND, "a command that tries to read open tasks' checkpoints before a new version serves"),
         now("max_open", Form::Count(1, 10_000_000), "how many tasks may be open; 100000 without it"),
         now("keep", Form::Count(0, 100_000_000), "how many tasks that are over are kept; 100000 without it"),
         now("keep_for", DURATION, "for how long; 7d without it"),

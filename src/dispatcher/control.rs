@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use super::commit::in_full;
 use super::prepare::Prepared;
 use super::tell::{Waiter, answer, operation_kind};
+use super::wish::Wish;
 use super::{Departure, Dispatcher, End};
 use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
@@ -50,9 +51,9 @@ impl Dispatcher {
         match request {
             // The server answers it; a version without it is still polite.
             Request::Hello(_) => reply.finish(Err(ErrorObject::new(ErrorKind::Internal, "hello was not answered"))),
-            Request::Start(_) | Request::Upgrade(_) | Request::Apply(_) => {
-                self.control_with_releases(ControlCall { request, peer, reply });
-            }
+            Request::Start(params) => self.control_with_releases(Wish::Start(params), reply),
+            Request::Upgrade(params) => self.control_with_releases(Wish::Upgrade(params), reply),
+            Request::Apply(params) => self.control_with_releases(Wish::Apply(params), reply),
             Request::Stop(params) => {
                 let prepared = self.plain(&params.names, |app| CoreRequest::Stop { app });
                 self.begin(prepared, params.wait, reply, None);
@@ -111,30 +112,6 @@ impl Dispatcher {
             Request::DaemonUpgrade(params) => self.begin_succession(&params, reply),
         }
         self.asking = None;
-    }
-
-    /// Carries out what has all the releases that it needs.
-    pub(super) fn carry_on(&mut self, call: ControlCall) {
-        let ControlCall { request, peer: _, reply } = call;
-        match request {
-            Request::Start(params) => {
-                let prepared = self.prepare_start(&params);
-                self.begin(prepared, params.wait, reply, None);
-            }
-            Request::Upgrade(params) if params.dry_run => {
-                let plan = self.plan_upgrade(&params, None);
-                reply.finish(plan.map(|plan| Reply::UpgradePlan(Box::new(plan))));
-            }
-            Request::Upgrade(params) => match self.prepare_upgrade(&params) {
-                Ok(prepared) if prepared.is_empty() => reply.finish(Ok(self.serves_it(&params.name))),
-                prepared => self.begin(prepared, params.wait, reply, None),
-            },
-            Request::Apply(params) => self.apply_configuration(&params, reply),
-            other => {
-                let why = format!("{} needs no release", other.method());
-                reply.finish(Err(ErrorObject::new(ErrorKind::Internal, why)));
-            }
-        }
     }
 
     /// Begins what was prepared, or says why not.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use agentd_core::id::{AppName, Launch, Operation};
 use agentd_protocol::control::{
-    Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationKind, OperationState, OperationView, Reply, Request,
+    Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationKind, OperationState, OperationView, Reply,
 };
 use agentd_protocol::events::EventKind;
 use camino::Utf8PathBuf;
@@ -35,9 +35,10 @@ use super::control::Answer;
 use super::input::Input;
 use super::releases::Fresh;
 use super::view::milliseconds;
+use super::wish::Wish;
 use super::{Child, Dispatcher};
 use crate::config::AppConfig;
-use crate::control::{ControlCall, ReplySink};
+use crate::control::ReplySink;
 use crate::process::reaper::Exit;
 use crate::process::tree::{Identity, Tree};
 use crate::process::{INSTANCE_VARIABLE, LAUNCH_VARIABLE, sys};
@@ -76,9 +77,9 @@ pub(super) struct Cutting {
 /// A request that waits for releases.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    call: ControlCall,
+    wish: Wish,
+    reply: ReplySink,
     operation: Operation,
-    kind: OperationKind,
     /// What it waits for.
     open: BTreeSet<u64>,
     fresh: BTreeMap<AppName, Fresh>,
@@ -91,23 +92,20 @@ pub(super) type CutEnd = Result<Report, String>;
 
 impl Dispatcher {
     /// Takes a request whose releases may have to be cut first.
-    pub(super) fn control_with_releases(&mut self, call: ControlCall) {
-        match self.needs_of(&call.request) {
-            Ok(needs) if needs.is_empty() => self.carry_on(call),
-            Ok(needs) => self.cut_first(needs, call),
-            Err(error) => call.reply.finish(Err(error)),
+    pub(super) fn control_with_releases(&mut self, wish: Wish, reply: ReplySink) {
+        match self.needs_of(&wish) {
+            Ok(needs) if needs.is_empty() => self.carry_on(wish, reply),
+            Ok(needs) => self.cut_first(needs, wish, reply),
+            Err(error) => reply.finish(Err(error)),
         }
     }
 
-    fn cut_first(&mut self, needs: Vec<Need>, mut call: ControlCall) {
+    fn cut_first(&mut self, needs: Vec<Need>, wish: Wish, reply: ReplySink) {
         if let Some(denied) = needs.iter().find_map(|need| self.cut_runs(&need.app)) {
-            return call.reply.finish(Err(denied));
+            return reply.finish(Err(denied));
         }
         let operation = self.fleet.reserve();
-        let kind = match &call.request {
-            Request::Upgrade(_) => OperationKind::Upgrade,
-            _ => OperationKind::Start,
-        };
+        let kind = wish.kind();
         let views: Vec<OperationView> = needs
             .iter()
             .map(|need| OperationView {
@@ -120,9 +118,9 @@ impl Dispatcher {
             .collect();
         let looks = needs.iter().any(|need| need.look.is_some());
         let mut waiting = Waiting {
-            call: ControlCall { request: call.request.clone(), peer: call.peer, reply: ReplySink::nobody() },
+            wish,
+            reply,
             operation,
-            kind,
             open: BTreeSet::new(),
             fresh: BTreeMap::new(),
             looked: None,
@@ -134,24 +132,23 @@ impl Dispatcher {
                 Ok(number) => drop(waiting.open.insert(number)),
                 Err(error) => {
                     waiting.open.iter().for_each(|number| self.drop_cut(*number));
-                    return call.reply.finish(Err(error));
+                    return waiting.reply.finish(Err(error));
                 }
             }
             if !looks {
                 self.record(Some(&app), None, EventKind::ReleaseCutting { id: operation.0 });
             }
         }
-        match &call.request {
-            Request::Upgrade(params) if !params.wait && !params.dry_run => {
+        match &waiting.wish {
+            Wish::Upgrade(params) if params.wait => {
+                let _ = waiting.reply.notify(Notice::Accepted(Accepted { operations: views }));
+            }
+            Wish::Upgrade(params) if !params.dry_run => {
                 let begun = Changed { operations: views, results: Vec::new() };
-                std::mem::replace(&mut call.reply, ReplySink::nobody()).finish(Ok(Reply::Changed(begun)));
+                std::mem::replace(&mut waiting.reply, ReplySink::nobody()).finish(Ok(Reply::Changed(begun)));
             }
-            Request::Upgrade(params) if params.wait => {
-                let _ = call.reply.notify(Notice::Accepted(Accepted { operations: views }));
-            }
-            _ => {}
+            Wish::Upgrade(_) | Wish::Start(_) | Wish::Apply(_) => {}
         }
-        waiting.call.reply = call.reply;
         self.releases.waiting.push(waiting);
     }
 
@@ -260,7 +257,7 @@ impl Dispatcher {
             Err(why) => Some(not_cut(&cutting.app, Failed { why, help: None, tail: Vec::new() })),
         };
         if let Some(error) = failed {
-            self.tell_not_cut(&cutting, waiting.kind, &error);
+            self.tell_not_cut(&cutting, waiting.wish.kind(), &error);
             waiting.failed.get_or_insert(error);
         }
         remove_aside(vec![cutting.staging]);
@@ -288,14 +285,14 @@ impl Dispatcher {
 
     /// Everything that a request waited for is there, or some of it never will be.
     fn all_cut(&mut self, waiting: Waiting) {
-        let Waiting { call, fresh, looked, failed, .. } = waiting;
+        let Waiting { wish, reply, fresh, looked, failed, .. } = waiting;
         let cut = fresh.clone();
         match (failed, looked) {
-            (Some(error), _) => call.reply.finish(Err(error)),
-            (None, Some(cut)) => self.show_plan(call, &cut),
+            (Some(error), _) => reply.finish(Err(error)),
+            (None, Some(cut)) => self.show_plan(&wish, reply, &cut),
             (None, None) => {
                 self.releases.fresh = fresh;
-                self.carry_on(call);
+                self.carry_on(wish, reply);
                 self.releases.fresh.clear();
             }
         }

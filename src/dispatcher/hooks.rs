@@ -234,6 +234,10 @@ impl Dispatcher {
 }
 
 /// What an event is to hooks.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "most events are no occasion; each that is stands above the last line"
+)]
 fn occasions(event: &EventKind) -> Vec<Occasion> {
     match event {
         EventKind::WorkerExited { reason, .. } if is_crash(*reason) => vec![Occasion::Crash],
@@ -248,7 +252,6 @@ fn occasions(event: &EventKind) -> Vec<Occasion> {
         }
         EventKind::LogsDropping { .. } => vec![Occasion::Logs],
         // Hooks wait for what somebody may have to do something about.
-        #[expect(clippy::wildcard_enum_match_arm, reason = "most events are no occasion; each that is stands above")]
         _ => Vec::new(),
     }
 }

@@ -50,6 +50,7 @@ mod tend;
 mod upgrade;
 mod verify;
 mod view;
+mod wish;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;

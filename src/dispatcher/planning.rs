@@ -7,14 +7,15 @@ use agentd_core::id::AppName;
 use agentd_core::release::Leap;
 use agentd_core::release::advice::{Part, Road, Whose, advise};
 use agentd_core::rollout::Strategy;
-use agentd_protocol::control::{Reply, Request, UpgradeParams, UpgradePlan};
+use agentd_protocol::control::{Reply, UpgradeParams, UpgradePlan};
 
 use super::Dispatcher;
 use super::control::Answer;
 use super::tell::strategy as wire_strategy;
 use super::upgrade::core_strategy;
+use super::wish::Wish;
 use crate::config::{self, AppConfig, AppKind, Manifest, SkillKind};
-use crate::control::ControlCall;
+use crate::control::ReplySink;
 use crate::releases::Cut;
 
 /// Fields whose change is no change of what runs.
@@ -22,13 +23,13 @@ const NOT_OF_IT: [&str; 2] = ["cwd", "file"];
 
 impl Dispatcher {
     /// Answers a dry run, now that its source was looked at.
-    pub(super) fn show_plan(&mut self, call: ControlCall, cut: &Cut) {
-        let Request::Upgrade(params) = &call.request else {
+    pub(super) fn show_plan(&mut self, wish: &Wish, reply: ReplySink, cut: &Cut) {
+        let Wish::Upgrade(params) = wish else {
             // Nobody else looks.
             return;
         };
         let answer = self.plan_upgrade(params, Some(cut));
-        call.reply.finish(answer.map(|plan| Reply::UpgradePlan(Box::new(plan))));
+        reply.finish(answer.map(|plan| Reply::UpgradePlan(Box::new(plan))));
     }
 
     /// What an upgrade would do; `cut` is what its source holds, for an app that has one.

@@ -10,7 +10,7 @@ use agentd_core::policy::AppPolicy;
 use agentd_core::release::ReleaseId;
 use agentd_core::release::retention::{Kept, superfluous};
 use agentd_protocol::control::{
-    ErrorKind, ErrorObject, ReleaseState, ReleaseView, Releases as ReleasesView, Request, RollbackParams, StartTarget,
+    ErrorKind, ErrorObject, ReleaseState, ReleaseView, Releases as ReleasesView, RollbackParams, StartTarget,
 };
 use agentd_protocol::events::EventKind;
 use camino::Utf8PathBuf;
@@ -22,6 +22,7 @@ use super::control::Answer;
 use super::cutting::{Cutting, Need, Waiting};
 use super::launch::release_name;
 use super::prepare::{Prepared, invalid};
+use super::wish::Wish;
 use crate::config::{self, AppConfig};
 use crate::fault;
 use crate::releases::store::{ReleaseFolders, is_passing, remove_aside};
@@ -107,13 +108,13 @@ impl Dispatcher {
     }
 
     /// Which releases have to be cut before a request can be carried out.
-    pub(super) fn needs_of(&self, request: &Request) -> Answer<Vec<Need>> {
+    pub(super) fn needs_of(&self, wish: &Wish) -> Answer<Vec<Need>> {
         let cuts = |configs: Vec<AppConfig>, env: &BTreeMap<String, String>| -> Vec<Need> {
             let first = |config: &AppConfig| config.releases.is_some() && self.release_for(&config.name).is_none();
             configs.into_iter().filter(first).filter_map(|config| need(config, env.clone())).collect()
         };
-        match request {
-            Request::Start(params) => match &params.target {
+        match wish {
+            Wish::Start(params) => match &params.target {
                 StartTarget::File { path } => {
                     let configs = config::load_among(path.as_str().into(), &self.known()).map_err(invalid)?;
                     let idle = configs.into_iter().filter(|config| {
@@ -123,16 +124,16 @@ impl Dispatcher {
                 }
                 StartTarget::Script { .. } | StartTarget::Names { .. } => Ok(Vec::new()),
             },
-            Request::Apply(params) if !params.dry_run => {
+            Wish::Apply(params) if params.dry_run => Ok(Vec::new()),
+            Wish::Apply(params) => {
                 let configs = config::load_among(params.path.as_str().into(), &self.known()).map_err(invalid)?;
                 Ok(cuts(configs, &params.env))
             }
-            Request::Upgrade(params) => {
+            Wish::Upgrade(params) => {
                 let names = self.named(std::slice::from_ref(&params.name))?;
                 let Some(app) = names.into_iter().next() else { return Ok(Vec::new()) };
                 self.needs_of_upgrade(&app, params)
             }
-            _ => Ok(Vec::new()),
         }
     }
 

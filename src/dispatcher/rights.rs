@@ -54,9 +54,8 @@ impl Dispatcher {
         let Ok(entries) = self.home.secrets().read_dir_utf8() else { return };
         for entry in entries.flatten() {
             let launch = entry.file_name().parse().ok().map(Launch);
-            match launch.filter(|launch| !self.processes.contains_key(launch)) {
-                Some(launch) => self.forget_secrets(launch),
-                None => {}
+            if let Some(launch) = launch.filter(|launch| !self.processes.contains_key(launch)) {
+                self.forget_secrets(launch);
             }
         }
     }

@@ -151,6 +151,9 @@ impl Unpacking<'_> {
             }
             EntryType::Char | EntryType::Block => Err(refused(Refusal::Kind("a device"))),
             EntryType::Fifo => Err(refused(Refusal::Kind("a pipe"))),
+            EntryType::GNULongName | EntryType::GNULongLink | EntryType::XGlobalHeader | EntryType::XHeader => {
+                Err(refused(Refusal::Kind("a header that belongs to no entry")))
+            }
             // The crate's list of types is not ours to finish.
             _ => Err(refused(Refusal::Kind("of a type that only some archivers know"))),
         }

@@ -74,7 +74,7 @@ impl Budget {
 /// [`CutError::NoRoom`]. Where the disk cannot be asked, nothing is known and nothing refused.
 pub fn check_room(folder: &Utf8Path, needed: u64) -> Result<(), CutError> {
     let Ok(disk) = nix::sys::statvfs::statvfs(folder.as_std_path()) else { return Ok(()) };
-    let unit = u64::from(disk.fragment_size());
+    let unit = disk.fragment_size();
     let (free, whole) = (unit.saturating_mul(disk.blocks_available()), unit.saturating_mul(disk.blocks()));
     let reserve = RESERVE.min(whole / RESERVE_PART);
     if needed.saturating_add(reserve) <= free {

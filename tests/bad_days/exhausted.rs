@@ -9,8 +9,8 @@ use crate::site::{AGENTD, is_root, serves, web};
 #[test]
 fn without_descriptors_starts_fail_with_the_reason_and_what_serves_goes_on() {
     let home = Home::new();
-    let port = web(&home, "restart = { backoff = \"100ms..500ms\" }");
-    let daemon = Daemon::start_by(AGENTD, home, &["prlimit", "--nofile=96:96"]);
+    let port = web(&home, "restart = { backoff = \"100ms..500ms\", max = \"1000 in 1m\" }");
+    let daemon = Daemon::start_by(AGENTD, home, &["prlimit", "--nofile=128:128"]);
     daemon.ctl_ok(&["start", "./web.toml"]);
     let output = daemon.ctl(&["scale", "web", "60", "--timeout", "5s"]);
     assert_ne!(output.code, Some(0), "{output:#?}");

@@ -46,7 +46,7 @@ fn written(folder: &Path, prefix: &str) -> Vec<PathBuf> {
 fn a_crash_and_a_parked_worker_are_told_with_the_event_on_standard_input_and_in_variables() {
     let daemon = Daemon::start(AGENTD);
     app(&daemon, "exit 7", "[[hooks]]\non = [\"crash\", \"park\"]\ncommand = [\"sh\", \"tell.sh\"]\n");
-    daemon.ctl(&["start", "./web.toml"]);
+    drop(daemon.ctl(&["start", "./web.toml"]));
     let crashes = told(&daemon, "crash", 3);
     let text = std::fs::read_to_string(&crashes[0]).expect("it was written");
     let (first, variables) = text.split_once('\n').expect("an event and variables");
@@ -112,7 +112,7 @@ fn hooks_beyond_their_rate_are_counted_and_told() {
         "[[hooks]]\non = \"crash\"\ncommand = [\"sh\", \"tell.sh\"]\nrate = \"1 in 1h\"\n\
          [[hooks]]\non = \"park\"\ncommand = [\"sh\", \"tell.sh\"]\n",
     );
-    daemon.ctl(&["start", "./web.toml"]);
+    drop(daemon.ctl(&["start", "./web.toml"]));
     told(&daemon, "park", 1);
     assert_eq!(told(&daemon, "crash", 1).len(), 1);
     let status = daemon.ctl_ok(&["daemon", "status"]).stdout;

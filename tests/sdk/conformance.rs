@@ -204,7 +204,7 @@ impl Player<'_> {
                 .map(|(name, field)| (name.clone(), self.fill(field)))
                 .collect::<serde_json::Map<_, _>>()
                 .into(),
-            other => other.clone(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => word.clone(),
         }
     }
 }
