@@ -21,7 +21,11 @@ fn parse_at(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, St
         return Ok(at);
     }
     let today = now.to_zoned(zone.clone()).date();
-    let civil: Option<DateTime> = text.parse().ok().or_else(|| Some(today.to_datetime(text.parse().ok()?)));
+    let civil: Option<DateTime> = text.parse().ok().or_else(|| {
+        // A number alone would be an hour.
+        let time = text.contains(':').then(|| text.parse().ok()).flatten()?;
+        Some(today.to_datetime(time))
+    });
     let wanted = "10m, \"2026-11-21 14:00\", 14:00 or 2026-11-21T14:00:00Z";
     let civil = civil.ok_or_else(|| format!("no time is written so; expected one such as {wanted}"))?;
     zone.to_timestamp(civil).map_err(|error| error.to_string())

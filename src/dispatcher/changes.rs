@@ -34,7 +34,9 @@ impl Dispatcher {
         let now = Told { state: app_state(app.state()), desired };
         let Some(shell) = self.apps.get_mut(name) else { return };
         let Some(before) = shell.changes.replace(now) else { return };
-        if before.desired != now.desired {
+        // A stop and a start are told as such.
+        let stays = before.state != AppState::Stopped && now.state != AppState::Stopped;
+        if stays && before.desired != now.desired {
             let event = EventKind::AppScaled { from: before.desired, to: now.desired };
             self.record(Some(name), None, event);
         }

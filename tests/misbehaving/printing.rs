@@ -17,7 +17,7 @@ fn a_flood_of_output_is_bounded_by_rotation() {
         .map(|entry| entry.and_then(|entry| entry.metadata()).expect("a log file").len())
         .collect();
     let (total, most) = (sizes.iter().sum::<u64>(), sizes.iter().max().copied().unwrap_or(0));
-    assert!(total > 4 << 20 && total < 20 << 20, "{total} bytes are kept, in {sizes:?}");
+    assert!(sizes.len() > 3 && total < 20 << 20, "{total} bytes are kept, in {sizes:?}");
     assert!(most < 6 << 20, "files are rotated at 4 MiB, one has {most} bytes");
 }
 
