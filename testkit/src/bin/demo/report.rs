@@ -145,8 +145,8 @@ impl Report {
         let told = ended.iter().map(|upgrade| {
             let (ending, took) = (ending(upgrade.state), seconds(upgrade.duration_ms));
             match &upgrade.why {
-                None => format!("{}: {ending} in {took:.1} s", upgrade.app),
-                Some(why) => format!("{ending} in {took:.1} s:\n{:INDENT$}{why}", ""),
+                None => format!("{}: {ending} in {took:.2} s", upgrade.app),
+                Some(why) => format!("{ending} in {took:.2} s:\n{:INDENT$}{why}", ""),
             }
         });
         let told = told.collect();
@@ -198,7 +198,7 @@ impl Report {
 
     fn took(&self, label: &str, changes: &[Reload]) -> String {
         let of = self.apps.iter().map(|app| changes.iter().find(|change| change.app == app.name));
-        row(label, of.map(|of| of.map_or("-".to_owned(), |change| format!("{:.1} s", seconds(change.duration_ms)))))
+        row(label, of.map(|of| of.map_or("-".to_owned(), |change| format!("{:.2} s", seconds(change.duration_ms)))))
     }
 
     fn conclude(&self, scene: &Scene) {
