@@ -20,7 +20,8 @@ use crate::control::{self, Access, Identity, adopt_bound, bind_private};
 use crate::dispatcher::{DaemonSignal, Departure, Dispatcher, Input, Parts, Signals, Sources};
 use crate::handover::{self, Checked, HANDOVER, Handover};
 use crate::home::{Home, HomeError};
-use crate::logs::thread::{LogThread, LogThreadError};
+use crate::logs::housekeeper::{Doorbell, Housekeeper, HousekeeperError};
+use crate::logs::thread::{LogNews, LogThread, LogThreadError, Tell};
 use crate::process::cgroup::Cgroups;
 use crate::process::reaper;
 use crate::process::spawn::Launcher;
@@ -44,6 +45,9 @@ pub enum DaemonError {
     /// The log thread.
     #[error("failed to start the log thread")]
     Logs(#[from] LogThreadError),
+    /// The thread that packs logs.
+    #[error("failed to {0}")]
+    Housekeeper(#[from] HousekeeperError),
     /// The runtime.
     #[error("failed to start the event loop")]
     Runtime(#[source] io::Error),
@@ -107,7 +111,9 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     let mut opened = store::open(&home.database())?;
     let instance = instance_name(&mut opened.store, &home)?;
     let launcher = Launcher::of_this_binary().map_err(kernel("open its own binary"))?;
-    let logs = LogThread::start()?;
+    let (input_sender, inputs) = mpsc::unbounded_channel();
+    let housekeeper = Housekeeper::start(home.logs.clone())?;
+    let logs = LogThread::start_telling(told_of_logs(housekeeper.doorbell(), input_sender.clone()))?;
     let mut notes = Vec::new();
     let cgroups = match Cgroups::open(&instance) {
         Ok(cgroups) => {
@@ -131,11 +137,13 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         handover::release_signals().map_err(kernel("let signals through"))?;
         // Signals coalesce, ends do not: whoever ended under the program before us is asked for once, unprompted.
         let ended_before = reaper::reap();
-        let (input_sender, inputs) = mpsc::unbounded_channel();
         let (call_sender, control_calls) = mpsc::channel(CALLS_WAITING);
         let (query_sender, queries) = mpsc::channel(CALLS_WAITING);
         let (handed_control, handed_status) = handed.unzip();
-        let Roles { access, control: control_mode, status: status_mode } = roles(&home, &mut notes);
+        let Roles { access, control: control_mode, status: status_mode, logs_keep_bytes } = roles(&home, &mut notes);
+        if logs_keep_bytes.is_some() {
+            housekeeper.keep_in_all(logs_keep_bytes);
+        }
         let status_socket = bind(home.status_socket(), status_mode, handed_status)?;
         let control_socket = bind(home.control_socket(), control_mode, handed_control)?;
         let doors = vec![control_socket.doors(), status_socket.doors()];
@@ -157,6 +165,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
             instance,
             opened,
             logs,
+            housekeeper,
             tasks,
             launcher,
             cgroups,
@@ -195,6 +204,17 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     })
 }
 
+/// Who hears what from the log thread.
+fn told_of_logs(doorbell: Doorbell, inputs: mpsc::UnboundedSender<Input>) -> Tell {
+    Box::new(move |news| match news {
+        LogNews::Rotated { path } => doorbell.rotated(path),
+        LogNews::Dropping { .. } | LogNews::Resumed { .. } => {
+            // The loop is gone only at the very end.
+            let _ = inputs.send(Input::Logs(news));
+        }
+    })
+}
+
 /// Starts the ledger of tasks. Without it the fleet runs all the same, by connections alone.
 fn start_tasks(home: &Home, inputs: &mpsc::UnboundedSender<Input>, notes: &mut Vec<String>) -> Option<TaskThread> {
     let inputs = inputs.clone();
@@ -219,11 +239,13 @@ fn start_tasks(home: &Home, inputs: &mpsc::UnboundedSender<Input>, notes: &mut V
     }
 }
 
-/// Who may use the sockets, and the modes of their files: the first gate, as narrow as it can be.
+/// Who may use the sockets, and the modes of their files: the first gate, as narrow as it can be. And what else the
+/// settings say.
 struct Roles {
     access: Access,
     control: u32,
     status: u32,
+    logs_keep_bytes: Option<u64>,
 }
 
 /// What the settings grant. Nothing, where they are not valid: that is told, and the fleet is served all the same.
@@ -241,14 +263,14 @@ fn roles(home: &Home, notes: &mut Vec<String>) -> Roles {
         notes.push(format!("{}: {why}", home.settings));
     }
     // Modes know one group; where roles are given, everybody may knock and the kernel's word about the peer counts.
-    let (control, status) = if settings == config::Settings::default() { (0o600, 0o660) } else { (0o666, 0o666) };
+    let (control, status) = if settings.gives_roles() { (0o666, 0o666) } else { (0o600, 0o660) };
     if control == 0o666
         && let Err(error) = home.open_to_everybody()
     {
         tracing::warn!(%error, "those who have roles cannot get at the sockets");
         notes.push(format!("those who have roles cannot get at the sockets: {error}"));
     }
-    Roles { access, control, status }
+    Roles { access, control, status, logs_keep_bytes: settings.logs_keep_bytes }
 }
 
 /// The socket that was handed over, or a new one.
@@ -286,7 +308,7 @@ async fn hold_signals(sources: &mut Sources) -> io::Result<()> {
 /// A name that no other instance has: written once, kept for ever. In a file of its own too: should the store be lost,
 /// the workers that carry it are still ours.
 fn instance_name(store: &mut Store, home: &Home) -> Result<Arc<str>, DaemonError> {
-    let path = home.state.join("instance");
+    let path = home.state.join(store::INSTANCE_FILE);
     let kernel = |step| move |source| DaemonError::Kernel { step, source };
     let in_file = std::fs::read_to_string(&path).ok().map(|text| text.trim().to_owned());
     let is_name = |name: &String| name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit());

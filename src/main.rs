@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use agentd::daemon::DaemonError;
 use agentd::dispatcher::Departure;
 use agentd::handover::{self, Handover};
 use agentd::home::Home;
@@ -89,7 +90,18 @@ fn check(home: &Home) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Err(error)) => fail(&error),
-        Err(error) => fail(&error),
+        Err(error) => {
+            let code = fail(&error);
+            if let DaemonError::Store(store) = &error
+                && store.is_damage()
+            {
+                eprintln!(
+                    "a start keeps the damaged file aside and goes on from what is readable of it and from what the \
+                     living processes tell; none of them is stopped"
+                );
+            }
+            code
+        }
     }
 }
 

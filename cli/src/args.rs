@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agentd_protocol::Timestamp;
 use camino::Utf8PathBuf;
 pub(crate) use tasks::{EffectsArgs, GraceArgs, InState, Judgement, PruneArgs, SessionsArgs, TasksArgs, TasksCommand};
 
@@ -364,9 +365,18 @@ pub(crate) struct LogsArgs {
     /// Go on with what is printed from now on
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// How many of the last lines to show
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
-    pub(crate) lines: u32,
+    /// How many of the last lines to show (20; all with --since)
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) lines: Option<u32>,
+    /// Only lines printed since: `10m` ago, `2026-11-21 14:00`, or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = crate::moment::parse)]
+    pub(crate) since: Option<Timestamp>,
+    /// Only lines printed before
+    #[arg(long, value_name = "TIME", value_parser = crate::moment::parse)]
+    pub(crate) until: Option<Timestamp>,
+    /// Only lines that a regular expression is found in
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) grep: Option<String>,
     /// Only one of the two streams
     #[arg(long, value_name = "STREAM")]
     pub(crate) stream: Option<Stream>,

@@ -14,15 +14,13 @@ use serde::Serialize;
 
 use crate::client::{Client, ClientError};
 use crate::home::{Home, HomeError};
+use crate::launch;
 
 /// Open files under which a busy daemon runs out: each worker takes about ten, each connection of a client one.
 const FILES_LEAST: u64 = 4096;
 
 /// Free space under which logs and state are in danger, in bytes.
 const SPACE_LEAST: u64 = 200 << 20;
-
-/// What every SQLite database begins with.
-const SQLITE: &[u8] = b"SQLite format 3\0";
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -161,20 +159,30 @@ fn space(home: &Home) -> Finding {
     }
 }
 
+/// What the daemon's program makes of the state: it would start from that.
 fn store(home: &Home) -> Option<Finding> {
-    use std::io::Read;
     let path = home.state.join("agentd.db");
-    let mut head = Vec::new();
-    match fs::File::open(&path).and_then(|file| file.take(SQLITE.len() as u64).read_to_end(&mut head)) {
-        Ok(_) if head == SQLITE => Some(well("store", path.as_str())),
-        Ok(_) => Some(ill(
+    let gone = !path.exists() && home.state.join("instance").exists();
+    if gone {
+        let help = "agentctl daemon start: workers that live are taken up from what their processes tell; then start the \
+                    other apps from their files";
+        return Some(ill("store", Weight::Broken, format!("{path} is gone"), help));
+    }
+    if !path.exists() {
+        return None;
+    }
+    match launch::check_state(home) {
+        Ok(Ok(())) => Some(well("store", path.as_str())),
+        Ok(Err(said)) => {
+            let (why, help) = said.split_once('\n').unwrap_or((&said, "mend what it says; workers that live serve on"));
+            Some(ill("store", Weight::Broken, why.trim_start_matches("agentd: "), help.trim_end()))
+        }
+        Err(error) => Some(ill(
             "store",
-            Weight::Broken,
-            format!("{path} is no database"),
-            "move it aside, and start the apps again from their files",
+            Weight::Limited,
+            format!("not looked at: {error}"),
+            "install agentd and agentctl together",
         )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => Some(ill("store", Weight::Broken, format!("{path}: {error}"), "mend its rights")),
     }
 }
 
@@ -224,17 +232,19 @@ fn cgroups() -> Finding {
 /// Yama may forbid to look into processes that are not our children: those that an earlier daemon started.
 fn tracing() -> Option<Finding> {
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?;
-    match scope.trim() {
-        "0" | "1" => Some(well("ptrace_scope", scope.trim())),
-        _ if nix::unistd::geteuid().is_root() => {
-            Some(well("ptrace_scope", format!("{}, and we are root", scope.trim())))
-        }
-        other => Some(ill(
-            "ptrace_scope",
-            Weight::Limited,
-            other,
-            "sysctl kernel.yama.ptrace_scope=1: stuck workers cannot be looked into",
-        )),
+    Some(scope_found(scope.trim(), nix::unistd::geteuid().is_root()))
+}
+
+fn scope_found(scope: &str, root: bool) -> Finding {
+    let limited = |help: &str| ill("ptrace_scope", Weight::Limited, scope, help);
+    match scope {
+        "0" => well("ptrace_scope", scope),
+        _ if root => well("ptrace_scope", format!("{scope}, and we are root")),
+        "1" => limited(
+            "nothing to do while daemon or keeper lives, or systemd holds the sockets; only when all of them die at once, \
+             workers serve on and cannot be reloaded until they have ended",
+        ),
+        _ => limited("sysctl kernel.yama.ptrace_scope=1: stuck workers cannot be looked into"),
     }
 }
 
@@ -257,4 +267,17 @@ fn processes() -> Option<Finding> {
 fn clock() -> Option<Finding> {
     let year = jiff::Zoned::now().year();
     (year < 2025).then(|| ill("clock", Weight::Limited, format!("it says {year}"), "set it: timedatectl set-ntp true"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_yama_takes_is_said_to_whom_it_takes_it_from() {
+        let weight = |scope, root| scope_found(scope, root).weight;
+        assert_eq!([weight("0", false), weight("1", true), weight("3", true)], [Weight::Well; 3]);
+        assert_eq!([weight("1", false), weight("2", false)], [Weight::Limited; 2]);
+        assert!(scope_found("1", false).help.is_some_and(|help| help.contains("cannot be reloaded")));
+    }
 }

@@ -204,6 +204,23 @@ pub(crate) fn become_daemon(home: &Home, detach: bool, args: &[OsString]) -> Lau
     LaunchError::Exec { path, source: command.exec() }
 }
 
+/// Has the daemon's program look at the state, which changes nothing; what it says against it.
+///
+/// # Errors
+/// There is no such program, or it cannot be run.
+pub(crate) fn check_state(home: &Home) -> Result<Result<(), String>, LaunchError> {
+    let mut command = Command::new(program()?);
+    command.arg("--check-state").stdin(Stdio::null());
+    if let Some(given) = &home.given {
+        command.env("AGENTD_HOME", given);
+    }
+    let output = command.output().map_err(LaunchError::Spawn)?;
+    if output.status.success() {
+        return Ok(Ok(()));
+    }
+    Ok(Err(String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
 /// Whether both sockets are there: what follows a start may use either.
 fn listens(home: &Home) -> Result<bool, HomeError> {
     Ok(accepts(home, CONTROL_SOCKET)? && accepts(home, STATUS_SOCKET)?)

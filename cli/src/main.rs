@@ -12,6 +12,7 @@ mod exit;
 mod home;
 mod launch;
 mod line;
+mod moment;
 mod render;
 mod scan;
 mod status;

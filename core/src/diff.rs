@@ -32,15 +32,20 @@ pub enum Work {
 
 /// Fields that only the supervisor goes by. A worker is told nothing of them when it starts, so they can change under
 /// it. `ready` is among them because it is asked at a start only: it holds from the next one on.
-const IN_PLACE: [&str; 19] = [
+const IN_PLACE: [&str; 24] = [
     "changes",
     "cron_reload",
     "file",
     "gates",
     "grace",
+    "hooks",
     "kind",
     "live",
+    "log.compress",
     "log.keep",
+    "log.keep_bytes",
+    "log.keep_for",
+    "log.max_age",
     "log.max_size",
     "needs",
     "ready",

@@ -23,6 +23,7 @@ pub mod id;
 pub mod limit;
 pub mod needs;
 pub mod policy;
+pub mod rate;
 pub mod release;
 pub mod restart;
 pub mod rollout;

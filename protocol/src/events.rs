@@ -274,6 +274,34 @@ pub enum EventKind {
         /// Why, in a sentence.
         why: String,
     },
+    /// A log file takes nothing, and lines are being dropped.
+    LogsDropping {
+        /// The log file.
+        file: String,
+        /// What the kernel said: "no space left on device".
+        why: String,
+    },
+    /// A log file takes lines again.
+    LogsResumed {
+        /// The log file.
+        file: String,
+        /// Lines that were dropped meanwhile.
+        lines: u64,
+        /// Bytes of them.
+        bytes: u64,
+    },
+    /// A hook did not end as it must.
+    HookFailed {
+        /// What it was run for: `crash`, `park` and so on.
+        on: String,
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// How it ended.
+        why: String,
+        /// The last lines that it printed.
+        #[serde(default)]
+        output: Vec<String>,
+    },
     /// The events from `from` up to and including `to` are no longer kept. Never journaled: sent in their place to
     /// a client that asked for them. Its `seq` is `to`.
     EventsLost {

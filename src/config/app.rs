@@ -16,7 +16,9 @@ use agentd_core::task::TaskPolicy;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
+use super::hooks::Hook;
 use super::limits::Limits;
+use super::logs::LogConfig;
 use super::placeholder;
 use super::releases::Releases;
 use super::secrets::SecretSource;
@@ -78,6 +80,9 @@ pub struct AppConfig {
     pub limits: Limits,
     /// Where its output goes.
     pub log: LogConfig,
+    /// What is run when something happens to it.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
     /// When the clock reloads it.
     #[serde(default)]
     pub cron_reload: Option<Schedule>,
@@ -231,32 +236,6 @@ pub struct Tasks {
     /// The version of the checkpoints that it writes; it reads older ones. None reads all.
     #[serde(default)]
     pub state_version: Option<u32>,
-    /// A command that tries to read checkpoints of open tasks before a new version gets anything.
-    #[serde(default)]
-    pub check: Vec<String>,
-}
-
-/// What becomes of a worker's output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogConfig {
-    /// The way that it takes.
-    pub sink: LogSink,
-    /// Bytes after which a log file is put aside.
-    pub max_size: u64,
-    /// How many files put aside are kept.
-    pub keep: u32,
-}
-
-/// The way that a worker's output takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogSink {
-    /// Through a FIFO to a file, with an index of times. A full disk costs lines, which are counted.
-    Fifo,
-    /// Straight to a file: the worker never waits for the daemon, and the file is not rotated.
-    File,
-    /// Nowhere.
-    None,
 }
 
 impl AppConfig {
@@ -286,7 +265,8 @@ impl AppConfig {
             gates: Rules::default(),
             releases: None,
             limits: Limits::default(),
-            log: LogConfig { sink: LogSink::Fifo, max_size: 50 << 20, keep: 10 },
+            log: LogConfig::default(),
+            hooks: Vec::new(),
             cron_reload: None,
             watch: Vec::new(),
             needs: BTreeSet::new(),

@@ -16,7 +16,7 @@ use super::env_file;
 use super::keys;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
-use super::{account, checks, needs, occasions, quantity, releases, secrets, sections};
+use super::{account, checks, hooks, needs, occasions, quantity, releases, secrets, sections};
 use crate::sockets::ListenAddr;
 
 /// Variables that the daemon sets itself: what the user put there would be lost without a word.
@@ -61,6 +61,11 @@ pub(super) fn read(source: &Source, folder: &Utf8Path) -> (Vec<Draft>, Vec<Diagn
         let diagnostic = report.at(&daemon.key_span, "who may use the daemon is not said beside apps");
         let help = "write it into daemon.toml (docs/reference/paths.md), which the daemon reads when it starts";
         report.add(diagnostic.help(help));
+    }
+    let hooks = hooks::read(&reader);
+    for (_, draft) in &mut drafts {
+        let own = std::mem::replace(&mut draft.app.hooks, hooks.clone());
+        draft.app.hooks.extend(own);
     }
     drafts.sort_by_key(|(start, _)| *start);
     (drafts.into_iter().map(|(_, draft)| draft).collect(), report.into_found())
@@ -148,6 +153,7 @@ fn fill(
     app.secret = secrets::read(table, folder, &app.env);
     app.cron_reload = occasions::cron(table);
     app.watch = occasions::watch(table, &app.cwd);
+    app.hooks = hooks::read(table);
     sections::fill(app, table);
     listeners
 }

@@ -54,6 +54,8 @@ pub(super) enum Form {
     Word(&'static [Word]),
     /// A table of its own.
     Table(&'static Table),
+    /// A list of tables; described.
+    Tables(&'static str, &'static Table),
     /// A table whose keys are the user's.
     Map(&'static str, &'static Form),
     /// Any one of several.
@@ -88,7 +90,11 @@ impl Form {
             Self::Flag => "true or false".to_owned(),
             Self::Count(min, max) => format!("a whole number from {min} to {max}"),
             Self::Fraction(above, below) => format!("a number above {above} and below {below}"),
-            Self::Counts(like, ..) | Self::Text(like) | Self::Texts(like) | Self::Map(like, _) => (*like).to_owned(),
+            Self::Counts(like, ..)
+            | Self::Text(like)
+            | Self::Texts(like)
+            | Self::Tables(like, _)
+            | Self::Map(like, _) => (*like).to_owned(),
             Self::Word(words) => listed(words.iter().map(|word| format!("\"{}\"", word.name)).collect()),
             Self::Table(table) => format!("a table with {}", table.expected()),
             Self::Either(forms) => listed(forms.iter().map(Self::expected).collect()),
@@ -126,6 +132,7 @@ impl Form {
             | Self::Texts(_)
             | Self::Word(_)
             | Self::Table(_)
+            | Self::Tables(..)
             | Self::Map(..) => std::slice::from_ref(self),
         }
     }
@@ -146,6 +153,11 @@ impl Form {
     /// The keys of the table that it may be.
     pub(super) fn table(&'static self) -> Option<&'static Table> {
         self.alternatives().iter().find_map(|form| if let Self::Table(table) = form { Some(*table) } else { None })
+    }
+
+    /// The keys of the tables that it may be a list of.
+    pub(super) fn tables(&'static self) -> Option<&'static Table> {
+        self.alternatives().iter().find_map(|form| if let Self::Tables(_, table) = form { Some(*table) } else { None })
     }
 
     /// The form of the values of the table that it may be.

@@ -33,6 +33,7 @@ const ADDRESS: Form = Form::Text(
 const WHO: Form = Form::Texts("a list of users and groups, such as [\"alice\", \"1000\", \"group:ops\"]");
 const USER: Form = Form::Text("a user's name or number");
 const GROUP: Form = Form::Text("a group's name or number");
+const HOOKS_FORM: Form = Form::Tables("a list of tables, each below a line [[hooks]]", &HOOK);
 /// What stands for the value of keys that no version reads yet.
 const TABLE: Form = Form::Map("a table", &Form::Text("a text"));
 
@@ -43,6 +44,7 @@ pub(super) static DOCUMENT: Table = Table {
     keys: &[
         now("agent", Form::Map("tables `[agent.NAME]`", &Form::Table(&AGENT)), "agents, by name"),
         now("skill", Form::Map("tables `[skill.NAME]`", &Form::Table(&SKILL)), "skills, by name"),
+        now("hooks", HOOKS_FORM, "commands that are run when something happens to any app of the file"),
         now("daemon", Form::Table(&DAEMON), "settings of the daemon itself; in daemon.toml, and not beside apps"),
     ],
 };
@@ -51,10 +53,20 @@ pub(super) static DOCUMENT: Table = Table {
 pub(super) static DAEMON: Table = Table {
     name: "`daemon`",
     first: &[],
+    keys: &[
+        now("roles", Form::Table(&ROLES), "who may view and who may operate, beside root and the daemon's own user"),
+        now("logs", Form::Table(&DAEMON_LOGS), "the logs of all apps together"),
+    ],
+};
+
+/// `daemon.logs`.
+static DAEMON_LOGS: Table = Table {
+    name: "`logs`",
+    first: &[],
     keys: &[now(
-        "roles",
-        Form::Table(&ROLES),
-        "who may view and who may operate, beside root and the daemon's own user",
+        "keep_bytes",
+        SIZE,
+        "how much all logs may take on the disk; what was put aside first goes first; 10G",
     )],
 };
 
@@ -73,7 +85,7 @@ static ROLES: Table = Table {
 };
 
 /// The keys of every app.
-static APP: [Key; 34] = [
+static APP: [Key; 35] = [
     now(
         "command",
         COMMAND,
@@ -110,6 +122,7 @@ static APP: [Key; 34] = [
     now("tasks", Form::Table(&TASKS), "what is done about tasks, and how much is kept of them"),
     now("limits", Form::Table(&LIMITS), "what one worker may use"),
     now("log", Form::Table(&LOG), "what becomes of a worker's output"),
+    now("hooks", HOOKS_FORM, "commands that are run when something happens to the app"),
     now("umask", Form::Text("an octal mask as a text, such as \"0027\""), "file mode mask of the workers"),
     now(
         "routing",
@@ -341,7 +354,6 @@ pub(super) static TASKS: Table = Table {
             Form::Count(0, 1_000_000),
             "version of the checkpoints that it writes; it is given none that is newer. A release's own wins",
         ),
-        now("check", COMMAND, "a command that tries to read open tasks' checkpoints before a new version serves"),
         now("max_open", Form::Count(1, 10_000_000), "how many tasks may be open; 100000 without it"),
         now("keep", Form::Count(0, 100_000_000), "how many tasks that are over are kept; 100000 without it"),
         now("keep_for", DURATION, "for how long; 7d without it"),
@@ -487,13 +499,49 @@ pub(super) static LOG: Table = Table {
             Form::Word(&[
                 word("fifo"),
                 word("file"),
-                word("none"),
                 later_word("journald", "take \"fifo\" and read with `agentctl logs`"),
+                word("none"),
             ]),
             "through the daemon to a file, straight to a file, or nowhere",
         ),
         now("max_size", SIZE, "size after which a file is put aside"),
-        now("keep", Form::Count(0, 10_000), "how many files put aside are kept"),
+        now("max_age", DURATION, "age of its first line after which a file is put aside"),
+        now("compress", Form::Flag, "whether what is put aside is packed (zstd); true"),
+        now("keep", Form::Count(0, 10_000), "how many files put aside are kept of each stream"),
+        now("keep_for", DURATION, "how long after its last line a file put aside is kept"),
+        now("keep_bytes", SIZE, "how much the app's logs may take on the disk; what was put aside first goes first"),
         now("format", Form::Word(&[word("text"), later_word("json", "")]), "how lines are kept"),
     ],
 };
+
+/// One of `hooks`.
+pub(super) static HOOK: Table = Table {
+    name: "a hook",
+    first: &[],
+    keys: &[
+        now(
+            "on",
+            Form::Either(&[
+                Form::Word(&OCCASIONS),
+                Form::Texts("a list of what happens, such as [\"crash\", \"park\"]"),
+            ]),
+            "what has to happen: crash, park, unhealthy, memory, reload, rollback, degraded, recovered, logs",
+        ),
+        now("command", COMMAND, "is given the event as JSON on its standard input, and as AGENTD_EVENT_*"),
+        now("timeout", DURATION, "how long it may take before it and what it started is killed; \"30s\""),
+        now("rate", Form::Text("a rate such as \"10 in 1h\""), "how often it runs at most, for each app; \"10 in 1h\""),
+    ],
+};
+
+/// What a hook can wait for.
+pub(super) static OCCASIONS: [Word; 9] = [
+    word("crash"),
+    word("park"),
+    word("unhealthy"),
+    word("memory"),
+    word("reload"),
+    word("rollback"),
+    word("degraded"),
+    word("recovered"),
+    word("logs"),
+];

@@ -22,10 +22,12 @@ mod environment;
 mod fields;
 mod form;
 mod gates;
+mod hooks;
 mod keys;
 mod limits;
 mod listen;
 mod load;
+mod logs;
 mod manifest;
 mod needs;
 mod occasions;
@@ -46,16 +48,16 @@ mod upgrade;
 mod tests;
 
 pub use adhoc::{AdhocStart, adhoc};
-pub use app::{
-    AppConfig, AppKind, Balance, HttpCheck, Live, LiveCheck, LogConfig, LogSink, Ready, ReadyCheck, SkillKind, Stop,
-};
+pub use app::{AppConfig, AppKind, Balance, HttpCheck, Live, LiveCheck, Ready, ReadyCheck, SkillKind, Stop};
 pub use diagnostic::{Diagnostic, Place, Source};
 pub use env_file::{EnvFileError, LineProblem};
 pub use environment::fd_variable;
 pub use fields::describe;
+pub use hooks::{Hook, Occasion};
 pub use limits::Limits;
 pub use listen::AddressError;
 pub use load::{Known, load, load_among};
+pub use logs::{LogConfig, LogSink};
 pub use manifest::{Build, Manifest};
 pub use quantity::QuantityError;
 pub use reference::reference;

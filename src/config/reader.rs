@@ -312,6 +312,19 @@ impl<'r> Field<'r> {
         Some(TableReader::new(self.report, keys, table))
     }
 
+    /// A list of tables with known keys.
+    pub(super) fn tables(&self) -> Option<Vec<TableReader<'r>>> {
+        let (Some(keys), Some(array)) = (self.form.tables(), self.value.as_array()) else { return self.mismatch() };
+        let mut tables = Vec::new();
+        for item in array {
+            match item.get_ref().as_table() {
+                Some(table) => tables.push(TableReader::new(self.report, keys, table)),
+                None => return Field { span: item.span(), value: item.get_ref(), ..self.clone() }.mismatch(),
+            }
+        }
+        Some(tables)
+    }
+
     /// A table whose keys are the user's: each as a field of its own, in the order of the file.
     pub(super) fn entries(&self) -> Option<Vec<(&'r str, Field<'r>)>> {
         let (Some(form), Some(table)) = (self.form.map(), self.value.as_table()) else { return self.mismatch() };

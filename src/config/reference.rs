@@ -24,7 +24,7 @@ pub fn reference() -> String {
     section(&mut page, "Every app", AGENT.keys.iter());
     section(&mut page, "Skills beside", SKILL.first.iter());
     for key in AGENT.keys {
-        if let Some(table) = key.form.table().filter(|_| key.support == Support::Now) {
+        if let Some(table) = key.form.table().or_else(|| key.form.tables()).filter(|_| key.support == Support::Now) {
             section(&mut page, &format!("`{}`", key.name), table.keys());
         }
     }
@@ -49,6 +49,7 @@ fn section<'k>(page: &mut String, title: &str, keys: impl Iterator<Item = &'k Ke
 fn takes(form: &Form) -> String {
     match form {
         Form::Table(table) => names(table),
+        Form::Tables(like, table) => format!("{like}; each {}", names(table)),
         Form::Either(forms) => forms.iter().map(takes).collect::<Vec<_>>().join(", or "),
         Form::Word(words) => {
             let known = words.iter().filter(|word| word.support == Support::Now);

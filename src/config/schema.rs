@@ -47,6 +47,7 @@ fn form(of: &Form) -> Value {
             json!({ "enum": known.map(|word| word.name).collect::<Vec<_>>() })
         }
         Form::Table(keys) => table(keys),
+        Form::Tables(like, keys) => json!({ "type": "array", "items": table(keys), "title": like }),
         Form::Map(like, values) => {
             json!({ "type": "object", "additionalProperties": form(values), "title": like })
         }

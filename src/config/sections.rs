@@ -1,16 +1,13 @@
 //! The tables of an app that are plain amounts: restart, stop, grace, reload, limits, log.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agentd_core::policy::{DrainBy, GracePolicy, ReloadPolicy, RestartPolicy, RestartWhen};
 use agentd_core::task::{Doubt, Kind, OnDeadline};
 
-use super::app::{AppConfig, LogConfig, LogSink, Stop, Tasks};
-use super::document::words;
+use super::app::{AppConfig, Stop, Tasks};
 use super::reader::{Field, TableReader};
-use super::{gates, limits, quantity, upgrade};
-use crate::sockets::ListenAddr;
+use super::{gates, limits, logs, quantity, upgrade};
 
 /// A beat comes every third of a lease.
 const SHORTEST_LEASE: Duration = Duration::from_millis(300);
@@ -43,13 +40,13 @@ pub(super) fn fill(app: &mut AppConfig, table: &TableReader<'_>) {
         gates::fill(&mut app.gates, &table);
     }
     if let Some((tasks, _)) = section("tasks") {
-        fill_tasks(&mut app.tasks, &tasks, &app.listen);
+        fill_tasks(&mut app.tasks, &tasks);
     }
     if let Some((table, _)) = section("limits") {
         app.limits = limits::read(&table);
     }
     if let Some((log, _)) = section("log") {
-        fill_log(&mut app.log, &log);
+        app.log = logs::read(&log);
     }
 }
 
@@ -150,7 +147,7 @@ fn fill_reload(reload: &mut ReloadPolicy, table: &TableReader<'_>, whole: &Field
     }
 }
 
-fn fill_tasks(tasks: &mut Tasks, table: &TableReader<'_>, listen: &BTreeMap<String, ListenAddr>) {
+fn fill_tasks(tasks: &mut Tasks, table: &TableReader<'_>) {
     if let Some(field) = table.get("lease")
         && let Some(lease) = field.parsed(quantity::parse_duration)
     {
@@ -161,9 +158,6 @@ fn fill_tasks(tasks: &mut Tasks, table: &TableReader<'_>, listen: &BTreeMap<Stri
         tasks.policy.lease = lease;
     }
     tasks.state_version = table.get("state_version").and_then(|field| field.count());
-    if let Some(field) = table.get("check") {
-        tasks.check = words(&field, listen);
-    }
     if let Some(open) = table.get("max_open").and_then(|field| field.count()) {
         tasks.policy.max_open = open as usize;
     }
@@ -187,29 +181,5 @@ fn fill_tasks(tasks: &mut Tasks, table: &TableReader<'_>, listen: &BTreeMap<Stri
             Ok(kind) => drop(tasks.policy.doubts.insert(kind, doubt)),
             Err(error) => field.report.add(field.report.at(&field.key_span, error.to_string())),
         }
-    }
-}
-
-fn fill_log(log: &mut LogConfig, table: &TableReader<'_>) {
-    match table.get("sink").and_then(|field| field.word()) {
-        Some("fifo") => log.sink = LogSink::Fifo,
-        Some("file") => log.sink = LogSink::File,
-        Some(_) => log.sink = LogSink::None,
-        None => {}
-    }
-    if let Some(field) = table.get("max_size")
-        && let Some(bytes) = field.parsed(quantity::parse_size)
-    {
-        if bytes < 64 << 10 {
-            let diagnostic = field.diagnostic(format!("a log file of {bytes} bytes would be put aside all the time"));
-            field.report.add(diagnostic.expected("at least \"64K\""));
-        }
-        log.max_size = bytes;
-    }
-    if let Some(keep) = table.get("keep").and_then(|field| field.count()) {
-        log.keep = keep;
-    }
-    if let Some(field) = table.get("format") {
-        field.word();
     }
 }

@@ -14,6 +14,7 @@ use toml::de::DeTable;
 use super::diagnostic::{Diagnostic, Place, Source};
 use super::keys;
 use super::load;
+use super::quantity;
 use super::reader::{Report, TableReader};
 
 /// Bits of a mode that let others than the owner write.
@@ -26,6 +27,16 @@ pub struct Settings {
     pub view: Vec<String>,
     /// Who may change things, likewise.
     pub operate: Vec<String>,
+    /// Bytes that the logs of all apps may take on the disk; the daemon's own bound where none is given.
+    pub logs_keep_bytes: Option<u64>,
+}
+
+impl Settings {
+    /// Whether anybody is given a role.
+    #[must_use]
+    pub fn gives_roles(&self) -> bool {
+        !self.view.is_empty() || !self.operate.is_empty()
+    }
 }
 
 /// Reads the settings at `path`. No file is no settings.
@@ -60,6 +71,8 @@ fn read(source: &Source) -> Result<Settings, Vec<Diagnostic>> {
     if errors.is_empty() {
         let reader = TableReader::new(&report, &keys::SETTINGS, document.get_ref());
         let daemon = reader.get("daemon").and_then(|field| field.table());
+        let logs = daemon.as_ref().and_then(|daemon| daemon.get("logs")).and_then(|field| field.table());
+        settings.logs_keep_bytes = logs.and_then(|logs| logs.get("keep_bytes")?.parsed(quantity::parse_size));
         let roles = daemon.and_then(|daemon| daemon.get("roles")).and_then(|field| field.table());
         if let Some(roles) = roles {
             let named = |role| {
@@ -88,9 +101,12 @@ mod tests {
     fn roles_are_lists_of_users_and_groups_and_nothing_else_stands_there() {
         let text = "[daemon]\nroles = { view = [\"alice\", \"group:ops\"], operate = [\"1000\"] }\n";
         let words = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let expected = Settings { view: words(&["alice", "group:ops"]), operate: words(&["1000"]) };
+        let expected =
+            Settings { view: words(&["alice", "group:ops"]), operate: words(&["1000"]), logs_keep_bytes: None };
         assert_eq!(read_text(text), Ok(expected));
         assert_eq!(read_text(""), Ok(Settings::default()));
+        let logs = read_text("[daemon]\nlogs = { keep_bytes = \"2G\" }\n").expect("it is valid");
+        assert_eq!((logs.logs_keep_bytes, logs.gives_roles()), (Some(2 << 30), false));
         assert_eq!(read_text("[agent.a]"), Err(words(&["unknown key `agent` in the daemon's settings"])));
         assert!(read_text("[daemon]\nroles = { admin = [] }").is_err());
         assert!(read_text("[daemon").is_err());

@@ -428,10 +428,10 @@ fn a_table_of_apps_holds_apps() {
     );
     assert_eq!(
         wrong_file("[agents.a]")[0],
-        "1:2-8 unknown key `agents` in the file [`agent`, `skill` or `daemon`] (did you mean `agent`?)"
+        "1:2-8 unknown key `agents` in the file [`agent`, `skill`, `hooks` or `daemon`] (did you mean `agent`?)"
     );
     assert_eq!(wrong_file("[agent.\"a b\"]\ncommand = 1").len(), 2);
-    assert_eq!(wrong_file("[daemon]\nx = 1"), ["2:1-2 unknown key `x` in `daemon` [`roles`]"]);
+    assert_eq!(wrong_file("[daemon]\nx = 1"), ["2:1-2 unknown key `x` in `daemon` [`roles` or `logs`]"]);
     let command =
         "2:11-24 `command` cannot be a text <COMMAND> (write [\"python\", \"a.py\"])".replace("<COMMAND>", COMMAND);
     assert_eq!(wrong_file("[agent.a]\ncommand = \"python a.py\""), [command]);
@@ -579,7 +579,7 @@ fn every_key_is_explained_in_the_documentation() {
             assert!(page.contains(&format!("`{}`", key.name)), "`{}` of {} is not explained", key.name, table.name);
             assert!(!key.about.is_empty());
             tables.extend(key.form.alternatives().iter().filter_map(|form| match form {
-                Form::Table(table) | Form::Map(_, Form::Table(table)) => Some(*table),
+                Form::Table(table) | Form::Tables(_, table) | Form::Map(_, Form::Table(table)) => Some(*table),
                 Form::Flag
                 | Form::Count(..)
                 | Form::Counts(..)

@@ -149,6 +149,7 @@ mod tests {
         let settings = Settings {
             view: words(&["4000000001", "group:4000000002"]),
             operate: words(&["group:4000000003", "no-one-x"]),
+            ..Settings::default()
         };
         let (access, unknown) = Access::granted(1000, 7, &settings);
         assert_eq!(unknown, ["there is no user \"no-one-x\""]);

@@ -83,6 +83,11 @@ impl Addresses {
         Ok(())
     }
 
+    /// How many lanes there are.
+    pub(super) const fn lanes(&self) -> u32 {
+        self.lanes
+    }
+
     /// Every address.
     pub(super) fn all(&self) -> Vec<ListenAddr> {
         self.by_address.keys().cloned().collect()

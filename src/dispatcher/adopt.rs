@@ -24,7 +24,6 @@ use crate::config::LogSink;
 use crate::keeper::Held;
 use crate::logs::fifo;
 use crate::logs::layout::{StreamKind, fifo_path, live_path};
-use crate::logs::rotate::Rotation;
 use crate::logs::thread::{Stream, StreamId};
 use crate::notify::NotifySocket;
 use crate::process::stat::{self, StartTime};
@@ -108,7 +107,7 @@ impl Dispatcher {
         if log.sink != LogSink::Fifo {
             return Vec::new();
         }
-        let rotation = Rotation { max_size: log.max_size, max_age: None, keep: log.keep };
+        let rotation = log.rotation();
         let mut streams = Vec::new();
         for stream in StreamKind::BOTH {
             let name = fifo_path(&self.home.run, &worker.id.app, worker.id.slot, launch, stream);

@@ -74,6 +74,7 @@ impl Dispatcher {
                 let app = process.worker.app.clone();
                 let governed = Box::new(record.config.governed());
                 self.tell_tasks(Command::Govern(app, governed));
+                self.govern_logs(launch);
             }
             None => tracing::error!(%launch, %revision, "the configuration that is to govern it is not known"),
         }
@@ -96,8 +97,17 @@ impl Dispatcher {
     /// Shares new connections out. Each address gets the weights of those lanes whose worker accepts from it: while a
     /// deployment changes addresses, not all do.
     pub(super) fn set_weights(&mut self, name: &AppName, weights: &[u32]) {
+        let starts = self.starts_to_spare();
         let Some(app) = self.apps.get_mut(name) else { return };
-        let lanes = u32::try_from(weights.len()).unwrap_or(u32::MAX);
+        let wanted = u32::try_from(weights.len()).unwrap_or(u32::MAX);
+        let shared = weights.iter().rposition(|&weight| weight > 0).map_or(0, |last| last + 1);
+        // A lane whose worker could not be started anyway is made when it can: it has no share.
+        let lanes = if wanted.saturating_sub(app.addresses.lanes()) > starts {
+            wanted.min(app.addresses.lanes().max(u32::try_from(shared).unwrap_or(u32::MAX)))
+        } else {
+            wanted
+        };
+        let weights = weights.get(..lanes as usize).unwrap_or(weights);
         if let Err(error) = app.addresses.ensure_lanes(lanes) {
             tracing::error!(app = %name, error = in_full(&error), "a lane could not be made");
         }

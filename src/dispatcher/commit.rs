@@ -7,8 +7,9 @@ use agentd_core::time::Moment;
 
 use super::Dispatcher;
 use crate::fault;
+use crate::process::boot::Boot;
 use crate::process::sys;
-use crate::store::{Change, Durability};
+use crate::store::{self, Change, Durability, StoreError};
 
 impl Dispatcher {
     /// Commits everything in `dirty` as it is now. A store that fails does not stop the fleet: the failure is told in
@@ -58,7 +59,12 @@ impl Dispatcher {
         if sys::boottime() < *again_at {
             return;
         }
-        match self.store.replace(&self.everything()) {
+        let everything = self.everything();
+        let written = match self.store.replace(&everything) {
+            Err(error) if error.is_damage() => self.mend(&error).and_then(|()| self.store.replace(&everything)),
+            other => other,
+        };
+        match written {
             Ok(()) => {
                 tracing::info!("state is being saved again; nothing of what happened meanwhile is missing");
                 self.saving = Saving::Works;
@@ -69,6 +75,21 @@ impl Dispatcher {
                 self.saving = Saving::Fails { why: in_full(&error), again_at: sys::boottime() + AGAIN_AFTER };
             }
         }
+    }
+
+    /// Puts a new database in the place of one that was damaged while it was in use: what belongs in there is in memory.
+    fn mend(&mut self, damage: &StoreError) -> Result<(), StoreError> {
+        let (store, aside) = store::begin_anew(&self.home.database())?;
+        self.store = store;
+        self.store.set_meta("instance", &self.instance)?;
+        self.store.set_meta("boot", Boot::current().map_err(StoreError::Boot)?.as_str())?;
+        let note = format!(
+            "the state was damaged ({}) and is kept as {aside}; all of it was written anew from memory",
+            in_full(damage)
+        );
+        tracing::error!("{note}");
+        self.notes.push(note);
+        Ok(())
     }
 
     /// All that is to be kept, as it is now.

@@ -96,9 +96,8 @@ impl Dispatcher {
     pub(super) fn daemon_view(&self) -> DaemonView {
         let workers = u32::try_from(self.processes.len()).unwrap_or(u32::MAX);
         let mut notes = self.notes.clone();
-        if self.logs.dropped() > 0 {
-            notes.push(format!("{} bytes of worker output were dropped since the start", self.logs.dropped()));
-        }
+        notes.extend(self.log_notes());
+        notes.extend(self.hook_notes());
         notes.extend(self.saving.trouble());
         DaemonView {
             instance: self.instance.to_string(),

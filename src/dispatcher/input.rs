@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::ControlCall;
+use crate::logs::thread::LogNews;
 use crate::notify::Datagram;
 use crate::process::plan::StageFailure;
 use crate::process::reaper::Exit;
@@ -51,6 +52,10 @@ pub enum Input {
     SuccessorChecked(super::CheckResult),
     /// Workers that use more memory than their ceiling were found.
     Measured(Vec<super::limits::Beyond>),
+    /// The log thread tells something.
+    Logs(LogNews),
+    /// A hook came to its end.
+    HookEnded(u64, super::HookEnd),
     /// The keeper is gone.
     KeeperGone,
     /// Time to look at what a draining worker still has.

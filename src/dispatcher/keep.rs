@@ -58,10 +58,11 @@ impl Dispatcher {
             cgroup: None,
             listen_names: vec!["keeper".to_owned()],
             listen_pid: true,
+            stdin: false,
             account: Account::default(),
             secrets: Secrets::default(),
         };
-        let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), listeners: vec![socket.as_fd()] };
+        let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), stdin: None, listeners: vec![socket.as_fd()] };
         spawn(&self.launcher, &plan, &fds).map(drop).map_err(|error| in_full(&error))
     }
 
@@ -198,6 +199,7 @@ impl Dispatcher {
     /// Nothing of the app is left.
     pub(super) fn forget(&mut self, name: &AppName) {
         self.forget_releases(name);
+        self.forget_hooks(name);
         let Some(mut app) = self.apps.remove(name) else { return };
         app.addresses.retain(|_| false);
         let names: Vec<Held> =

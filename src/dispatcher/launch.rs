@@ -19,7 +19,6 @@ use super::{Child, Dispatcher};
 use crate::config::{Limits, LogSink};
 use crate::fault;
 use crate::logs::layout::{StreamKind, fifo_path, live_path};
-use crate::logs::rotate::Rotation;
 use crate::logs::sink::{Opened, Sink, open_sink};
 use crate::logs::thread::{Stream, StreamId};
 use crate::notify::{NotifyError, NotifySocket};
@@ -31,10 +30,10 @@ use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
 
 /// Files of its own that a worker may make others read and write: nothing unless it says so.
-const UMASK: u32 = 0o022;
+pub(super) const UMASK: u32 = 0o022;
 
 /// Variables of a shell that are its user's.
-const OF_THE_USER: [&str; 10] = [
+pub(super) const OF_THE_USER: [&str; 10] = [
     "HOME",
     "USER",
     "LOGNAME",
@@ -91,6 +90,7 @@ impl Dispatcher {
             let why = format!("could not be started: revision {revision} of {} is not known", worker.app);
             return Err(Obstacle { why, permanent: true });
         };
+        self.has_room()?;
         if let Some(Lane(lane)) = lane
             && let Some(app) = self.apps.get_mut(&worker.app)
         {
@@ -118,6 +118,7 @@ impl Dispatcher {
         let seen = Seen { worker, identity: &identity, socket: &notify, cgroup: cgroup.as_ref(), tasks, skills };
         let plan = with_rights(plan(&record, &seen, &fds, self.files)?, &record.config, secrets, controllers)?;
         let spawn_fds = SpawnFds {
+            stdin: None,
             stdout: outputs.stdout.as_fd(),
             stderr: outputs.stderr.as_fd(),
             listeners: fds.iter().map(|(_, fd)| *fd).collect(),
@@ -199,7 +200,7 @@ impl Dispatcher {
 
     fn outputs(&mut self, launch: Launch, worker: &WorkerId, record: &RevisionRecord) -> Result<Outputs, Obstacle> {
         let log = record.config.log;
-        let rotation = Rotation { max_size: log.max_size, max_age: None, keep: log.keep };
+        let rotation = log.rotation();
         let sink = match log.sink {
             LogSink::Fifo => Sink::Fifo,
             LogSink::File => Sink::File,
@@ -478,6 +479,7 @@ pub(super) fn plan(
         // gunicorn takes what both its command and its environment name twice, and fails at the second. What a worker
         // stored with us only the environment tells of.
         listen_pid: config.listen_pid && (fds.len() > config.listen.len() || !config.names_every_listener()),
+        stdin: false,
         account: config.account.clone(),
         secrets: Secrets::default(),
     })

@@ -18,18 +18,21 @@ mod addresses;
 mod adopt;
 mod apply;
 mod applying;
+mod changes;
 mod commit;
 mod control;
 mod cutting;
 mod describe;
 mod drain;
 mod history;
+mod hooks;
 mod input;
 mod judge;
 mod keep;
 mod launch;
 mod limits;
 mod lines;
+mod outputs;
 mod planning;
 mod prepare;
 mod probe;
@@ -37,6 +40,7 @@ mod rebuild;
 mod releases;
 mod restore;
 mod rights;
+mod room;
 mod shell;
 mod sources;
 mod successor;
@@ -64,6 +68,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::handover::NewBinary;
 use crate::home::Home;
 use crate::keeper::{Held, Keeper};
+use crate::logs::housekeeper::Housekeeper;
 use crate::logs::thread::LogThread;
 use crate::process::cgroup::Cgroups;
 use crate::process::reaper::Exit;
@@ -77,6 +82,7 @@ use crate::supervisors::Supervisors;
 use crate::systemd::Systemd;
 use crate::tasks::TaskThread;
 
+pub use hooks::HookEnd;
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
 pub use successor::CheckResult;
@@ -112,6 +118,9 @@ pub struct Dispatcher {
     keeper: Option<Keeper>,
     sock_diag: Option<SockDiag>,
     logs: LogThread,
+    housekeeper: Housekeeper,
+    dropping: outputs::Dropping,
+    hooks: hooks::Hooks,
     /// The ledger of tasks; none where it could not be started.
     tasks: Option<TaskThread>,
     journal: EventJournal,
@@ -207,6 +216,8 @@ pub struct Parts {
     pub opened: Opened,
     /// The log thread.
     pub logs: LogThread,
+    /// What becomes of logs that were put aside.
+    pub housekeeper: Housekeeper,
     /// The ledger of tasks; none where it could not be started, which `notes` tell of.
     pub tasks: Option<TaskThread>,
     /// Starts processes.
@@ -236,6 +247,7 @@ impl Dispatcher {
             instance,
             opened,
             logs,
+            housekeeper,
             tasks,
             launcher,
             cgroups,
@@ -263,6 +275,9 @@ impl Dispatcher {
             keeper: None,
             sock_diag: None,
             logs,
+            housekeeper,
+            dropping: outputs::Dropping::default(),
+            hooks: hooks::Hooks::default(),
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
@@ -358,6 +373,8 @@ impl Dispatcher {
             Input::Gone(launch) => self.gone(launch),
             Input::FileChanged(app, path) => self.file_changed(&app, &path),
             Input::Measured(found) => self.beyond_limits(found),
+            Input::Logs(news) => self.heard_of_logs(news),
+            Input::HookEnded(number, end) => self.hook_ended(number, end),
             Input::KeeperGone => self.keeper_gone(),
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
@@ -392,9 +409,13 @@ impl Dispatcher {
 
     fn carry_out(&mut self, outcome: Outcome) {
         self.commit(&outcome.persist);
+        let touched = changes::touched(&outcome);
         self.todo.extend(outcome.act);
         for notice in outcome.publish {
             self.tell(notice);
+        }
+        for app in touched {
+            self.tell_changes(&app);
         }
     }
 

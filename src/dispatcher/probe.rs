@@ -149,6 +149,7 @@ impl Dispatcher {
             let env = inherited.chain(more).chain(files).collect();
             let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), secrets, ..own };
             let fds = SpawnFds {
+                stdin: None,
                 stdout: std::os::fd::AsFd::as_fd(&null),
                 stderr: std::os::fd::AsFd::as_fd(&null),
                 listeners: Vec::new(),

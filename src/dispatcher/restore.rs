@@ -29,6 +29,7 @@ use crate::process::sys;
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
 use crate::sockets::{self, ListenAddr};
+use crate::status::EventTail;
 use crate::store::{Change, Damage, Durability, StoreError, Stored};
 use crate::supervisors::{Found, Supervisors};
 
@@ -92,7 +93,10 @@ impl Dispatcher {
         self.give_back(taken);
         self.tell_all_told();
         let reserved = self.store.meta("events")?.and_then(|text| text.parse().ok()).unwrap_or(0);
-        self.journal = crate::status::EventJournal::after(reserved);
+        let (tail, mut remembered) = EventTail::open(self.home.state.join("events"));
+        // After a power cut the last of what was told may be missing.
+        remembered.whole &= !rebooted;
+        self.journal = crate::status::EventJournal::resume(tail, remembered, reserved);
         self.reserve_events();
         if self.keeper.is_none() {
             // What is had is systemd's: the new keeper has nothing.
@@ -125,6 +129,7 @@ impl Dispatcher {
         for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
             self.tend(&name);
         }
+        self.housekeeper.sweep();
         if damage.is_some() {
             self.store.replace(&self.everything())?;
             self.store.set_meta("boot", this_boot.as_str())?;
@@ -142,11 +147,11 @@ impl Dispatcher {
         let Some(Damage { why, aside }) = damage else { return stored };
         let rebuilt = rebuild::from_processes(&mut stored, taken);
         if rebuild::lives_on(taken) {
-            stored.boot =
-                std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
+            stored.boot = Boot::current().ok().map(|boot| boot.as_str().to_owned());
         }
+        let kept = aside.as_ref().map_or_else(String::new, |aside| format!(" and is kept as {aside}"));
         let note = format!(
-            "the state was damaged ({why}) and is kept as {aside}; {} apps were readable, {rebuilt} workers were taken up \
+            "the state was damaged ({why}){kept}; {} apps were readable, {rebuilt} workers were taken up \
              from what their processes tell: `agentctl start FILE` for what is missing, `agentctl reload NAME` for its \
              configuration",
             stored.heads.len()

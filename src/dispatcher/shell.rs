@@ -36,6 +36,8 @@ pub(super) struct AppShell {
     pub(super) judged: Option<Judged>,
     /// The last lines of workers that are parked, by slot.
     pub(super) last_lines: BTreeMap<Slot, Vec<String>>,
+    /// What was told last of the app as a whole.
+    pub(super) changes: Option<super::changes::Told>,
     /// Descriptors that workers gave for the next worker of their slot.
     pub(super) stored: BTreeMap<Slot, FdStore>,
 }

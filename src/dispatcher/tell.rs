@@ -66,6 +66,7 @@ impl Dispatcher {
         }
         let event = self.journal.record(Timestamp::now(), app_text, worker.as_deref(), event);
         let Some(app) = app else { return };
+        self.run_hooks(app, &event);
         for waiter in self.waiters.iter_mut().filter(|waiter| waiter.apps.contains(app)) {
             if waiter.views.len() <= PROGRESS_MAX {
                 waiter.stale.insert(app.clone());

@@ -67,6 +67,7 @@ struct Change {
 impl Dispatcher {
     /// Sees to it that an app is tended as its configuration of now has it.
     pub(super) fn tend(&mut self, name: &AppName) {
+        self.keep_logs(name);
         let runs = self.fleet.app(name).filter(|app| app.head.desired == Desired::Running);
         let record = runs.and_then(|app| self.apps.get(name)?.revisions.get(&app.head.revision));
         let Some(record) =

@@ -99,12 +99,7 @@ impl Dispatcher {
             in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
             grace_ms: milliseconds(self.grace_of(app)),
             deployment: self.deployment_view(app),
-            why: app
-                .workers
-                .values()
-                .find_map(|worker| Some(format!("{} {}", worker.id, worker.state.why_failed()?)))
-                .or_else(|| app.workers.values().find_map(falling))
-                .or_else(|| self.waits_for(app)),
+            why: self.why(app),
             workers,
             listen: listen.collect(),
         }
@@ -119,6 +114,16 @@ impl Dispatcher {
         let waits = rollout.waits_for().is_some() && rollout.pace == Pace::Going;
         let why = lacking.filter(|_| waits).or(view.why);
         Some(wire::DeploymentView { from, to, gates, why, ..view })
+    }
+
+    /// Why it is not as it should be, in a sentence.
+    pub(super) fn why(&self, app: &App) -> Option<String> {
+        app.workers
+            .values()
+            .find_map(|worker| Some(format!("{} {}", worker.id, worker.state.why_failed()?)))
+            .or_else(|| app.workers.values().find_map(falling))
+            .or_else(|| self.waits_for(app))
+            .or_else(|| self.drops_lines(&app.head.name))
     }
 
     /// What it waits for before it starts.
@@ -283,7 +288,7 @@ pub(super) fn deployment(app: &App) -> Option<wire::DeploymentView> {
     })
 }
 
-fn app_state(state: AppState) -> wire::AppState {
+pub(super) fn app_state(state: AppState) -> wire::AppState {
     match state {
         AppState::Running => wire::AppState::Running,
         AppState::Starting => wire::AppState::Starting,

@@ -204,6 +204,13 @@ pub fn fifo_path(run: &Utf8Path, app: &AppName, slot: Slot, launch: Launch, stre
     run.join("fifo").join(format!("{app}.{slot}.{launch}.{}", stream.as_str()))
 }
 
+/// Whose live file lies at `path`: the app, its slot and its stream.
+#[must_use]
+pub fn whose(path: &Utf8Path) -> Option<(AppName, Slot, StreamKind)> {
+    let (slot, stream) = parse_live_name(path.file_name()?)?;
+    Some((path.parent()?.file_name()?.parse().ok()?, slot, stream))
+}
+
 /// Everything that `app` has printed so far, by slot and stream. An app that never printed has none.
 ///
 /// # Errors

@@ -35,6 +35,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::fifo::{PIPE_BYTES, capacity};
 use super::file::{Debt, LogFile, Taken};
+use super::rotate::Rotation;
 use super::thread::{Command, Counters, Finished, LogNews, LogThreadError, Stream, StreamId, Tell};
 
 /// How long bytes may gather.
@@ -171,6 +172,7 @@ impl Pump {
             match self.inbox.try_recv() {
                 Ok(Command::Attach(stream)) => self.attach(stream),
                 Ok(Command::Finish(id, answer)) => self.finish(id, answer),
+                Ok(Command::Govern(id, rotation)) => self.govern(id, rotation),
                 Ok(Command::Flush(answer)) => {
                     let grown = self.drain_all();
                     self.tell(grown);
@@ -231,6 +233,13 @@ impl Pump {
         };
         self.tell(grown);
         let _ = answer.send(moved);
+    }
+
+    fn govern(&mut self, id: StreamId, rotation: Rotation) {
+        let path = self.streams.get(&id).map(|attached| &attached.stream.path);
+        if let Some(shared) = path.and_then(|path| self.files.get_mut(path)) {
+            shared.file.set_rotation(rotation);
+        }
     }
 
     fn release(&mut self, path: &Utf8Path) {

@@ -76,6 +76,7 @@ pub enum LogThreadError {
 pub(super) enum Command {
     Attach(Stream),
     Finish(StreamId, oneshot::Sender<Finished>),
+    Govern(StreamId, Rotation),
     Flush(oneshot::Sender<()>),
     Stop,
 }
@@ -176,6 +177,14 @@ impl LogThread {
         let (answer, receiver) = oneshot::channel();
         self.send(Command::Finish(id, answer))?;
         Ok(receiver)
+    }
+
+    /// Other limits for the file that a stream prints into. An unknown `id` is none of ours any more.
+    ///
+    /// # Errors
+    /// [`LogThreadError::Gone`].
+    pub fn govern(&self, id: StreamId, rotation: Rotation) -> Result<(), LogThreadError> {
+        self.send(Command::Govern(id, rotation))
     }
 
     /// Answers when everything that waited in the FIFOs at the time of the call is in the files.

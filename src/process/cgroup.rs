@@ -2,7 +2,7 @@
 //!
 //! Owns the folder `agentd-<instance>` below our own cgroup (beside it, where systemd put us into a subgroup of what it
 //! delegated), and a folder per launch in it. Needs no controllers: membership and `cgroup.kill` work without; with them
-//! [`controllers`](super::controllers) sets limits. Where any of it is impossible (v1 only, read-only,
+//! [`super::controllers`] sets limits. Where any of it is impossible (v1 only, read-only,
 //! not delegated, a kernel before 5.14), [`Cgroups::open`] says why and the [tree](super::tree) does without.
 //!
 //! A supervisor that was started elsewhere has another folder than its predecessor: the cgroup of a process that is

@@ -38,6 +38,9 @@ pub struct ExecPlan {
     pub listen_names: Vec<String>,
     /// Whether `LISTEN_PID` is set. Without it, wrappers that fork keep the descriptors usable.
     pub listen_pid: bool,
+    /// Whether it is given a standard input; `/dev/null` otherwise.
+    #[serde(default)]
+    pub stdin: bool,
     /// Who it runs as.
     #[serde(default)]
     pub account: Account,

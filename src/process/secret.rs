@@ -142,8 +142,8 @@ pub fn file_variable(name: &str) -> String {
     format!("{name}_FILE")
 }
 
-/// Variables by name, as bytes.
-type Variables = Vec<(String, Vec<u8>)>;
+/// A variable and its value.
+pub(super) type Variable = (String, Vec<u8>);
 
 /// Hands secrets over: writes those that go by file into `folder`, for the user of `account`, and returns the variables
 /// of all.
@@ -154,7 +154,7 @@ pub(super) fn deliver(
     secrets: &[Secret],
     folder: &Utf8Path,
     account: Option<&Taken>,
-) -> Result<Variables, (String, SecretError)> {
+) -> Result<Vec<Variable>, (String, SecretError)> {
     let mut variables = Vec::new();
     for secret in secrets {
         let named = |error| (secret.name.clone(), error);

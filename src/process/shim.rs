@@ -52,8 +52,10 @@ pub(super) const ENTERED: &str = "entered";
 /// What came over the socket.
 struct Parcel {
     plan: ExecPlan,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+    /// Standard output and error.
+    streams: [OwnedFd; 2],
+    /// Standard input; `/dev/null` where there is none.
+    stdin: Option<OwnedFd>,
     listeners: Vec<OwnedFd>,
     /// The socket itself, out of the way of the numbers to be filled, and closed by `execve`.
     report: OwnedFd,
@@ -93,19 +95,21 @@ fn unpack() -> Result<Parcel, StageFailure> {
     let (Some(plan), Some(stdout), Some(stderr)) = (received.next(), received.next(), received.next()) else {
         return Err(broken("fewer descriptors came than belong to a plan".to_owned()));
     };
-    let listeners: Vec<OwnedFd> = received.collect();
+    let mut rest: Vec<OwnedFd> = received.collect();
     let mut text = Vec::new();
     fs::File::from(plan).read_to_end(&mut text).map_err(|source| broken(source.to_string()))?;
     let plan: ExecPlan = serde_json::from_slice(&text).map_err(|source| broken(source.to_string()))?;
+    let stdin = (plan.stdin && !rest.is_empty()).then(|| rest.remove(0));
+    let listeners = rest;
     if plan.listen_names.len() != listeners.len() {
         let (names, came) = (plan.listen_names.len(), listeners.len());
         return Err(broken(format!("{came} listeners came for {names} names")));
     }
     let report = fcntl_dupfd_cloexec(io::stdin(), first_free(&listeners)).map_err(refused)?;
-    Ok(Parcel { plan, stdout, stderr, listeners, report })
+    Ok(Parcel { plan, streams: [stdout, stderr], stdin, listeners, report })
 }
 
-/// The one message of the supervisor: the plan's file, standard output, standard error, listeners.
+/// The one message of the supervisor: the plan's file, standard output, standard error, standard input where it has one, listeners.
 fn receive_descriptors() -> Result<Vec<OwnedFd>, Errno> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -127,9 +131,9 @@ fn first_free(listeners: &[OwnedFd]) -> RawFd {
 
 impl Parcel {
     fn become_program(self) -> Result<Infallible, StageFailure> {
-        let Self { plan, stdout, stderr, listeners, report } = self;
+        let Self { plan, streams, stdin, listeners, report } = self;
         let report_to = report.as_fd();
-        prepare(&plan, [stdout, stderr], listeners)
+        prepare(&plan, stdin, streams, listeners)
             .and_then(|ready| ready.execute(report_to))
             .map_err(|failure| tell(report_to, failure))
     }
@@ -143,7 +147,12 @@ struct Ready<'a> {
     account: Option<Taken>,
 }
 
-fn prepare(plan: &ExecPlan, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> Result<Ready<'_>, StageFailure> {
+fn prepare(
+    plan: &ExecPlan,
+    stdin: Option<OwnedFd>,
+    streams: [OwnedFd; 2],
+    listeners: Vec<OwnedFd>,
+) -> Result<Ready<'_>, StageFailure> {
     let refused = |stage: Stage| |errno| StageFailure::refused(stage, errno);
     setsid().map_err(refused(Stage::MakingSession))?;
     if let Some(cgroup) = plan.cgroup.as_ref().filter(|_| std::env::args_os().nth(2).is_none_or(|word| word != ENTERED))
@@ -153,7 +162,7 @@ fn prepare(plan: &ExecPlan, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> R
     sys::reset_signals();
     leave_privileges_behind();
     umask(Mode::from_raw_mode(plan.umask));
-    place(streams, listeners).map_err(refused(Stage::PlacingDescriptors))?;
+    place(stdin, streams, listeners).map_err(refused(Stage::PlacingDescriptors))?;
     let account = look_up(plan)?;
     let mut plain = environment(plan);
     if let Some(account) = &account {
@@ -236,11 +245,14 @@ fn leave_privileges_behind() {
 
 /// Puts an empty standard input, the two streams and the listeners at 0, 1, 2 and from 3 on, and has `execve` close
 /// whatever else is open.
-fn place(streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> Result<(), Errno> {
+fn place(stdin: Option<OwnedFd>, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> Result<(), Errno> {
     let first_free = first_free(&listeners);
-    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let stdin = match stdin {
+        Some(stdin) => stdin,
+        None => rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
+    };
     // Two passes: a descriptor may have come at a number that another one is to have.
-    let lifted = std::iter::once(null)
+    let lifted = std::iter::once(stdin)
         .chain(streams)
         .chain(listeners)
         .map(|fd| if fd.as_raw_fd() < first_free { fcntl_dupfd_cloexec(&fd, first_free) } else { Ok(fd) })
@@ -345,6 +357,7 @@ mod tests {
             cgroup: None,
             listen_names: vec!["http".into(), "state".into(), "http".into()],
             listen_pid: false,
+            stdin: false,
             account: super::super::account::Account::default(),
             secrets: Secrets::default(),
         };

@@ -45,8 +45,8 @@ const WORD_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Launcher {
     /// Holds the binary, whatever happens to its name.
-    _binary: OwnedFd,
-    /// The way to `_binary` for a process that has a copy of our descriptors, as a child has until it executes.
+    binary: OwnedFd,
+    /// The way to `binary` for a process that has a copy of our descriptors, as a child has until it executes.
     shim: Utf8PathBuf,
 }
 
@@ -66,7 +66,7 @@ impl Launcher {
     pub fn of_binary_at(path: &Utf8Path) -> io::Result<Self> {
         let binary = rustix::fs::open(path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let shim = format!("/proc/self/fd/{}", binary.as_raw_fd()).into();
-        Ok(Self { _binary: binary, shim })
+        Ok(Self { binary, shim })
     }
 }
 
@@ -80,6 +80,12 @@ impl Launcher {
     }
 }
 
+impl AsFd for Launcher {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.binary.as_fd()
+    }
+}
+
 /// The descriptors that a program is started with. They stay open here; the program gets copies.
 #[derive(Debug)]
 pub struct SpawnFds<'fd> {
@@ -87,6 +93,8 @@ pub struct SpawnFds<'fd> {
     pub stdout: BorrowedFd<'fd>,
     /// Its standard error.
     pub stderr: BorrowedFd<'fd>,
+    /// Its standard input; there where [`ExecPlan::stdin`] says so.
+    pub stdin: Option<BorrowedFd<'fd>>,
     /// Descriptors from 3 on: listeners, then stored ones; as many as [`ExecPlan::listen_names`].
     pub listeners: Vec<BorrowedFd<'fd>>,
 }
@@ -152,7 +160,7 @@ pub fn spawn(launcher: &Launcher, plan: &ExecPlan, fds: &SpawnFds<'_>) -> Result
     if given != named {
         return Err(SpawnError::Unnamed { given, named });
     }
-    if given > DESCRIPTORS_MAX - FIXED_DESCRIPTORS {
+    if given + usize::from(fds.stdin.is_some()) > DESCRIPTORS_MAX - FIXED_DESCRIPTORS {
         return Err(SpawnError::TooManyDescriptors(given));
     }
     let written = write_plan(plan).map_err(SpawnError::Plan)?;
@@ -181,6 +189,7 @@ fn write_plan(plan: &ExecPlan) -> io::Result<OwnedFd> {
 
 fn send_descriptors(socket: &OwnedFd, plan: &OwnedFd, fds: &SpawnFds<'_>) -> Result<(), Errno> {
     let mut all = vec![plan.as_fd(), fds.stdout, fds.stderr];
+    all.extend(fds.stdin);
     all.extend(&fds.listeners);
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -332,11 +341,16 @@ mod tests {
             cgroup: None,
             listen_names: vec!["http".into()],
             listen_pid: true,
+            stdin: false,
             account: crate::process::account::Account::default(),
             secrets: crate::process::plan::Secrets::default(),
         };
-        let with =
-            |count| SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), listeners: vec![null.as_fd(); count] };
+        let with = |count| SpawnFds {
+            stdout: null.as_fd(),
+            stderr: null.as_fd(),
+            stdin: None,
+            listeners: vec![null.as_fd(); count],
+        };
         let unnamed = spawn(&launcher, &plan, &with(2)).unwrap_err();
         assert_eq!(unnamed.to_string(), "pass 2 descriptors under 1 names");
         plan.listen_names = vec!["x".into(); 251];

@@ -1,6 +1,7 @@
 //! The events, numbered and kept for a while.
 //!
-//! Owns: the order of events, the last [`KEPT`] of them, and handing each to everybody who watches. It belongs to the
+//! Owns: the order of events, the last [`KEPT`] of them (on the disk too, by [`super::tail`]), and handing each
+//! to everybody who watches. It belongs to the
 //! dispatcher, and recording never waits: a watcher that falls [`BEHIND_MAX`] events behind loses its place, and
 //! is told ([`Lagged`]). An event is encoded once, whoever watches.
 
@@ -11,6 +12,8 @@ use agentd_protocol::Timestamp;
 use agentd_protocol::events::{Event, EventKind};
 use thiserror::Error;
 use tokio::sync::broadcast;
+
+use super::tail::{EventTail, Remembered};
 
 /// How many events can be asked for again.
 pub const KEPT: usize = 4096;
@@ -29,6 +32,8 @@ struct Kept {
 pub struct EventJournal {
     kept: VecDeque<Kept>,
     seq: u64,
+    /// Where they are written down; none in tests alone.
+    tail: Option<EventTail>,
     live: broadcast::Sender<Arc<str>>,
 }
 
@@ -51,7 +56,18 @@ impl EventJournal {
     /// An empty journal whose first event is number `after + 1`.
     #[must_use]
     pub fn after(after: u64) -> Self {
-        Self { kept: VecDeque::new(), seq: after, live: broadcast::channel(BEHIND_MAX).0 }
+        Self { kept: VecDeque::new(), seq: after, tail: None, live: broadcast::channel(BEHIND_MAX).0 }
+    }
+
+    /// A journal that goes on where an earlier daemon's ended. Numbers up to `reserved` may have been given out by it:
+    /// where what it left is not whole, the next event has a greater one.
+    #[must_use]
+    pub fn resume(tail: EventTail, remembered: Remembered, reserved: u64) -> Self {
+        let Remembered { events, whole } = remembered;
+        let newest = events.last().map_or(0, |(seq, _)| *seq);
+        let seq = if whole { newest } else { newest.max(reserved) };
+        let kept = events.into_iter().map(|(seq, line)| Kept { seq, line: line.into() }).collect();
+        Self { kept, tail: Some(tail), ..Self::after(seq) }
     }
 
     /// Number of the newest event.
@@ -69,29 +85,55 @@ impl EventJournal {
             self.kept.pop_front();
         }
         self.kept.push_back(Kept { seq: self.seq, line: Arc::clone(&line) });
+        if let Some(tail) = &mut self.tail {
+            tail.append(self.seq, &line, self.kept.iter().map(|kept| &*kept.line));
+        }
         // Nobody watches: that is no error.
         let _ = self.live.send(line);
         event
     }
 
-    /// Every event after number `since`, as far as kept, then each as it happens. What is no longer kept is announced
-    /// by one `events_lost` at `now`. A `since` beyond the newest event comes from an earlier life of the journal:
+    /// Every event after number `since`, as far as kept, then each as it happens. What is not kept is announced by an
+    /// `events_lost` at `now` in its place. A `since` beyond the newest event comes from an earlier life of the journal:
     /// everything that is kept follows.
     #[must_use]
     pub fn subscribe(&self, since: u64, now: Timestamp) -> Subscription {
         let since = if since > self.seq { 0 } else { since };
-        let oldest = self.kept.front().map_or(self.seq + 1, |kept| kept.seq);
         let mut backlog = VecDeque::new();
-        if since + 1 < oldest {
-            let event = EventKind::EventsLost { from: since + 1, to: oldest - 1 };
-            backlog.push_back(encode(&Event { seq: oldest - 1, at: now, app: None, worker: None, event }));
+        let gap = |from: u64, to: u64| {
+            let event = EventKind::EventsLost { from, to };
+            encode(&Event { seq: to, at: now, app: None, worker: None, event })
+        };
+        let mut next = since + 1;
+        for kept in self.kept.iter().filter(|kept| kept.seq > since) {
+            if kept.seq > next {
+                backlog.push_back(gap(next, kept.seq - 1));
+            }
+            backlog.push_back(Arc::clone(&kept.line));
+            next = kept.seq + 1;
         }
-        backlog.extend(self.kept.iter().filter(|kept| kept.seq > since).map(|kept| Arc::clone(&kept.line)));
+        if next <= self.seq {
+            backlog.push_back(gap(next, self.seq));
+        }
         Subscription { backlog, live: self.live.subscribe() }
     }
 }
 
+#[cfg(test)]
+impl EventJournal {
+    /// What can be written to the file from now on is nothing.
+    pub(super) fn break_tail(&mut self) {
+        self.tail.as_mut().expect("a journal with a file").close_for_a_test();
+    }
+}
+
 impl Subscription {
+    /// What is there already.
+    #[cfg(test)]
+    pub(super) fn into_backlog(self) -> Vec<Arc<str>> {
+        self.backlog.into()
+    }
+
     /// The next event as a line without its end; none when the journal is gone.
     ///
     /// # Errors

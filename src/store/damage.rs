@@ -1,13 +1,17 @@
 //! A database that cannot be understood: set aside, never reset, and what can still be read of it.
 //!
-//! Damage is a file that is no database or a torn one, and a record that is not what it should be. Another's lock, a
-//! file system that cannot be written, a schema of the future are none: those refuse the start, since the file is well.
+//! Damage is a file that is no database or a torn one, a record that is not what it should be, and a file that is gone
+//! though its instance was here before. Another's lock, a file system that cannot be written, a schema of the future are
+//! none: those refuse the start, since the file is well.
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use serde::de::DeserializeOwned;
 
 use super::{Counters, Durability, Revision, Store, StoreError, Stored};
+
+/// Beside the database: the instance's name, which its processes carry.
+pub const INSTANCE_FILE: &str = "instance";
 
 /// A store that is ready, with what was in it.
 #[derive(Debug)]
@@ -25,8 +29,8 @@ pub struct Opened {
 pub struct Damage {
     /// What is wrong with it.
     pub why: String,
-    /// Where it is now.
-    pub aside: Utf8PathBuf,
+    /// Where it is now; nowhere when it was gone.
+    pub aside: Option<Utf8PathBuf>,
 }
 
 /// Opens the database at `path` and reads everything. A damaged one is set aside, a new one takes its place, and what
@@ -35,13 +39,19 @@ pub struct Damage {
 /// # Errors
 /// As [`Store::open`] and [`Store::load`], where the file is not damaged; or that it could not be set aside.
 pub fn open(path: &Utf8Path) -> Result<Opened, StoreError> {
+    if is_gone(path) {
+        let store = Store::open(path)?;
+        let stored = store.load()?;
+        let damage = Damage { why: format!("{path} is gone"), aside: None };
+        return Ok(Opened { store, stored, damage: Some(damage) });
+    }
     let read = Store::open(path).and_then(|store| {
         let stored = store.load()?;
         Ok((store, stored))
     });
     let error = match read {
         Ok((store, stored)) => return Ok(Opened { store, stored, damage: None }),
-        Err(error) if is_damage(&error) => error,
+        Err(error) if error.is_damage() => error,
         Err(error) => return Err(error),
     };
     let mut why = error.to_string();
@@ -50,25 +60,42 @@ pub fn open(path: &Utf8Path) -> Result<Opened, StoreError> {
     }
     let stored = salvage(path);
     let aside = set_aside(path)?;
-    Ok(Opened { store: Store::open(path)?, stored, damage: Some(Damage { why, aside }) })
+    Ok(Opened { store: Store::open(path)?, stored, damage: Some(Damage { why, aside: Some(aside) }) })
 }
 
-fn is_damage(error: &StoreError) -> bool {
-    let of_sqlite = |error: &rusqlite::Error| match error.sqlite_error_code() {
-        Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown),
-        // A column that holds something else than it should.
-        None => true,
-    };
-    match error {
-        StoreError::Record { .. } => true,
-        StoreError::Open { source, .. } | StoreError::Read { source, .. } | StoreError::Migrate { source, .. } => {
-            of_sqlite(source)
+/// Sets a database aside that turned out to be damaged while it was in use, and opens a new one in its place. What belongs
+/// in there the caller knows.
+///
+/// # Errors
+/// It could not be set aside, or nothing can be opened there.
+pub fn begin_anew(path: &Utf8Path) -> Result<(Store, Utf8PathBuf), StoreError> {
+    let aside = set_aside(path)?;
+    Ok((Store::open(path)?, aside))
+}
+
+/// Whether there was a database: its instance wrote its name beside it.
+fn is_gone(path: &Utf8Path) -> bool {
+    !path.exists() && path.with_file_name(INSTANCE_FILE).exists()
+}
+
+impl StoreError {
+    /// Whether the file itself is what is wrong, so that another has to take its place.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        let of_sqlite = |error: &rusqlite::Error| match error.sqlite_error_code() {
+            Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown),
+            // A column that holds something else than it should.
+            None => true,
+        };
+        match self {
+            Self::Record { .. } => true,
+            Self::Open { source, .. } | Self::Read { source, .. } | Self::Migrate { source, .. } => of_sqlite(source),
+            // While it is in use, only what SQLite itself calls so: anything else may pass.
+            Self::Commit(source) => {
+                matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+            }
+            Self::Newer { .. } | Self::Encode { .. } | Self::Aside { .. } | Self::Boot(_) => false,
         }
-        StoreError::Newer { .. }
-        | StoreError::Encode { .. }
-        | StoreError::Commit(_)
-        | StoreError::Aside { .. }
-        | StoreError::Boot(_) => false,
     }
 }
 

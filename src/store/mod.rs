@@ -15,7 +15,7 @@
 mod damage;
 mod schema;
 
-pub use damage::{Damage, Opened, open};
+pub use damage::{Damage, INSTANCE_FILE, Opened, begin_anew, open};
 pub use schema::SCHEMA;
 
 use std::collections::BTreeSet;
@@ -502,5 +502,7 @@ fn encode<T: serde::Serialize>(what: &'static str, key: &str, value: &T) -> Resu
     serde_json::to_string(value).map_err(|source| StoreError::Encode { what, key: key.to_owned(), source })
 }
 
+#[cfg(test)]
+mod migrations;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use agentd_core::time::{Moment, Tick};
 
 use super::*;
 
-fn home() -> (tempfile::TempDir, Utf8PathBuf) {
+pub(super) fn home() -> (tempfile::TempDir, Utf8PathBuf) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = Utf8PathBuf::from_path_buf(dir.path().join("agentd.db")).expect("a UTF-8 path");
     (dir, path)
@@ -92,4 +92,29 @@ fn a_damaged_database_or_record_is_an_error_and_never_a_fresh_start() {
     store.commit(&changes(&fleet()), Durability::Power).expect("it commits");
     store.connection.execute("UPDATE worker SET record = '{\"id\":1}' WHERE slot = 0", []).expect("updated");
     assert!(matches!(store.load(), Err(StoreError::Record { what: "worker", .. })));
+}
+
+#[test]
+fn the_latest_hundred_deployments_of_an_app_are_kept_and_those_taken_back_are_known() {
+    let (_dir, path) = home();
+    let mut store = Store::open(&path).unwrap();
+    let deployment = |app: &str, id: u64, state| Change::Deployment {
+        app: app.parse().unwrap(),
+        id: Operation(id),
+        state,
+        generation: Generation(id + 1),
+        json: format!("{{\"id\":{id}}}"),
+    };
+    let mut changes: Vec<Change> = (1..=120).map(|id| deployment("web", id, DeploymentStanding::Done)).collect();
+    changes.push(deployment("api", 121, DeploymentStanding::Open));
+    changes.push(deployment("web", 122, DeploymentStanding::TakenBack));
+    store.commit(&changes, Durability::Process).unwrap();
+    let kept = store.deployments(Some("web"), None, false).unwrap();
+    assert_eq!((kept.len(), kept[0].as_str(), kept[99].as_str()), (100, "{\"id\":122}", "{\"id\":22}"));
+    assert_eq!(store.deployments(None, None, true).unwrap(), ["{\"id\":121}"]);
+    assert_eq!(store.deployments(None, Some(122), false).unwrap().len(), 1);
+    let web = "web".parse().unwrap();
+    assert_eq!(store.taken_back(&web).unwrap().into_iter().collect::<Vec<u64>>(), [123]);
+    store.commit(&[Change::AppGone(web)], Durability::Process).unwrap();
+    assert_eq!(store.deployments(None, None, false).unwrap().len(), 1, "they go with their app");
 }

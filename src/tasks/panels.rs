@@ -256,3 +256,37 @@ fn latest(db: &Db, app: &AppName, new: Generation, distrusted: &BTreeSet<u64>) -
 pub(super) fn generation_of(worker: &str) -> Option<u64> {
     worker.rsplit_once('.')?.1.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agentd_core::gate::panel::Metric;
+
+    #[test]
+    fn a_panel_that_was_written_down_goes_on_as_it_was() {
+        let good = End { latency: Some(1.0), ..End::default() };
+        let bad = End { bad: true, ..good.clone() };
+        let mut panel = Panel::new(Rules::default());
+        panel.begin_stage(0, &vec![good; 100]);
+        panel.observe(&bad);
+        let bench =
+            Bench { deployment: Operation(7), generation: Generation(2), distrusted: BTreeSet::from([1]), panel };
+        let mut read: Bench = serde_json::from_str(&serde_json::to_string(&bench).unwrap()).unwrap();
+        let mut kept = bench;
+        assert!(!read.panel.begin_stage(0, &[]), "its stage has begun");
+        (0..4).for_each(|_| read.panel.observe(&bad));
+        (0..4).for_each(|_| kept.panel.observe(&bad));
+        assert!(matches!(read.panel.said(), Said::Worse(_)), "{:?}", read.panel.said());
+        let log_e = |bench: &Bench| {
+            let mut shown = bench.panel.shown().filter(|shown| shown.metric == Metric::ErrorRate);
+            shown.next().unwrap().reading.unwrap().log_e
+        };
+        assert!((log_e(&read) - log_e(&kept)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_worker_s_name_tells_its_generation() {
+        assert_eq!(generation_of("support.0.17"), Some(17));
+        assert_eq!(generation_of(""), None);
+    }
+}

@@ -1,24 +1,11 @@
 """A worker that answers each connection with a task and tells its figures; worse where its environment says so.
 
 ERRORS  every so many-th task fails     SLOW  how many times as long     TOOLS  how many times as many tool calls
-READS   the newest state_version whose checkpoints `judged.py check` can read
 """
-import json
 import os
 import socket
-import sys
 import threading
 import time
-
-if sys.argv[1:] == ["check"]:
-    folder = os.environ["AGENTD_CHECKPOINTS"]
-    unread = []
-    for name in sorted(os.listdir(folder)):
-        with open(os.path.join(folder, name)) as file:
-            if json.load(file)["json"]["form"] > int(os.environ.get("READS", "1")):
-                unread.append(name)
-    print("\n".join(unread))
-    sys.exit(1 if unread else 0)
 
 from agentd_worker import Worker
 

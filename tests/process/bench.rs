@@ -19,7 +19,7 @@ async fn half_of_all_starts_take_less_than_half_a_second() {
     let (launcher, plan) = (launcher(), plan(&["/bin/true"]));
     let (mut called, mut executed) = (Vec::new(), Vec::new());
     for _ in 0..200 {
-        let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), listeners: vec![] };
+        let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), stdin: None, listeners: vec![] };
         let begin = Instant::now();
         let child = spawn(&launcher, &plan, &fds).unwrap();
         called.push(begin.elapsed());

@@ -34,6 +34,7 @@ pub(crate) fn plan(argv: &[&str]) -> ExecPlan {
         cgroup: None,
         listen_names: Vec::new(),
         listen_pid: true,
+        stdin: false,
         account: agentd::process::account::Account::default(),
         secrets: agentd::process::plan::Secrets::default(),
     }
@@ -81,7 +82,7 @@ pub(crate) async fn start_by(
     listeners: Vec<BorrowedFd<'_>>,
 ) -> Result<OnStage, StageFailure> {
     let output = tempfile::tempfile().unwrap();
-    let fds = SpawnFds { stdout: output.as_fd(), stderr: output.as_fd(), listeners };
+    let fds = SpawnFds { stdout: output.as_fd(), stderr: output.as_fd(), stdin: None, listeners };
     let Child { pid, pidfd, report } = spawn(launcher, plan, &fds).unwrap();
     let pid = Pid::from_raw(i32::try_from(pid.0).unwrap()).unwrap();
     let mut on_stage = OnStage { pid, pidfd, output, reaped: false };

@@ -21,7 +21,16 @@ pub(crate) fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
         Stream::Err => LogStream::Stderr,
     });
     let one_app = args.names.len() == 1 && args.names[0] != ALL;
-    let params = LogsParams { names: args.names, follow: args.follow, lines: args.lines, stream, since: None };
+    let params = LogsParams {
+        names: args.names,
+        follow: args.follow,
+        lines: args.lines.unwrap_or(LogsParams::DEFAULT_LINES),
+        stream,
+        since: args.since,
+        until: args.until,
+        grep: args.grep,
+        last: args.lines.is_some(),
+    };
     let call = client.send(Request::Logs(params))?;
     let mut printer = Printer { json: context.json, view: LogView::new(args.timestamps) };
     // A follower cannot wait for the end to sort; the lines of one app are in order already.

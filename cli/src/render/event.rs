@@ -64,6 +64,16 @@ fn what(event: &Event) -> String {
             format!("task {task} {} after {}", task_outcome(*outcome), ms(*duration_ms))
         }
         EventKind::ConfigRejected { file, why } => format!("configuration {file} rejected{}", because(Some(why))),
+        EventKind::LogsDropping { file, why } => {
+            format!("log lines are being dropped: {} ({})", printable(why), printable(file))
+        }
+        EventKind::LogsResumed { file, lines, bytes: size } => {
+            format!("{lines} log lines were dropped ({}); {} takes lines again", bytes(*size), printable(file))
+        }
+        EventKind::HookFailed { on, command, why, output: _ } => {
+            let program = command.first().map_or("", String::as_str);
+            format!("hook for {} failed: {}: {}", printable(on), printable(program), printable(why))
+        }
         EventKind::EventsLost { from, to } => format!("events {from} to {to} are no longer kept"),
         EventKind::Unknown => "an event that this agentctl does not know".to_owned(),
         EventKind::WorkerStarting { pid } => format!("starting as {pid}"),
@@ -159,6 +169,9 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::WorkerRestarting { .. }
         | EventKind::ProbeFailed { .. }
         | EventKind::WorkerOutgrown { .. }
+        | EventKind::LogsDropping { .. }
+        | EventKind::LogsResumed { .. }
+        | EventKind::HookFailed { .. }
         | EventKind::EventsLost { .. } => WARN,
         EventKind::AppState { to: AppState::Running, .. }
         | EventKind::WorkerReady { .. }

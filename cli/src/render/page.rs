@@ -24,10 +24,10 @@ font-weight:600;font-size:.9rem}.why{border-left:4px solid var(--bad);padding:.3
 section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th{font-weight:600;text-align:left;color:var(--dim);font-size:.85rem}th,td{padding:.3em .5em .3em 0;vertical-align:top}
-td.n,th.n{text-align:right}tr+tr td{border-top:1px solid var(--line)}
+td.n,th.n{text-align:right;white-space:nowrap}tr+tr td{border-top:1px solid var(--line)}
 ol{list-style:none;margin:0;padding:0}ol li{display:flex;gap:.8em;padding:.45em 0 .45em 1em;border-left:3px solid var(--line)}
 ol li.sharing,ol li.warm{border-color:var(--new)}ol li.back{border-color:var(--bad)}
-ol time{flex:0 0 4.2em;color:var(--dim);font-variant-numeric:tabular-nums}ol b{font-weight:600}
+ol time{flex:0 0 4.6em;white-space:nowrap;color:var(--dim);font-variant-numeric:tabular-nums}ol b{font-weight:600}
 svg{display:block;width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--dim)}
 .good{color:var(--good)}.warn{color:var(--warn)}.bad{color:var(--bad)}
 @media(max-width:520px){.wide{display:none}}
@@ -174,7 +174,7 @@ fn tasks(html: &mut String, report: &DeploymentReport) {
 /// Share of tasks that are over by a duration, for both versions.
 fn curves(html: &mut String, both: &[(&str, &str, &Option<Durations>)]) {
     const WIDTH: f64 = 360.0;
-    const LEFT: f64 = 34.0;
+    const LEFT: f64 = 42.0;
     const RIGHT: f64 = 350.0;
     const TOP: f64 = 10.0;
     const BOTTOM: f64 = 150.0;

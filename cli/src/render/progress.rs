@@ -109,6 +109,9 @@ impl Progress {
                 | EventKind::DeploymentStep { why: None, .. }
                 | EventKind::DeploymentFinished { .. }
                 | EventKind::NotifyStatus { .. }
+                | EventKind::LogsDropping { .. }
+                | EventKind::LogsResumed { .. }
+                | EventKind::HookFailed { .. }
                 | EventKind::EventsLost { .. },
             ) => {}
         }

@@ -487,9 +487,18 @@ pub struct LogsParams {
     /// Only this stream; both when none.
     #[serde(default)]
     pub stream: Option<LogStream>,
-    /// Only lines printed at this time or later.
+    /// Only lines printed at this time or later; all of them, unless [`Self::last`] says otherwise.
     #[serde(default)]
     pub since: Option<Timestamp>,
+    /// Only lines printed before this time.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// Only lines that this regular expression is found in (Rust's `regex` syntax).
+    #[serde(default)]
+    pub grep: Option<String>,
+    /// Only the last `lines` of them, though `since` or `grep` are given.
+    #[serde(default)]
+    pub last: bool,
 }
 
 impl LogsParams {
@@ -503,7 +512,16 @@ impl LogsParams {
 
 impl Default for LogsParams {
     fn default() -> Self {
-        Self { names: Vec::new(), follow: false, lines: Self::DEFAULT_LINES, stream: None, since: None }
+        Self {
+            names: Vec::new(),
+            follow: false,
+            lines: Self::DEFAULT_LINES,
+            stream: None,
+            since: None,
+            until: None,
+            grep: None,
+            last: false,
+        }
     }
 }
 
