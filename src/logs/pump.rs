@@ -44,6 +44,8 @@ const PAUSE_LONGEST: Duration = Duration::from_millis(8);
 const PAUSE_SHORTEST: Duration = Duration::from_millis(1);
 /// Pauses that end this soon are ended now.
 const SLACK: Duration = Duration::from_millis(2);
+/// How often a file that lacks lines is tried though nobody prints.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
 /// Splices in a row for one stream before the others have their turn.
 const TURNS: usize = 8;
 /// Bytes that are dropped at once where a file refuses them.
@@ -82,6 +84,8 @@ pub(super) struct Pump {
     /// Where bytes are read to that no file takes.
     scratch: Vec<u8>,
     tell: Tell,
+    /// When files that lack lines are asked again whether they take the words about it.
+    settle_at: Option<Instant>,
     streams: BTreeMap<StreamId, Attached>,
     files: BTreeMap<Utf8PathBuf, Shared>,
 }
@@ -107,7 +111,7 @@ impl Pump {
         });
         let epoll = made.map_err(|errno| LogThreadError::Epoll(errno.into()))?;
         let (scratch, streams, files) = (vec![0; SCRATCH_BYTES], BTreeMap::new(), BTreeMap::new());
-        Ok(Self { epoll, wake, inbox, grew, counters, scratch, tell, streams, files })
+        Ok(Self { epoll, wake, inbox, grew, counters, scratch, tell, settle_at: None, streams, files })
     }
 
     /// The thread's life. Returns after `Stop`, or when the handle is gone.
@@ -134,6 +138,7 @@ impl Pump {
                 }
             }
             grown |= self.serve_due();
+            grown |= self.settle_debts();
             self.tell(grown);
             if next == Next::Stop {
                 let grown = self.drain_all();
@@ -148,9 +153,9 @@ impl Pump {
             Phase::Armed => None,
             Phase::Pausing { until, .. } => Some(until),
         });
-        let timeout = until.min().map(|until| {
+        let timeout = until.chain(self.settle_at).min().map(|until| {
             let left = until.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) }
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() }
         });
         events.clear();
         epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref())?;
@@ -254,6 +259,27 @@ impl Pump {
             }
             self.files.remove(path);
         }
+    }
+
+    /// Tells in files what they lack, once they take it, though nobody prints any more. Tried every second.
+    fn settle_debts(&mut self) -> bool {
+        let now = Instant::now();
+        if self.settle_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        let due = self.settle_at.take().is_some();
+        let (mut grown, mut left) = (false, false);
+        for (path, shared) in self.files.iter_mut().filter(|(_, shared)| shared.file.owed().is_some()) {
+            if due {
+                let before = shared.file.owed().cloned();
+                shared.file.settle_debt();
+                grown |= shared.file.owed().is_none();
+                tell_of_file(&self.tell, path, &mut shared.file, before);
+            }
+            left |= shared.file.owed().is_some();
+        }
+        self.settle_at = left.then(|| now + SETTLE_EVERY);
+        grown
     }
 
     /// Serves every stream whose pause is over, or almost.

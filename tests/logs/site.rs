@@ -11,14 +11,15 @@ pub(crate) const AGENTD: &str = env!("CARGO_BIN_EXE_agentd");
 /// Longest wait for anything that takes milliseconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Prints numbered lines of 100 bytes, as many as its first argument says, by 50 at once; a second apart each time its
-/// file `go` is there again. Then it waits.
+/// Prints numbered lines of 100 bytes, as many as its first argument says, by 50 at once, and makes the file `printed`. Once
+/// there is a file `again` it prints one line more. Then it waits.
 const PRINTER: &str = r#"
 import os, sys, time
 count = int(sys.argv[1])
 for start in range(0, count, 50):
     os.write(1, b"".join(b"line %094d\n" % number for number in range(start, start + 50)))
 os.write(2, b"all printed\n")
+open("printed", "w").close()
 while not os.path.exists("again"):
     time.sleep(0.01)
 os.write(1, b"printed again\n")
