@@ -1,9 +1,10 @@
 //! A small HTTP worker in Rust, for machines without Python or Node: `sample agent` drains itself on SIGTERM, `sample skill`
-//! dies of it. It answers what `etc/agent.py` and `etc/skill.js` answer.
+//! dies of it, and does not come up without its `words.json`. It answers what `etc/agent.py` and `etc/skill/skill.js` answer.
 //!
 //! Owns: one listening socket, which is its standard input (so that no descriptor is made out of a number), and a
 //! thread a connection. A connection carries one request. What can go wrong is a client that goes away: its thread ends.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -31,13 +32,23 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match serve(drains) {
+    match words(drains).and_then(|()| serve(drains)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sample: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// That what the skill of this release says can be read; the agent has no words.
+fn words(drains: bool) -> io::Result<()> {
+    if drains {
+        return Ok(());
+    }
+    let words: serde_json::Value = serde_json::from_reader(BufReader::new(File::open("words.json")?))?;
+    println!("{} says {}", name(), words["greeting"]);
+    Ok(())
 }
 
 /// How many connections are open.

@@ -1,7 +1,8 @@
 //! The daemon that the demo starts, in a home of its own, with the two apps of `etc/agentd.toml`.
 //!
 //! Owns the folder, the daemon and its end. The configuration is the example as it stands, but for its two ports (somebody
-//! may have them) and for programs that this machine lacks, in whose place the Rust sample works.
+//! may have them) and for programs that this machine lacks, in whose place the Rust sample works. What the skill's
+//! releases are cut from is copied into the folder, so that `etc/` stays as it is.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -15,7 +16,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use agentd_protocol::control::OperationState;
 use agentd_protocol::events::{Event, EventKind};
+use agentd_protocol::exit;
 use agentd_protocol::status::{StatusDocument, WorkerState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -33,6 +36,12 @@ const RESTART_WITHIN: Duration = Duration::from_secs(20);
 /// Where the example stands, from the checkout.
 const EXAMPLE: &str = "etc/agentd.toml";
 
+/// The folder that the skill's releases are cut from, beside the example and beside the daemon's copy of it.
+const SKILL: &str = "skill";
+
+/// The app that has releases.
+pub(crate) const SKILL_APP: &str = "sample-skill";
+
 /// One of the two apps.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
@@ -44,11 +53,17 @@ pub(crate) struct App {
     pub(crate) manner: &'static str,
 }
 
-/// How one reload of one app went.
+/// What agentctl prints of operations.
+#[derive(Debug, Deserialize)]
+struct Changed {
+    results: Vec<Reload>,
+}
+
+/// How one reload or upgrade of one app went.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Reload {
     pub(crate) app: String,
-    pub(crate) state: String,
+    pub(crate) state: OperationState,
     pub(crate) duration_ms: u64,
     pub(crate) why: Option<String>,
 }
@@ -72,6 +87,8 @@ impl Display for Killed {
 pub(crate) struct Instance {
     home: TempDir,
     programs: PathBuf,
+    /// Where the example stands.
+    etc: PathBuf,
     config: PathBuf,
     apps: [App; 2],
     daemon: Mutex<Option<Child>>,
@@ -96,7 +113,7 @@ impl Instance {
                 manner: "drains itself on SIGTERM",
             },
             App {
-                name: "sample-skill",
+                name: SKILL_APP,
                 address: skill,
                 runtime: if node { "Node http" } else { "Rust (no node)" },
                 manner: "dies on SIGTERM",
@@ -120,13 +137,14 @@ impl Instance {
                 }
             }
             adapted.push('\n');
-            if line.starts_with("command = ") {
+            if line.starts_with("command = [\"python3\"") {
                 adapted.push_str(&format!("cwd = {}\n", toml_text(&etc.display().to_string())));
             }
         }
+        copy_files(&etc.join(SKILL), &home.path().join(SKILL))?;
         let config = home.path().join("agentd.toml");
         fs::write(&config, adapted).map_err(|source| DemoError::Write { path: config.clone(), source })?;
-        Ok(Self { home, programs, config, apps, daemon: Mutex::new(None) })
+        Ok(Self { home, programs, etc, config, apps, daemon: Mutex::new(None) })
     }
 
     pub(crate) fn apps(&self) -> &[App] {
@@ -152,12 +170,19 @@ impl Instance {
 
     /// Reloads both apps at once.
     pub(crate) fn reload_all(&self) -> Result<Vec<Reload>, DemoError> {
-        #[derive(Deserialize)]
-        struct Changed {
-            results: Vec<Reload>,
-        }
-        let said = self.agentctl(&["reload", "all", "--json"])?;
-        let changed: Changed = parse("reload all --json", said)?;
+        self.change(&["reload", "all", "--json"])
+    }
+
+    /// Puts a release of `etc/releases` over the skill's source, and ships what that makes.
+    pub(crate) fn ship(&self, release: &str) -> Result<Vec<Reload>, DemoError> {
+        copy_files(&self.etc.join("releases").join(release), &self.home.path().join(SKILL))?;
+        self.change(&["upgrade", SKILL_APP, "--json"])
+    }
+
+    /// What became of the app of each operation; one that was taken back is an answer as well.
+    fn change(&self, arguments: &[&str]) -> Result<Vec<Reload>, DemoError> {
+        let said = self.agentctl_allowing(arguments, &[exit::DONE, exit::ROLLED_BACK])?;
+        let changed: Changed = parse(&arguments.join(" "), said)?;
         Ok(changed.results)
     }
 
@@ -243,6 +268,11 @@ impl Instance {
     }
 
     fn agentctl(&self, arguments: &[&str]) -> Result<String, DemoError> {
+        self.agentctl_allowing(arguments, &[exit::DONE])
+    }
+
+    /// What agentctl prints, if it ends with one of these codes.
+    fn agentctl_allowing(&self, arguments: &[&str], codes: &[u8]) -> Result<String, DemoError> {
         let program = self.programs.join("agentctl");
         let output = Command::new(&program)
             .args(arguments)
@@ -250,7 +280,7 @@ impl Instance {
             .stdin(Stdio::null())
             .output()
             .map_err(|source| DemoError::Program { program, source })?;
-        if output.status.success() {
+        if output.status.code().is_some_and(|code| codes.iter().any(|allowed| i32::from(*allowed) == code)) {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -260,6 +290,18 @@ impl Instance {
 
 fn parse<T: for<'de> Deserialize<'de>>(command: &str, said: String) -> Result<T, DemoError> {
     serde_json::from_str(&said).map_err(|source| DemoError::Answer { command: command.to_owned(), said, source })
+}
+
+/// Copies the files of a folder, not those of folders in it, over those of another.
+fn copy_files(from: &Path, to: &Path) -> Result<(), DemoError> {
+    let unread = |source| DemoError::Read { path: from.to_owned(), source };
+    fs::create_dir_all(to).map_err(|source| DemoError::Write { path: to.to_owned(), source })?;
+    for entry in fs::read_dir(from).map_err(unread)? {
+        let entry = entry.map_err(unread)?;
+        let path = to.join(entry.file_name());
+        fs::copy(entry.path(), &path).map_err(|source| DemoError::Write { path, source })?;
+    }
+    Ok(())
 }
 
 /// Two ports that nobody listens on now.

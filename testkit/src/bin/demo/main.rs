@@ -1,7 +1,7 @@
-//! `./demo`: two apps under load, three reloads, one `kill -9`, and a table of what came of it.
+//! `./demo`: two apps under load, three reloads, two releases, one `kill -9`, and a table of what came of it.
 //!
 //! Owns the story and nothing else: [`instance`] is the daemon with its apps, [`load`] the clients, [`report`] what is
-//! printed. It ends with 0 when the reloads lost nothing, with 1 when something was lost or went wrong, and leaves no
+//! printed. It ends with 0 when reloads and releases lost nothing, with 1 when something was lost or went wrong, and leaves no
 //! process and no file behind, also on Ctrl-C.
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use agentd_protocol::control::OperationState;
 use nix::sys::signal::{SigSet, Signal};
 
 use failure::DemoError;
@@ -24,6 +25,10 @@ use report::{Report, Scene};
 
 /// How many times everything is reloaded.
 const RELOADS: u32 = 3;
+
+/// What is shipped of `etc/releases`, the version it has, and how that ends.
+const RELEASES: [(&str, &str, OperationState); 2] =
+    [("good", "1.1.0", OperationState::Done), ("bad", "1.2.0", OperationState::RolledBack)];
 
 /// What a long task and a stream take.
 const TASK: Duration = Duration::from_secs(3);
@@ -79,7 +84,11 @@ fn tell(instance: &Instance) -> Result<bool, DemoError> {
         let reloads = scene.during("agentctl reload all", || load.progress(), || instance.reload_all())?;
         scene.line("agentctl reload all", &report.reloaded(reloads));
     }
-    report.under_reloads(scene.during("load ends", || load.progress(), || load.end()));
+    for (release, version, ends) in RELEASES {
+        let shipped = scene.during("agentctl upgrade", || load.progress(), || instance.ship(release))?;
+        scene.line(&format!("agentctl upgrade {version}"), &report.shipped(version, ends, shipped));
+    }
+    report.under_changes(scene.during("load ends", || load.progress(), || load.end()));
 
     let load = Load::of(instance.apps(), &[Work::Request], TASK);
     load.await_all_kinds();

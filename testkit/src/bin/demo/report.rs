@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use agentd_protocol::control::OperationState;
+
 use crate::instance::{App, Reload};
 use crate::load::{Tallies, Work};
 
@@ -15,6 +17,9 @@ const REDRAW: Duration = Duration::from_millis(200);
 /// Widths: of the table's first column, and of each app's.
 const LABEL: usize = 40;
 const COLUMN: usize = 16;
+
+/// Where the second line of a line begins: under what came.
+const INDENT: usize = 35;
 
 const BOLD: &str = "1";
 const DIM: &str = "2";
@@ -34,7 +39,7 @@ impl Scene {
         let terminal = io::stdout().is_terminal();
         let coloured = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let scene = Self { begun: Instant::now(), terminal, coloured };
-        println!("\n{}\n", scene.paint(BOLD, "Two apps, two workers each, reloaded three times under load"));
+        println!("\n{}\n", scene.paint(BOLD, "Two apps, two workers each, reloaded and upgraded under load"));
         for App { name, address, runtime, manner } in apps {
             println!("  {}  {runtime:<18}  {manner:<25} {address}", scene.paint(BOLD, &format!("{name:<12}")));
         }
@@ -93,45 +98,77 @@ impl Scene {
     }
 }
 
+/// A release that was shipped.
+struct Shipped {
+    version: &'static str,
+    /// How it is to end.
+    ends: OperationState,
+    ended: Vec<Reload>,
+}
+
 /// What is to be in the table.
 pub(crate) struct Report {
     apps: Vec<App>,
     reloads: Vec<Vec<Reload>>,
-    reloading: Vec<Tallies>,
+    releases: Vec<Shipped>,
+    changing: Vec<Tallies>,
     killing: Vec<Tallies>,
 }
 
 impl Report {
     pub(crate) fn new(apps: &[App]) -> Self {
-        Self { apps: apps.to_vec(), reloads: Vec::new(), reloading: Vec::new(), killing: Vec::new() }
+        Self {
+            apps: apps.to_vec(),
+            reloads: Vec::new(),
+            releases: Vec::new(),
+            changing: Vec::new(),
+            killing: Vec::new(),
+        }
     }
 
     /// Takes in one reload of all apps; returns how to tell of it.
     pub(crate) fn reloaded(&mut self, reloads: Vec<Reload>) -> String {
         let slowest = reloads.iter().map(|reload| reload.duration_ms).max().unwrap_or(0);
-        let unfinished = reloads.iter().find(|reload| reload.state != "done");
+        let unfinished = reloads.iter().find(|reload| reload.state != OperationState::Done);
         let told = match unfinished {
             None => format!("four workers replaced in {:.1} s", seconds(slowest)),
             Some(Reload { app, state, why, .. }) => {
-                format!("{app}: {state}: {}", why.as_deref().unwrap_or("no reason"))
+                format!("{app}: {}: {}", ending(*state), why.as_deref().unwrap_or("no reason"))
             }
         };
         self.reloads.push(reloads);
         told
     }
 
-    pub(crate) fn under_reloads(&mut self, tallies: Vec<Tallies>) {
-        self.reloading = tallies;
+    /// Takes in one release, which is to end as `ends`; returns how to tell of it.
+    pub(crate) fn shipped(&mut self, version: &'static str, ends: OperationState, ended: Vec<Reload>) -> String {
+        let told = ended.iter().map(|upgrade| {
+            let (ending, took) = (ending(upgrade.state), seconds(upgrade.duration_ms));
+            match &upgrade.why {
+                None => format!("{}: {ending} in {took:.2} s", upgrade.app),
+                Some(why) => format!("{ending} in {took:.2} s:\n{:INDENT$}{why}", ""),
+            }
+        });
+        let told = told.collect();
+        self.releases.push(Shipped { version, ends, ended });
+        told
+    }
+
+    pub(crate) fn under_changes(&mut self, tallies: Vec<Tallies>) {
+        self.changing = tallies;
     }
 
     pub(crate) fn under_kill(&mut self, tallies: Vec<Tallies>) {
         self.killing = tallies;
     }
 
-    /// Whether every reload was done and cost nothing.
+    /// Whether every reload was done, every release ended as it is to, and all that cost nothing.
     pub(crate) fn nothing_lost(&self) -> bool {
-        let done = self.reloads.iter().flatten().all(|reload| reload.state == "done");
-        done && self.reloading.iter().flatten().all(|tally| tally.lost == 0)
+        let done = self.reloads.iter().flatten().all(|reload| reload.state == OperationState::Done);
+        let as_meant = |shipped: &Shipped| {
+            !shipped.ended.is_empty() && shipped.ended.iter().all(|upgrade| upgrade.state == shipped.ends)
+        };
+        done && self.releases.iter().all(as_meant) && self.changing.iter().flatten().all(|tally| tally.lost == 0)
     }
 
     pub(crate) fn print(&self, scene: &Scene) {
@@ -139,7 +176,7 @@ impl Report {
         println!("\n  {}", scene.paint(BOLD, &row("", self.apps.iter().map(|app| app.name))));
         println!("  {rule}");
         for work in Work::ALL {
-            let tallies = || self.reloading.iter().map(|app| &app[work as usize]);
+            let tallies = || self.changing.iter().map(|app| &app[work as usize]);
             let (answered, lost) = labels(work);
             println!("  {}", row(answered, tallies().map(|tally| tally.finished)));
             let losses: u64 = tallies().map(|tally| tally.lost).sum();
@@ -147,9 +184,11 @@ impl Report {
             println!("  {}", scene.paint(colour, &row(lost, tallies().map(|tally| tally.lost))));
         }
         for (number, reloads) in (1..).zip(&self.reloads) {
-            let took = self.apps.iter().map(|app| reloads.iter().find(|reload| reload.app == app.name));
-            let took = took.map(|reload| reload.map_or("-".to_owned(), |r| format!("{:.1} s", seconds(r.duration_ms))));
-            println!("  {}", row(&format!("reload {number} took"), took));
+            println!("  {}", self.took(&format!("reload {number} took"), reloads));
+        }
+        for Shipped { version, ended, .. } in &self.releases {
+            let state = ended.first().map_or("not shipped", |upgrade| ending(upgrade.state));
+            println!("  {}", self.took(&format!("release {version}: {state} in"), ended));
         }
         let lost = self.killing.iter().map(|app| app[Work::Request as usize].lost);
         println!("  {}", row("requests in the killed worker's hands", lost));
@@ -157,20 +196,38 @@ impl Report {
         self.conclude(scene);
     }
 
+    fn took(&self, label: &str, changes: &[Reload]) -> String {
+        let of = self.apps.iter().map(|app| changes.iter().find(|change| change.app == app.name));
+        row(label, of.map(|of| of.map_or("-".to_owned(), |change| format!("{:.2} s", seconds(change.duration_ms)))))
+    }
+
     fn conclude(&self, scene: &Scene) {
         if self.nothing_lost() {
-            println!("  {}", scene.paint(GREEN, "Nothing was refused, cut or lost by a reload."));
+            println!(
+                "  {}",
+                scene.paint(GREEN, "Nothing was refused, cut or lost by a reload or a release, good or bad.")
+            );
             println!("  A reload waits for tasks: here 3 s a worker, two workers, one after the other.");
             println!("  Your own app: see README.md.\n");
             return;
         }
         println!("  {}", scene.paint(RED, "Something was lost, which must not be. The first of each:"));
-        for (app, tallies) in self.apps.iter().zip(&self.reloading) {
+        for (app, tallies) in self.apps.iter().zip(&self.changing) {
             for why in tallies.iter().filter_map(|tally| tally.first_loss.as_ref()) {
                 println!("    {}: {why}", app.name);
             }
         }
         println!();
+    }
+}
+
+const fn ending(state: OperationState) -> &'static str {
+    match state {
+        OperationState::Done => "done",
+        OperationState::RolledBack => "taken back",
+        OperationState::Aborted => "aborted",
+        OperationState::Failed => "failed",
+        OperationState::Unknown => "in a state unknown to this demo",
     }
 }
 

@@ -1,4 +1,5 @@
-// A sample skill: a plain Node HTTP server. It knows nothing of draining: SIGTERM ends it at once.
+// A sample skill: a plain Node HTTP server. It knows nothing of draining: SIGTERM ends it at once. What it says is in
+// words.json beside it; where that cannot be read, it does not come up.
 //
 //   GET /health       "ok": it can serve
 //   GET /             a short answer: who gave it
@@ -8,7 +9,10 @@
 // It listens on the descriptor that agentd hands over as its first argument. No connection of its is lost all the same:
 // agentd sends it nothing new, waits until its connections have ended, and only then sends SIGTERM.
 
+const fs = require("node:fs");
 const http = require("node:http");
+
+const { greeting } = JSON.parse(fs.readFileSync("words.json", "utf8"));
 
 const worker = `${process.env.AGENTD_APP}.${process.env.AGENTD_SLOT} (pid ${process.pid})`;
 
@@ -29,7 +33,7 @@ const server = http.createServer((request, response) => {
   const seconds = Number(url.searchParams.get("s") ?? 1);
   const answer = (status) => {
     response.writeHead(status, { "content-type": "application/json" });
-    response.end(JSON.stringify({ worker, path: url.pathname, ok: status === 200 }) + "\n");
+    response.end(JSON.stringify({ greeting, worker, path: url.pathname, ok: status === 200 }) + "\n");
   };
   switch (url.pathname) {
     case "/":
