@@ -45,6 +45,8 @@ struct Said {
     socket: Option<UnixStream>,
     beat_now: bool,
     refused: Option<Value>,
+    /// Whether the worker wants anything of agentd yet. Who says hello before must say it again once it takes tasks.
+    wanted: bool,
 }
 
 struct Call {
@@ -57,7 +59,7 @@ struct Call {
 pub(crate) type Heard = Box<dyn FnOnce(&Value) + Send>;
 
 impl Link {
-    /// Begins to dial; `ear` hears what agentd says.
+    /// Dials as soon as it is [wanted](Self::want); `ear` hears what agentd says.
     pub(crate) fn start(path: String, token: String, ear: Arc<dyn Ear>) -> Result<Arc<Self>, Error> {
         let link = Arc::new(Self { path, token, said: Mutex::default(), wake: Condvar::new() });
         let dialling = Arc::clone(&link);
@@ -68,6 +70,12 @@ impl Link {
 
     fn said(&self) -> MutexGuard<'_, Said> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The worker wants to hear of agentd from here on, or asks it something.
+    pub(crate) fn want(&self) {
+        self.said().wanted = true;
+        self.wake.notify_one();
     }
 
     /// Asks, and waits for the answer. `forget` is the task that is no longer beaten for from here on.
@@ -89,6 +97,7 @@ impl Link {
             }
             said.outbox.extend_from_slice(&line);
             said.pending.insert(n, Call { line, answered, heard });
+            said.wanted = true;
         }
         self.wake.notify_one();
         // The sender is dropped only when agentd refused the worker itself.
@@ -114,6 +123,8 @@ impl Link {
     }
 
     fn dial(self: &Arc<Self>, ear: &Arc<dyn Ear>) {
+        let said = self.said();
+        drop(self.wake.wait_while(said, |said| !said.wanted).unwrap_or_else(PoisonError::into_inner));
         let mut tries = 0;
         while self.said().refused.is_none() {
             if let Ok(socket) = UnixStream::connect(&self.path)

@@ -71,6 +71,13 @@ impl Shared {
         }
     }
 
+    /// It wants to be told of drains from here on.
+    fn want(&self) {
+        if let Some(link) = self.link.get() {
+            link.want();
+        }
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.hand().drain.is_some()
     }
@@ -202,6 +209,7 @@ impl Worker {
     /// Whether this worker is being replaced.
     #[must_use]
     pub fn is_draining(&self) -> bool {
+        self.shared.want();
         self.shared.is_draining()
     }
 
@@ -233,6 +241,7 @@ impl Worker {
     /// Calls `call` when agentd begins to replace this worker.
     pub fn on_drain(&self, call: impl Fn(&Drain) + Send + Sync + 'static) {
         self.shared.hand().on_drain.push(Arc::new(call));
+        self.shared.want();
     }
 
     /// Is ready, and runs what agentd gives until it is told to stop and nothing is in hand.
