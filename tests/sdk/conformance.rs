@@ -138,13 +138,12 @@ impl Player<'_> {
     }
 
     fn connection(&mut self) -> Result<&mut BufReader<UnixStream>, String> {
-        let by = Instant::now() + PATIENCE;
         while self.line.is_none() {
             if let Ok((stream, _)) = self.listener.accept() {
-                let ready = stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(PATIENCE)));
+                let ready = stream.set_nonblocking(false).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
                 ready.map_err(|error| error.to_string())?;
                 self.line = Some(BufReader::new(stream));
-            } else if Instant::now() > by {
+            } else if Instant::now() > self.by {
                 return Err("nobody dials".into());
             } else {
                 thread::sleep(Duration::from_millis(2));
@@ -160,11 +159,13 @@ impl Player<'_> {
 
     fn expect(&mut self, wanted: &Value) -> Result<(), String> {
         loop {
-            if Instant::now() > self.by {
+            let left = self.by.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return Err(format!("nothing but beats in {PATIENCE:?} instead of {wanted}"));
             }
-            let mut line = String::new();
-            let read = self.connection()?.read_line(&mut line).map_err(|error| error.to_string())?;
+            let (mut line, connection) = (String::new(), self.connection()?);
+            let read = connection.get_ref().set_read_timeout(Some(left)).and_then(|()| connection.read_line(&mut line));
+            let read = read.map_err(|error| format!("{error} instead of {wanted}"))?;
             if read == 0 {
                 return Err(format!("end of file instead of {wanted}"));
             }

@@ -1,6 +1,6 @@
 """A ReAct-style agent: it thinks, calls a tool, looks at what came of it, and keeps a checkpoint after each call.
 
-Its model is a table, so that it runs anywhere. E-mails go to the file OUTBOX; the mail server takes idempotency keys.
+Its model is a table, so that it runs anywhere. Each e-mail sent is a line of the file OUTBOX, so that one sent twice is seen.
 """
 
 import asyncio
@@ -19,9 +19,8 @@ def think(goal: int, seen: list[str]) -> str | None:
 
 
 def send_email(key: str) -> str:
-    if not OUTBOX.exists() or key not in OUTBOX.read_text().split():
-        with OUTBOX.open("a") as outbox:
-            outbox.write(f"{key}\n")
+    with OUTBOX.open("a") as outbox:
+        outbox.write(f"{key}\n")
     return key
 
 

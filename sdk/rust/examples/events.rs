@@ -1,8 +1,8 @@
 //! An event-sourced agent: it keeps no state of its own. Whoever takes it up replays it from its first step, with the
-//! effects that were done skipped; what they answered is their recorded result. E-mails go to the file OUTBOX; the mail
-//! server takes idempotency keys.
+//! effects that were done skipped; what they answered is their recorded result. Each e-mail
+//! sent is a line of the file OUTBOX.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::time::Duration;
 use std::{env, thread};
@@ -16,11 +16,8 @@ fn setting(name: &str, otherwise: &str) -> String {
 
 fn send_email(key: &str) -> Result<Value, Error> {
     let outbox = setting("OUTBOX", "outbox.txt");
-    let sent = fs::read_to_string(&outbox).unwrap_or_default();
-    if !sent.lines().any(|line| line == key) {
-        let file = OpenOptions::new().create(true).append(true).open(&outbox);
-        file.and_then(|mut file| file.write_all(format!("{key}\n").as_bytes())).map_err(Error::failed)?;
-    }
+    let file = OpenOptions::new().create(true).append(true).open(&outbox);
+    file.and_then(|mut file| file.write_all(format!("{key}\n").as_bytes())).map_err(Error::failed)?;
     Ok(json!({ "sent": key }))
 }
 
