@@ -107,6 +107,11 @@ pub struct Begin<'a> {
     pub traceparent: Option<Text<'a>>,
 }
 
+/// A value that is there, be it `null`.
+fn present<'a, 'de: 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&'de RawValue>::deserialize(deserializer).map(Some)
+}
+
 /// Fields of `ckpt`. Exactly one of `data` and `json`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Ckpt<'a> {
@@ -120,6 +125,7 @@ pub struct Ckpt<'a> {
     /// The state: bytes in base64.
     pub data: Option<Text<'a>>,
     /// The state: any JSON.
+    #[serde(default, borrow, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Value>")]
     pub json: Option<&'a RawValue>,
     /// Whether the task may be handed over here. True when not said.
@@ -265,6 +271,7 @@ pub struct KvItem<'a> {
     /// The value: bytes in base64.
     pub data: Option<Text<'a>>,
     /// The value: any JSON.
+    #[serde(default, borrow, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Value>")]
     pub json: Option<&'a RawValue>,
     /// Not when there is another value under this key already.
