@@ -94,7 +94,9 @@ impl StoreError {
             Self::Commit(source) => {
                 matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
             }
-            Self::Newer { .. } | Self::Encode { .. } | Self::Aside { .. } | Self::Boot(_) => false,
+            Self::ReadOnly { .. } | Self::Newer { .. } | Self::Encode { .. } | Self::Aside { .. } | Self::Boot(_) => {
+                false
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rusqlite::backup::Backup;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension, params};
 use thiserror::Error;
 
 use agentd_core::app::Head;
@@ -50,6 +50,15 @@ pub enum StoreError {
         path: Utf8PathBuf,
         /// Why.
         source: rusqlite::Error,
+    },
+    /// It can be read, and nothing can be written into it.
+    #[error(
+        "failed to open the state database {path} for writing: its file system is mounted read-only, or this user may not \
+         write it; mend that and start again"
+    )]
+    ReadOnly {
+        /// Where it is.
+        path: Utf8PathBuf,
     },
     /// It was written by a later agentd.
     #[error(
@@ -267,11 +276,16 @@ impl Store {
     /// Opens or makes the database at `path` and brings its schema up to date.
     ///
     /// # Errors
-    /// [`StoreError::Newer`] leaves the file untouched; so does every other failure before the migration.
+    /// [`StoreError::Newer`] and [`StoreError::ReadOnly`] leave the file untouched; so does every other failure before the
+    /// migration.
     pub fn open(path: &Utf8Path) -> Result<Self, StoreError> {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
         keep_private(path);
         let mut connection = Connection::open(path).map_err(open)?;
+        // Where a file cannot be opened for writing, SQLite opens it for reading and says nothing.
+        if connection.is_readonly(MAIN_DB).map_err(open)? {
+            return Err(StoreError::ReadOnly { path: path.to_owned() });
+        }
         connection.busy_timeout(BUSY).map_err(open)?;
         schema::migrate(&mut connection, path)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;

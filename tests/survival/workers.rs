@@ -77,15 +77,22 @@ pub(crate) fn kill_nine(pid: u32) {
     kill(pid, Signal::SIGKILL).expect("it was there to be killed");
 }
 
-/// The keeper that this daemon started.
+/// The keeper that this daemon started. The daemon does not wait until the shim has become it.
 pub(crate) fn keeper_of(daemon: u32) -> u32 {
-    find_keeper(daemon).expect("a daemon has a keeper")
+    await_keeper(daemon, None, crate::PATIENCE)
 }
 
 pub(crate) fn await_another_keeper(daemon: u32, but: u32, patience: Duration) {
+    await_keeper(daemon, Some(but), patience);
+}
+
+fn await_keeper(daemon: u32, but: Option<u32>, patience: Duration) -> u32 {
     let deadline = Instant::now() + patience;
-    while find_keeper(daemon).is_none_or(|pid| pid == but) {
-        assert!(Instant::now() < deadline, "no other keeper was started");
+    loop {
+        if let Some(keeper) = find_keeper(daemon).filter(|&pid| Some(pid) != but) {
+            return keeper;
+        }
+        assert!(Instant::now() < deadline, "no keeper was started but {but:?}");
         std::thread::yield_now();
     }
 }
