@@ -79,6 +79,7 @@ impl Dispatcher {
             streams,
             gauge,
             asked_by: crate::tasks::AskedBy::default(),
+            stay: 0,
             told: std::collections::HashMap::new(),
             status_text: None,
         };

@@ -22,8 +22,9 @@ impl Dispatcher {
         let stages = rollout.plan.steps.len();
         let stage = match rollout.stage {
             Stage::Sharing { step, .. } => step,
+            Stage::Replacing => 0,
             Stage::Warm { .. } => stages,
-            Stage::Replacing | Stage::Raising { .. } | Stage::Verifying { .. } | Stage::Retiring => return,
+            Stage::Checking { .. } | Stage::Raising { .. } | Stage::Verifying { .. } | Stage::Retiring => return,
         };
         let record = self.apps.get(app).and_then(|shell| shell.revisions.get(&rollout.to.revision));
         let Some(record) = record else { return };

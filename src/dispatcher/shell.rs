@@ -77,6 +77,9 @@ pub(super) struct ProcessShell {
     pub(super) gauge: Arc<Gauge>,
     /// Who asked for the present operation of its app.
     pub(super) asked_by: AskedBy,
+    /// While it drains: tasks that are left to it until they end, because what takes its place does not read their
+    /// checkpoints.
+    pub(super) stay: u32,
     /// Tasks that it told of by datagram, and when.
     pub(super) told: HashMap<String, Moment>,
     /// Its last `STATUS=`.

@@ -145,7 +145,11 @@ def work(task, fence, kind, given, ckpt, attempt):
                     return None
                 link.send(t="ckpt", step=step, json={"step": step, "pad": "x" * given.get("pad", 0)}, **own)
                 if draining.is_set() and step < given["steps"]:
-                    return link.send(t="task.yield", step=step, reason="drain", **own)
+                    try:
+                        return link.send(t="task.yield", step=step, reason="drain", **own)
+                    except Refused as refused:
+                        if refused.code != "conflict":
+                            raise
                 if step == given.get("hang") and attempt == 1:
                     time.sleep(3600)
                 time.sleep(given.get("pause", 0))

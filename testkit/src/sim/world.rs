@@ -150,6 +150,7 @@ impl World {
                 listener.queues.resize(listener.queues.len().max(weights.len()), 0);
                 listener.weights.clone_from(weights);
             }
+            Effect::Check { app, id } => self.check(app, *id),
             Effect::Verify { app, id, step } => self.verify(app, *id, *step),
             Effect::Judge { app, id } => self.judge(app, *id),
             // What governs a process of the world is asked of the fleet each time.
@@ -167,6 +168,19 @@ impl World {
             self.schedule(again, Happening::Finding(app.clone(), id, event.clone()));
         }
         self.schedule(after, Happening::Finding(app.clone(), id, event));
+    }
+
+    fn check(&mut self, app: &AppName, id: Operation) {
+        let after = self.random.millis(0, 2_000);
+        if !self.calm && self.random.chance(8) {
+            let later = after + Duration::from_millis(1);
+            self.find(after, app, id, RolloutEvent::Unfit { why: "check ended with code 1".to_owned() });
+            return self.find(later, app, id, RolloutEvent::Checked { last: true });
+        }
+        // One of them is about the other look, and late.
+        for last in [false, true] {
+            self.find(after, app, id, RolloutEvent::Checked { last });
+        }
     }
 
     fn verify(&mut self, app: &AppName, id: Operation, step: usize) {
