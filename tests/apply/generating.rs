@@ -30,7 +30,12 @@ fn init_and_start(daemon: &Daemon, name: &str, files: &[(&str, &str)], links: &[
         std::os::unix::fs::symlink(target, folder.join(name)).expect("it is ours");
     }
     daemon.ctl_ok(&["init", name]);
-    let written = std::fs::read_to_string(folder.join("agentd.toml")).expect("it was written");
+    let mut written = std::fs::read_to_string(folder.join("agentd.toml")).expect("it was written");
+    // A port that was free when init looked may be another test's by now.
+    if let Some(port) = written.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split('"').next()) {
+        written = written.replace(&format!(":{port}\""), &format!(":{}\"", agentd_testkit::e2e::free_port()));
+        std::fs::write(folder.join("agentd.toml"), &written).expect("it is ours");
+    }
     daemon.ctl_ok(&["start", &format!("./{name}/agentd.toml")]);
     let again = daemon.ctl(&["init", name]);
     assert_code(&again, 4);
