@@ -133,6 +133,8 @@ pub fn run(agentd: &str, plan: &Plan) -> Summary {
 /// A death at one fault point; none when the daemon lived past it, and was killed by hand.
 fn die_at(fleet: &mut Fleet, random: &mut Random, point: &'static str, pass: u32, at_start: bool) -> Option<Action> {
     let fault = format!("{point}:{pass}");
+    // Of one that lives: who is doomed may be gone at any moment.
+    fleet.begin_task();
     fleet.daemon.kill();
     let died = if at_start {
         fleet.daemon.start_doomed(&fault, AT_START_WITHIN)
@@ -141,7 +143,6 @@ fn die_at(fleet: &mut Fleet, random: &mut Random, point: &'static str, pass: u32
         let until = Instant::now() + DOOM_WITHIN;
         let mut died = !lives;
         while !died && Instant::now() < until {
-            fleet.begin_task();
             fleet.begin(Action::Reload, random);
             died = fleet.daemon.died_within(Duration::from_secs(2));
         }
