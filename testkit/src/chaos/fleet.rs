@@ -1,7 +1,7 @@
 //! What is supervised: real servers, a program that prints without end, and one with children and grandchildren.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentd_protocol::status::StatusDocument;
 use nix::sys::signal::{Signal, kill};
@@ -62,6 +62,9 @@ require('http').createServer((_, answer) => answer.end('ok\n')).listen({ fd: Num
 ";
 /// Children and grandchildren, all of which must live as long as it does, and no longer.
 const FAMILY: &str = "sh -c 'sleep 100000 & sleep 100000 & wait' &\nsleep 100000 &\nwait\n";
+
+/// Longest wait for a keeper.
+const KEPT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Which servers take part.
 #[derive(Clone, Debug, Default)]
@@ -212,27 +215,40 @@ impl Fleet {
 
     /// Kills the keeper, and waits until there is another.
     pub(super) fn kill_keeper(&self) {
-        let Some(keeper) = self.keeper() else { return };
+        let keeper = self.await_keeper(None);
         send_kill(keeper);
-        let until = std::time::Instant::now() + Duration::from_secs(10);
-        while self.keeper().is_none_or(|pid| pid == keeper) {
-            assert!(std::time::Instant::now() < until, "no other keeper was started");
+        self.await_keeper(Some(keeper));
+    }
+
+    fn await_keeper(&self, but: Option<u32>) -> u32 {
+        let until = Instant::now() + KEPT_WITHIN;
+        loop {
+            if let Some(keeper) = self.keeper().filter(|&pid| Some(pid) != but) {
+                return keeper;
+            }
+            assert!(Instant::now() < until, "there is no keeper but {but:?}");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// The keeper of this home, whoever's child it is: it listens in its runtime folder.
-    pub(super) fn keeper(&self) -> Option<u32> {
-        let socket = self.daemon.home.path().join("run/keeper.sock");
-        let connected = std::os::unix::net::UnixStream::connect(&socket);
-        // Of another type than a stream: who it is, the kernel's table of processes tells.
-        drop(connected);
-        let daemon = self.daemon.pid();
-        let children = std::fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).ok()?;
-        children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid: &u32| {
-            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            command.split(|&byte| byte == 0).nth(1) == Some(b"keep")
-        })
+    /// The keeper of this home, whoever's child it is: among its descriptors is the socket in the runtime folder.
+    fn keeper(&self) -> Option<u32> {
+        let path = self.daemon.home.socket("keeper.sock");
+        let sockets = std::fs::read_to_string("/proc/net/unix").ok()?;
+        // Columns: address, references, protocol, flags, type, state, inode, path.
+        let sockets: Vec<String> = sockets
+            .lines()
+            .map(|line| line.split_whitespace().skip(6).collect::<Vec<_>>())
+            .filter(|fields| fields.len() == 2 && path.as_os_str() == fields[1])
+            .map(|fields| format!("socket:[{}]", fields[0]))
+            .collect();
+        let holds_one = |pid: u32| {
+            let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+            targets.filter_map(|target| target.into_os_string().into_string().ok()).any(|name| sockets.contains(&name))
+        };
+        let processes = std::fs::read_dir("/proc").ok()?.flatten();
+        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|&pid| is_keeper(pid) && holds_one(pid))
     }
 
     /// Stops the printer; how many lines it wrote, none of them lost, doubled, garbled or out of order.
@@ -271,6 +287,11 @@ fn find(logs: &std::path::Path, app: &str) -> Vec<std::path::PathBuf> {
     }
     found.sort();
     found
+}
+
+fn is_keeper(pid: u32) -> bool {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split(|&byte| byte == 0).nth(1) == Some(b"keep")
 }
 
 fn send_kill(pid: u32) {
