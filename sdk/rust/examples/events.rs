@@ -28,7 +28,7 @@ fn agent(task: &Task) -> Result<Value, Error> {
     for step in 1..=steps {
         events.push(task.effect("send_email", &format!("{step}:mail"), send_email)?);
         if step > kept {
-            task.save(step, &Value::Null)?;
+            task.save(step, &json!({ "sent": step }))?;
             thread::sleep(Duration::from_secs_f64(setting("PAUSE", "0.1").parse().map_err(Error::failed)?));
         }
     }

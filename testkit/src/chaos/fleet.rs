@@ -7,7 +7,7 @@ use agentd_protocol::status::StatusDocument;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Action, tasks};
+use super::Action;
 use crate::e2e::{Daemon, free_port};
 use crate::sim::Random;
 
@@ -91,8 +91,6 @@ pub struct Fleet {
     pub(super) before: BTreeMap<String, BTreeSet<u32>>,
     /// A worker that was killed since.
     pub(super) crashed: Option<u32>,
-    /// Tasks that were begun.
-    pub(super) begun: Vec<String>,
 }
 
 impl Fleet {
@@ -105,18 +103,9 @@ impl Fleet {
         daemon.config("app.py", UVICORN);
         daemon.config("server.js", NODE);
         daemon.config("family.sh", FAMILY);
-        tasks::lay_out(&daemon);
-        let mut fleet = Self {
-            daemon,
-            servers,
-            web: free_port(),
-            node: free_port(),
-            count: 2,
-            edition: 0,
-            before: BTreeMap::new(),
-            crashed: None,
-            begun: Vec::new(),
-        };
+        let (before, crashed) = (BTreeMap::new(), None);
+        let mut fleet =
+            Self { daemon, servers, web: free_port(), node: free_port(), count: 2, edition: 0, before, crashed };
         fleet.write_config();
         fleet.daemon.ctl_ok(&["start", "fleet.toml"]);
         fleet.before = pids(&fleet.daemon.status());
@@ -144,37 +133,27 @@ impl Fleet {
         let config = format!(
             "[agent.web]\ncommand = {web}\nworkers = 2\nlisten.http = \"127.0.0.1:{}\"\nenv = {{ EDITION = \"{}\" }}\n\
              restart = {{ backoff = \"50ms..200ms\", max = \"1000 in 1m\" }}\n\
-             upgrade = {{ steps = [50, 100], dwell = \"200ms\", stability = \"200ms\", min_uptime = \"100ms\", \
-             judged_by = \"time\" }}\n\
-             {node}{tasks}[agent.printer]\ncommand = [\"python3\", \"-u\", \"printer.py\"]\nlog = {{ max_size = \"1G\" }}\n\
+             {node}[agent.printer]\ncommand = [\"python3\", \"-u\", \"printer.py\"]\nlog = {{ max_size = \"1G\" }}\n\
              [agent.family]\ncommand = [\"sh\", \"family.sh\"]\n",
-            self.web,
-            self.edition,
-            tasks = tasks::CONFIG
+            self.web, self.edition
         );
         self.daemon.config("fleet.toml", &config);
     }
 
     /// What is done next.
     pub(super) fn draw(&self, random: &mut Random) -> Action {
-        match random.between(0, 12) {
+        match random.between(0, 10) {
             0..=2 => Action::Nothing,
             3..=5 => Action::Reload,
             6 => Action::Reconfigure,
-            7 => Action::BlueGreen,
-            8 => Action::Canary,
-            9 | 10 => Action::Scale,
+            7 | 8 => Action::Scale,
             _ => Action::Crash,
         }
     }
 
     /// Begins it. A refusal is no fault: something of the last time may still be under way.
     pub(super) fn begin(&mut self, action: Action, random: &mut Random) {
-        let app = match random.between(0, 10) {
-            0..=2 => tasks::APP,
-            3..=5 if self.servers.node.is_some() => "node",
-            _ => "web",
-        };
+        let app = if self.servers.node.is_some() && random.chance(40) { "node" } else { "web" };
         match action {
             Action::Nothing => {}
             Action::Reload => drop(self.daemon.ctl(&["reload", app, "--no-wait"])),
@@ -183,8 +162,6 @@ impl Fleet {
                 self.write_config();
                 drop(self.daemon.ctl(&["reload", app, "--no-wait"]));
             }
-            Action::BlueGreen => self.upgrade("blue-green"),
-            Action::Canary => self.upgrade("canary"),
             Action::Scale => {
                 let count = u32::try_from(random.between(2, 5)).unwrap_or(2);
                 if self.daemon.ctl(&["scale", "web", &count.to_string(), "--no-wait"]).code == Some(0) {
@@ -200,12 +177,6 @@ impl Fleet {
                 }
             }
         }
-    }
-
-    fn upgrade(&mut self, strategy: &str) {
-        self.edition += 1;
-        self.write_config();
-        drop(self.daemon.ctl(&["upgrade", "web", "--strategy", strategy, "--no-wait"]));
     }
 
     /// How many workers the web server is to have.

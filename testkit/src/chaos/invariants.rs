@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use agentd_protocol::status::{StatusDocument, WorkerState};
 
 use super::fleet::{Fleet, pids};
-use super::{Action, Death, tasks};
+use super::{Action, Death};
 
 const TRUE_WITHIN: Duration = Duration::from_secs(1);
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
@@ -81,9 +81,9 @@ fn same_processes(fleet: &Fleet, document: &StatusDocument, action: Action, cont
         let Some(before) = fleet.before.get(&app) else { continue };
         let replaced = match action {
             Action::Nothing => false,
-            // Which of them it was is not told here; the others are never touched.
-            Action::Reload | Action::Reconfigure => ["web", "node", tasks::APP].contains(&app.as_str()),
-            Action::BlueGreen | Action::Canary | Action::Scale | Action::Crash => app == "web",
+            // Which of the two servers it was is not told here; the others are never touched.
+            Action::Reload | Action::Reconfigure => app == "web" || app == "node",
+            Action::Scale | Action::Crash => app == "web",
         };
         if !replaced {
             assert_eq!(&now, before, "{context}: other processes serve {app}");

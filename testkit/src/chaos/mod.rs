@@ -8,13 +8,11 @@
 //!           └──── after each: settle ─► invariants (see `invariants.rs`) ────────────────────────────────────────┘
 //! ```
 //!
-//! Before each, a task is begun that checkpoints while the supervisor dies. Now and then the keeper dies instead of the
-//! daemon, and the daemon is upgraded or leaves by SIGTERM. Everything is drawn from one seed.
+//! Now and then the keeper dies instead of the daemon, and the daemon is upgraded or leaves by SIGTERM. Everything is drawn from one seed.
 
 mod fleet;
 mod invariants;
 mod report;
-mod tasks;
 
 use std::time::{Duration, Instant};
 
@@ -68,10 +66,6 @@ pub enum Action {
     Reload,
     /// A reload with another configuration.
     Reconfigure,
-    /// A new release, all of it beside all of the old.
-    BlueGreen,
-    /// A new release, a part of the connections at a time.
-    Canary,
     /// Another number of workers.
     Scale,
     /// A worker is killed.
@@ -114,7 +108,6 @@ pub fn run(agentd: &str, plan: &Plan) -> Summary {
         }
         for _ in 0..plan.kills {
             let action = fleet.draw(&mut random);
-            fleet.begin_task();
             fleet.begin(action, &mut random);
             std::thread::sleep(random.millis(0, 150));
             let death = die(&mut fleet, &mut random);
@@ -124,7 +117,6 @@ pub fn run(agentd: &str, plan: &Plan) -> Summary {
     summary.requests = report.total();
     summary.lost = report.lost_in_service();
     summary.load = report.to_string();
-    summary.tasks = fleet.await_tasks();
     summary.lines = fleet.stop_and_count_lines();
     summary.took = started.elapsed();
     summary

@@ -18,8 +18,6 @@ pub struct Summary {
     pub lost: u64,
     /// The load's own table.
     pub load: String,
-    /// Tasks over the protocol: each ended well, none doubled.
-    pub tasks: u64,
     /// Lines of the printer: all there, each once, in order.
     pub lines: u64,
     /// How long all of it took.
@@ -68,8 +66,6 @@ impl fmt::Display for Summary {
                 Action::Nothing => "nothing was changed",
                 Action::Reload => "a server was reloaded",
                 Action::Reconfigure => "its configuration changed",
-                Action::BlueGreen => "a release came blue-green",
-                Action::Canary => "a release came as canary",
                 Action::Scale => "it was scaled",
                 Action::Crash => "a worker crashed",
             };
@@ -79,7 +75,6 @@ impl fmt::Display for Summary {
             writeln!(f, "{what:<28} {:>6} {median:>10} {max:>10}", sorted.len())?;
         }
         writeln!(f, "\n{}", self.load)?;
-        writeln!(f, "{} tasks over the protocol: each ended well, once", self.tasks)?;
         writeln!(f, "{} lines printed: none lost, doubled or garbled", self.lines)?;
         write!(
             f,

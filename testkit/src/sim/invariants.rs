@@ -319,8 +319,10 @@ fn floor_is_kept(step: &Step<'_>) -> Result<(), String> {
         let taken = after.workers.values().any(|worker| {
             let for_it =
                 matches!(worker.state, State::Draining { reason: StopReason::Replaced | StopReason::RolledBack, .. });
-            let was = before.workers.get(&worker.id.slot).map(|worker| worker.state.phase());
-            for_it && was == Some(Phase::Ready)
+            let was = before.workers.get(&worker.id.slot);
+            // Where the deployment is over, one that has outgrown its limit goes for its own sake.
+            let own = after.head.rollout.is_none() && was.is_some_and(Worker::has_outgrown);
+            for_it && !own && was.map(|worker| worker.state.phase()) == Some(Phase::Ready)
         });
         let target = rollout.target();
         // A worker that ended for good is as ready as it will ever be.
