@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use agentd_protocol::status::StatusDocument;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use super::Action;
-use crate::e2e::{Daemon, free_port};
+use super::crash::Crash;
+use crate::e2e::{Daemon, ProcessEnd, free_port};
 use crate::sim::Random;
 
 /// Prints numbers, each on a line, as fast as a busy agent would.
@@ -91,6 +90,8 @@ pub struct Fleet {
     pub(super) before: BTreeMap<String, BTreeSet<u32>>,
     /// A worker that was killed since.
     pub(super) crashed: Option<u32>,
+    /// All that were killed, with what each took along.
+    pub(super) crashes: Vec<Crash>,
 }
 
 impl Fleet {
@@ -103,9 +104,17 @@ impl Fleet {
         daemon.config("app.py", UVICORN);
         daemon.config("server.js", NODE);
         daemon.config("family.sh", FAMILY);
-        let (before, crashed) = (BTreeMap::new(), None);
-        let mut fleet =
-            Self { daemon, servers, web: free_port(), node: free_port(), count: 2, edition: 0, before, crashed };
+        let mut fleet = Self {
+            daemon,
+            servers,
+            web: free_port(),
+            node: free_port(),
+            count: 2,
+            edition: 0,
+            before: BTreeMap::new(),
+            crashed: None,
+            crashes: Vec::new(),
+        };
         fleet.write_config();
         fleet.daemon.ctl_ok(&["start", "fleet.toml"]);
         fleet.before = pids(&fleet.daemon.status());
@@ -171,10 +180,9 @@ impl Fleet {
             Action::Crash => {
                 let victims = self.before.get("web").cloned().unwrap_or_default();
                 let nth = usize::try_from(random.between(0, victims.len().max(1) as u64)).unwrap_or(0);
-                self.crashed = victims.into_iter().nth(nth);
-                if let Some(pid) = self.crashed {
-                    send_kill(pid);
-                }
+                let crash = victims.into_iter().nth(nth).and_then(Crash::of);
+                self.crashed = crash.as_ref().map(|crash| crash.pid);
+                self.crashes.extend(crash);
             }
         }
     }
@@ -187,7 +195,9 @@ impl Fleet {
     /// Kills the keeper, and waits until there is another.
     pub(super) fn kill_keeper(&self) {
         let keeper = self.await_keeper(None);
-        send_kill(keeper);
+        if let Some(process) = ProcessEnd::of(keeper) {
+            process.kill();
+        }
         self.await_keeper(Some(keeper));
     }
 
@@ -219,7 +229,9 @@ impl Fleet {
             targets.filter_map(|target| target.into_os_string().into_string().ok()).any(|name| sockets.contains(&name))
         };
         let processes = std::fs::read_dir("/proc").ok()?.flatten();
-        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|&pid| is_keeper(pid) && holds_one(pid))
+        processes
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .find(|&pid| is_keeper(pid) && holds_one(pid))
     }
 
     /// Stops the printer; how many lines it wrote, none of them lost, doubled, garbled or out of order.
@@ -263,13 +275,6 @@ fn find(logs: &std::path::Path, app: &str) -> Vec<std::path::PathBuf> {
 fn is_keeper(pid: u32) -> bool {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     command.split(|&byte| byte == 0).nth(1) == Some(b"keep")
-}
-
-fn send_kill(pid: u32) {
-    if let Ok(pid) = i32::try_from(pid) {
-        // Gone already is as good.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
 }
 
 /// The processes of each app's workers.
