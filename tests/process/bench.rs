@@ -16,12 +16,12 @@ use crate::stage::{identity, launcher, plan, start};
 #[tokio::test]
 async fn half_of_all_starts_take_less_than_half_a_second() {
     let null = File::options().write(true).open("/dev/null").unwrap();
-    let (launcher, plan) = (launcher(), plan(&["/bin/true"]));
+    let (mut launcher, plan) = (launcher(), plan(&["/bin/true"]));
     let (mut called, mut executed) = (Vec::new(), Vec::new());
     for _ in 0..200 {
         let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), stdin: None, listeners: vec![] };
         let begin = Instant::now();
-        let child = spawn(&launcher, &plan, &fds).unwrap();
+        let child = spawn(&mut launcher, &plan, &fds).unwrap();
         called.push(begin.elapsed());
         child.report.outcome().await.unwrap();
         executed.push(begin.elapsed());
