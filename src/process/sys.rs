@@ -237,7 +237,9 @@ pub(super) fn copy_into_cgroup(cgroup: BorrowedFd<'_>) -> Result<Copied, rustix:
         Ok(pid) if pid > 0 => rustix::process::Pid::from_raw(pid).map(|copy| Copied::Original { copy }),
         Ok(_) | Err(_) => None,
     };
-    copied.ok_or_else(|| rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::INVAL))
+    copied.ok_or_else(|| {
+        rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::INVAL)
+    })
 }
 
 /// Whether both descriptors stand for one open file, and not only for one file opened twice. `None` where the kernel

@@ -30,8 +30,8 @@ use rustix::net::{
 };
 use rustix::process::{Pid, Signal, kill_process, setsid};
 
-use super::sys::{self, Copied};
 use super::shim;
+use super::sys::{self, Copied};
 
 /// The argument that makes this binary a zygote.
 pub const COMMAND: &str = "zygote";
