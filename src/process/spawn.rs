@@ -118,10 +118,10 @@ impl Launcher {
                     return None;
                 }
                 Err(Refusal::Gone(errno)) => tracing::debug!(%errno, "the zygote is gone"),
-                Err(Refusal::Silent) => {
+                Err(Refusal::Unanswered) => {
                     // Nobody would know of a copy that it still makes.
                     let _ = Cgroup::at(cgroup.to_owned()).kill();
-                    return Some(Err(SpawnError::Silent));
+                    return Some(Err(SpawnError::Unanswered));
                 }
             }
         }
@@ -192,7 +192,7 @@ pub enum SpawnError {
     },
     /// Whether there was a process is not known; all in its cgroup were killed.
     #[error("have the zygote copy itself: it gave no answer and was killed")]
-    Silent,
+    Unanswered,
     /// The process runs, but no hold on it could be had; it was killed.
     #[error("open a pidfd for process {pid}")]
     PidFd {

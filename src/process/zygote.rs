@@ -12,8 +12,8 @@
 //! ```
 //!
 //! What can go wrong: it was killed, and another is started ([`Launcher`](super::spawn::Launcher)); the kernel refuses the
-//! copy, which is answered and has the supervisor take the longer road; it does not answer, and is killed. It ends when
-//! its supervisor does.
+//! copy, which is answered and has the supervisor take the longer road; it took an order and does not answer, and is
+//! killed with all that is in the cgroup. It ends when its supervisor does.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -51,10 +51,10 @@ pub(super) struct Zygote {
 pub(super) enum Refusal {
     /// The kernel's word: another way may work.
     ByKernel(Errno),
-    /// It is no more: another zygote may work.
+    /// It was gone before it could take the order: another zygote may work.
     Gone(Errno),
-    /// It was asked and has not said whether it did; it is killed. The copy may be there.
-    Silent,
+    /// It took the order and has not said whether it did it; it is no more. The copy may be there.
+    Unanswered,
 }
 
 impl Zygote {
@@ -84,13 +84,15 @@ impl Zygote {
                 Err(Errno::AGAIN) => {
                     // Our own child; nobody reaps it but us.
                     let _ = kill_process(self.pid, Signal::KILL);
-                    return Err(Refusal::Silent);
+                    return Err(Refusal::Unanswered);
                 }
-                Err(errno) => return Err(Refusal::Gone(errno)),
+                // The kernel says so only where the order was left unread.
+                Err(Errno::CONNRESET) => return Err(Refusal::Gone(Errno::CONNRESET)),
+                Err(_) => return Err(Refusal::Unanswered),
             }
         };
         if length != answer.len() {
-            return Err(Refusal::Gone(Errno::CONNRESET));
+            return Err(Refusal::Unanswered);
         }
         let answer = i32::from_ne_bytes(answer);
         Pid::from_raw(answer)
