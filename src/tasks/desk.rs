@@ -30,6 +30,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
+use super::askers::AskedBy;
 use super::db::{Db, DbError};
 use super::link::{LARGE, LARGE_WITHIN, Link, Read, Standing, too_long};
 use super::listener::Listener;
@@ -86,6 +87,7 @@ pub(super) struct Desk {
     pub(super) ledger: Ledger,
     pub(super) measures: Measures,
     pub(super) panels: Panels,
+    pub(super) askers: BTreeMap<agentd_core::id::AppName, AskedBy>,
     pub(super) governed: BTreeMap<agentd_core::id::AppName, Governed>,
     pub(super) launches: HashMap<Launch, Launched>,
     pub(super) links: BTreeMap<u64, Link>,
@@ -139,6 +141,7 @@ impl Desk {
         let ledger = Ledger::restore(now, db.boot()?, db.open_tasks()?);
         let measures = Measures::restore(&db)?;
         let panels = Panels::restore(&db)?;
+        let askers = db.askers()?;
         let sweeper = Sweeper::new(&db)?;
         let listener = Listener::bind(&socket).map_err(|source| TasksError::Listen { path: socket.clone(), source })?;
         Ok(Self {
@@ -146,6 +149,7 @@ impl Desk {
             ledger,
             measures,
             panels,
+            askers,
             governed: BTreeMap::new(),
             launches: HashMap::new(),
             links: BTreeMap::new(),
