@@ -94,6 +94,11 @@ pub enum EventKind {
         /// When waiting ends.
         deadline: Timestamp,
     },
+    /// How long a draining worker has for the tasks in its hands became known, or changed.
+    WorkerDrainDeadline {
+        /// When what is left goes on elsewhere, or is cut.
+        deadline: Timestamp,
+    },
     /// Its drain ended.
     WorkerDrained {
         /// Connections still open when waiting ended; 0 when nothing was lost.
@@ -101,7 +106,7 @@ pub enum EventKind {
     },
     /// It was told to end.
     WorkerStopping {
-        /// By this signal: `SIGTERM`.
+        /// By this signal: `SIGTERM`; or `shutdown`, Node's message.
         signal: String,
     },
     /// Its process ended.

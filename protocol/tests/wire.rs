@@ -211,6 +211,7 @@ fn events() -> Vec<EventKind> {
         EventKind::AppDeleted,
         EventKind::AppState { from: AppState::Starting, to: AppState::Running, why: None },
         EventKind::WorkerDraining { reason: ExitReason::Reload, deadline: Timestamp::UNIX_EPOCH },
+        EventKind::WorkerDrainDeadline { deadline: Timestamp::UNIX_EPOCH },
         EventKind::WorkerExited {
             code: None,
             signal: Some("SIGKILL".to_owned()),

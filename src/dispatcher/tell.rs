@@ -142,6 +142,7 @@ impl Dispatcher {
             News::Draining { reason, deadline } => {
                 EventKind::WorkerDraining { reason: stop_reason(reason), deadline: wall(deadline) }
             }
+            News::DrainDeadline { deadline } => EventKind::WorkerDrainDeadline { deadline: wall(deadline) },
             // Shown as progress, not kept as an event.
             News::DrainProgress { .. } => {
                 self.mark_stale(&app);
@@ -383,6 +384,7 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         | News::Spawned { .. }
         | News::Ready { .. }
         | News::Draining { .. }
+        | News::DrainDeadline { .. }
         | News::DrainProgress { .. }
         | News::Undrained
         | News::Stopping { .. }

@@ -81,6 +81,9 @@ fn what(event: &Event) -> String {
         EventKind::WorkerDraining { reason: why, deadline } => {
             format!("draining for {}, at most {}", reason(*why), span(between(event.at, *deadline)))
         }
+        EventKind::WorkerDrainDeadline { deadline } => {
+            format!("its tasks have {} at most", span(between(event.at, *deadline)))
+        }
         EventKind::WorkerDrained { connections_cut: 0 } => "drained".to_owned(),
         EventKind::WorkerDrained { connections_cut } => format!("drained, {connections_cut} connections cut"),
         EventKind::WorkerStopping { signal } => format!("stopping by {signal}"),
@@ -182,6 +185,7 @@ fn style(kind: &EventKind) -> Style {
         EventKind::WorkerStarting { .. }
         | EventKind::ReleaseCutting { .. }
         | EventKind::WorkerDraining { .. }
+        | EventKind::WorkerDrainDeadline { .. }
         | EventKind::DeploymentStarted { .. }
         | EventKind::DeploymentStep { .. }
         | EventKind::DeploymentJudged { .. } => BUSY,
