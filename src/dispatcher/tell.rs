@@ -304,7 +304,11 @@ impl Dispatcher {
 
     fn stop_signal(&self, app: &AppName) -> String {
         let record = self.apps.get(app).and_then(|app| app.revisions.values().next_back());
-        record.map_or_else(|| "SIGTERM".to_owned(), |record| record.config.stop.signal.signal().to_string())
+        match record.map(|record| record.config.stop) {
+            Some(stop) if stop.message => "shutdown".to_owned(),
+            Some(stop) => stop.signal.signal().to_string(),
+            None => "SIGTERM".to_owned(),
+        }
     }
 
     /// The runtime may have changed the backlog of the socket that it shares with us.
