@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::control::{OperationKind, OperationState};
+use crate::control::{OperationKind, OperationState, TaskCounts};
 use crate::status::{AppKind, AppState, DeploymentState, ExitReason, GateVerdict, GateView, Strategy};
 
 /// One thing that happened.
@@ -206,6 +206,9 @@ pub enum EventKind {
         why: Option<String>,
         /// How long it took, in milliseconds.
         duration_ms: u64,
+        /// What became of the tasks of the workers that it ended.
+        #[serde(default)]
+        tasks: TaskCounts,
     },
     /// A release is being cut. Nothing has changed yet.
     ReleaseCutting {

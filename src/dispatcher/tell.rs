@@ -223,9 +223,14 @@ impl Dispatcher {
         let (kind, state) = (operation_kind(finished.kind), operation_state(finished.result));
         let duration_ms = milliseconds(finished.finished_at.since(finished.started_at));
         let id = finished.id.0;
+        let tasks = finished.deployment.as_ref().map_or_else(TaskCounts::default, |report| TaskCounts {
+            finished: report.finished.into(),
+            handed_over: report.handed_over.into(),
+            lost: report.lost.into(),
+        });
         if finished.deployment.is_some() {
             let (state, why) = (deployment_state(finished.result), finished.why.clone());
-            self.record(Some(app), None, EventKind::DeploymentFinished { id, state, why, duration_ms });
+            self.record(Some(app), None, EventKind::DeploymentFinished { id, state, why, duration_ms, tasks });
         }
         let why = finished.why.clone();
         self.record(Some(app), None, EventKind::OperationFinished { id, kind, state, why, duration_ms });
@@ -240,11 +245,7 @@ impl Dispatcher {
             started_at: wall(finished.started_at),
             finished_at: wall(finished.finished_at),
             duration_ms,
-            tasks: report.as_ref().map_or_else(TaskCounts::default, |report| TaskCounts {
-                finished: report.finished.into(),
-                handed_over: report.handed_over.into(),
-                lost: report.lost.into(),
-            }),
+            tasks,
             lost_tasks: report.iter().flat_map(|report| &report.lost_tasks).map(lost_task).collect(),
             connections: report.as_ref().map_or_else(ConnectionCounts::default, |report| ConnectionCounts {
                 cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),

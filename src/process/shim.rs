@@ -117,7 +117,8 @@ fn unpack() -> Result<Parcel, StageFailure> {
         let (names, came) = (plan.listen_names.len(), listeners.len());
         return Err(broken(format!("{came} listeners came for {names} names")));
     }
-    let report = fcntl_dupfd_cloexec(io::stdin(), first_free(&listeners)).map_err(refused)?;
+    let numbered = listeners.len() + usize::from(plan.node_channel);
+    let report = fcntl_dupfd_cloexec(io::stdin(), first_free(numbered)).map_err(refused)?;
     Ok(Parcel { plan, streams: [stdout, stderr], stdin, listeners, report })
 }
 
@@ -137,8 +138,8 @@ fn receive_descriptors() -> Result<Vec<OwnedFd>, Errno> {
 }
 
 /// The first number that no descriptor of the program is to have.
-fn first_free(listeners: &[OwnedFd]) -> RawFd {
-    LISTEN_FDS_START + RawFd::try_from(listeners.len()).expect("a message carries at most 253 descriptors")
+fn first_free(numbered: usize) -> RawFd {
+    LISTEN_FDS_START + RawFd::try_from(numbered).expect("a message carries at most 253 descriptors")
 }
 
 impl Parcel {
@@ -284,7 +285,7 @@ fn leave_privileges_behind() {
 /// Puts an empty standard input, the two streams and the listeners at 0, 1, 2 and from 3 on, and has `execve` close
 /// whatever else is open.
 fn place(stdin: Option<OwnedFd>, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> Result<(), Errno> {
-    let first_free = first_free(&listeners);
+    let first_free = first_free(listeners.len());
     let stdin = match stdin {
         Some(stdin) => stdin,
         None => rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,

@@ -38,6 +38,7 @@ use super::measure::Measures;
 use super::orders::Launched;
 use super::panels::Panels;
 use super::retention::Sweeper;
+use super::showing::Showing;
 use super::thread::{Asker, Command, Governed, Report, TasksError};
 use super::token::Secret;
 use crate::process::sys;
@@ -54,8 +55,6 @@ const LARGE_AT_ONCE: usize = 4;
 const LINKS_MAX: usize = 8192;
 /// Pause before orders that could not be committed are given again.
 const OWED_AGAIN: Duration = Duration::from_secs(1);
-/// How often what workers have in hand is shown.
-const SHOW_EVERY: Duration = Duration::from_millis(100);
 
 /// Names in epoll that no connection has.
 const WAKE: u64 = u64::MAX;
@@ -110,7 +109,7 @@ pub(super) struct Desk {
     /// Orders whose rows could not be committed, and when they are given again.
     owed: Vec<Order>,
     owed_at: Option<Instant>,
-    show_at: Option<Instant>,
+    showing: Showing,
     trouble: Option<String>,
     chance: u64,
     scratch: Vec<u8>,
@@ -168,7 +167,7 @@ impl Desk {
             large_waiting: VecDeque::new(),
             owed: Vec::new(),
             owed_at: None,
-            show_at: None,
+            showing: Showing::default(),
             trouble: None,
             chance: now.as_micros() ^ u64::from(std::process::id()).rotate_left(40),
             scratch: vec![0; READ_MAX],
@@ -210,7 +209,7 @@ impl Desk {
         let now = Instant::now();
         let moments = self.ledger.next_wake().map(|at| at.since(sys::boottime()));
         let links = self.links.values().filter_map(Link::deadline);
-        let instants = links.chain(self.owed_at).chain(self.show_at).chain(self.sweeper.due());
+        let instants = links.chain(self.owed_at).chain(self.showing.next()).chain(self.sweeper.due());
         let instants = instants.min().map(|at| at.saturating_duration_since(now));
         moments.into_iter().chain(instants).min()
     }
@@ -571,18 +570,10 @@ impl Desk {
 
     /// Brings the figures up to date that others read, not more often than they are looked at.
     fn show(&mut self) {
-        if self.unshown.is_empty() && !self.panels.has_news() {
-            return;
-        }
-        let now = Instant::now();
-        match self.show_at {
-            None => self.show_at = Some(now + SHOW_EVERY),
-            Some(at) if at <= now => {
-                self.show_at = None;
-                self.show_gauges();
-                self.tell_verdicts(true);
-            }
-            Some(_) => {}
+        let news = !self.unshown.is_empty() || self.panels.has_news();
+        if self.showing.is_due(news, Instant::now()) {
+            self.show_gauges();
+            self.tell_verdicts(true);
         }
     }
 

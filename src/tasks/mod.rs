@@ -39,6 +39,7 @@ mod payload;
 pub mod retention;
 mod schema;
 mod serve;
+mod showing;
 pub mod thread;
 pub mod token;
 pub mod versions;

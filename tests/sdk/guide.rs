@@ -57,9 +57,10 @@ fn the_guide_for_workers_holds_as_it_stands() {
     for (app, kind) in TOLD {
         await_done(&daemon, app, kind);
     }
-    let events = daemon.ctl_ok(&["events", "legacy", "--json"]).stdout;
+    let events = daemon.ctl_ok(&["events", "--json"]).stdout;
     let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
-    let of = |name: &str| events.iter().map(|event| &event["event"]).find(|event| event["type"] == name);
+    let told = events.iter().filter(|event| event["app"] == "legacy").map(|event| &event["event"]);
+    let of = |name: &str| told.clone().find(|event| event["type"] == name);
     assert_eq!(of("worker_ready").expect("it was ready")["how"], "notify");
     assert_eq!(of("worker_stopping").expect("it was told to end")["signal"], "shutdown");
     assert_eq!(of("worker_exited").expect("it ended")["code"], 0, "by itself");
