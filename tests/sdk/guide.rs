@@ -57,7 +57,7 @@ fn the_guide_for_workers_holds_as_it_stands() {
     for (app, kind) in TOLD {
         await_done(&daemon, app, kind);
     }
-    let events = daemon.ctl_ok(&["events", "--json"]).stdout;
+    let events = daemon.ctl_ok(&["events", "--since", "0", "--json"]).stdout;
     let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
     let told = events.iter().filter(|event| event["app"] == "legacy").map(|event| &event["event"]);
     let of = |name: &str| told.clone().find(|event| event["type"] == name);
