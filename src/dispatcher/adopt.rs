@@ -78,7 +78,6 @@ impl Dispatcher {
             drain: None,
             streams,
             gauge,
-            asked_by: crate::tasks::AskedBy::default(),
             told: std::collections::HashMap::new(),
             status_text: None,
         };

@@ -148,6 +148,7 @@ impl Dispatcher {
             News::Draining { reason, deadline } => {
                 EventKind::WorkerDraining { reason: stop_reason(reason), deadline: wall(deadline) }
             }
+            News::DrainDeadline { deadline } => EventKind::WorkerDrainDeadline { deadline: wall(deadline) },
             // Shown as progress, not kept as an event.
             News::DrainProgress { .. } => {
                 self.mark_stale(&app);
@@ -239,9 +240,14 @@ impl Dispatcher {
         let (kind, state) = (operation_kind(finished.kind), operation_state(finished.result));
         let duration_ms = milliseconds(finished.finished_at.since(finished.started_at));
         let id = finished.id.0;
+        let tasks = finished.deployment.as_ref().map_or_else(TaskCounts::default, |report| TaskCounts {
+            finished: report.finished.into(),
+            handed_over: report.handed_over.into(),
+            lost: report.lost.into(),
+        });
         if finished.deployment.is_some() {
             let (state, why) = (deployment_state(finished.result), finished.why.clone());
-            self.record(Some(app), None, EventKind::DeploymentFinished { id, state, why, duration_ms });
+            self.record(Some(app), None, EventKind::DeploymentFinished { id, state, why, duration_ms, tasks });
         }
         let why = finished.why.clone();
         self.record(Some(app), None, EventKind::OperationFinished { id, kind, state, why, duration_ms });
@@ -256,11 +262,7 @@ impl Dispatcher {
             started_at: wall(finished.started_at),
             finished_at: wall(finished.finished_at),
             duration_ms,
-            tasks: report.as_ref().map_or_else(TaskCounts::default, |report| TaskCounts {
-                finished: report.finished.into(),
-                handed_over: report.handed_over.into(),
-                lost: report.lost.into(),
-            }),
+            tasks,
             lost_tasks: report.iter().flat_map(|report| &report.lost_tasks).map(lost_task).collect(),
             connections: report.as_ref().map_or_else(ConnectionCounts::default, |report| ConnectionCounts {
                 cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),
@@ -320,7 +322,11 @@ impl Dispatcher {
 
     fn stop_signal(&self, app: &AppName) -> String {
         let record = self.apps.get(app).and_then(|app| app.revisions.values().next_back());
-        record.map_or_else(|| "SIGTERM".to_owned(), |record| record.config.stop.signal.signal().to_string())
+        match record.map(|record| record.config.stop) {
+            Some(stop) if stop.message => "shutdown".to_owned(),
+            Some(stop) => stop.signal.signal().to_string(),
+            None => "SIGTERM".to_owned(),
+        }
     }
 
     /// The runtime may have changed the backlog of the socket that it shares with us.
@@ -400,6 +406,7 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         | News::Spawned { .. }
         | News::Ready { .. }
         | News::Draining { .. }
+        | News::DrainDeadline { .. }
         | News::DrainProgress { .. }
         | News::Undrained
         | News::Stopping { .. }

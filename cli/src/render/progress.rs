@@ -103,6 +103,7 @@ impl Progress {
                 | EventKind::WorkerStarting { .. }
                 | EventKind::WorkerReady { .. }
                 | EventKind::WorkerDraining { .. }
+                | EventKind::WorkerDrainDeadline { .. }
                 | EventKind::WorkerDrained { .. }
                 | EventKind::WorkerStopping { .. }
                 | EventKind::DeploymentStarted { .. }
