@@ -180,6 +180,11 @@ pub enum News {
         /// When it is told to end whatever it has.
         deadline: Moment,
     },
+    /// How long it has for its tasks became known, or changed.
+    DrainDeadline {
+        /// When they are taken.
+        deadline: Moment,
+    },
     /// What it still has, while it drains.
     DrainProgress {
         /// In hand.

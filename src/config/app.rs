@@ -50,6 +50,9 @@ pub struct AppConfig {
     pub listen: BTreeMap<String, ListenAddr>,
     /// Whether workers are told `LISTEN_PID`. Off for wrappers that fork, whose child would take it for another's.
     pub listen_pid: bool,
+    /// The channel to its supervisor that it is given beside the notify socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipc: Option<Ipc>,
     /// How the sockets are shared out. [`Balance::Shared`] whenever a Unix socket is listened to.
     pub balance: Balance,
     /// What proves that a worker is ready.
@@ -215,11 +218,22 @@ pub struct HttpCheck {
     pub status_max: u16,
 }
 
+/// A runtime's own channel to its supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ipc {
+    /// Node's: `NODE_CHANNEL_FD`, JSON by the line.
+    Node,
+}
+
 /// How a worker is asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
     /// The signal that asks.
     pub signal: StopSignal,
+    /// Whether Node's message `shutdown` is sent in its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub message: bool,
     /// When it is sent.
     pub drain: DrainBy,
     /// Longest wait from the signal to the exit, where shorter than what is left of the grace.
@@ -253,11 +267,17 @@ impl AppConfig {
             workers: policy.workers,
             listen: BTreeMap::new(),
             listen_pid: true,
+            ipc: None,
             balance: Balance::Spread,
             ready: Ready { check: ReadyCheck::Running, timeout: policy.ready.timeout },
             live: None,
             restart: policy.restart,
-            stop: Stop { signal: StopSignal::TERM, drain: policy.stop.drain, timeout: policy.stop.timeout },
+            stop: Stop {
+                signal: StopSignal::TERM,
+                message: false,
+                drain: policy.stop.drain,
+                timeout: policy.stop.timeout,
+            },
             grace: policy.grace,
             tasks: Tasks::default(),
             reload: policy.reload,

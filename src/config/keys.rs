@@ -160,7 +160,11 @@ static APP: [Key; 35] = [
         Form::Map("a table of tables by name", &Form::Table(&SECRET)),
         "secrets by name, read at every start",
     ),
-    later("ipc", Form::Flag, "Node's channel to its parent", ""),
+    now(
+        "ipc",
+        Form::Word(&[word("node")]),
+        "gives a Node program its channel to agentd: `process.send('ready')` is READY=1",
+    ),
     now("user", USER, "who the workers run as, where the daemon is root"),
     now("group", GROUP, "whose group the workers run in; the user's own without it"),
     now("groups", Form::Texts("a list of groups"), "groups beside those that the user is in"),
@@ -276,6 +280,7 @@ pub(super) static STOP: Table = Table {
             Form::Word(&[word("connections"), word("signal")]),
             "send it when the worker has no connections left, or at once when its queue is empty",
         ),
+        now("message", Form::Flag, "with `ipc`: the message \"shutdown\" in the place of the signal"),
         now("timeout", DURATION, "longest wait from the signal to the exit"),
     ],
 };

@@ -48,7 +48,7 @@ mod upgrade;
 mod tests;
 
 pub use adhoc::{AdhocStart, adhoc};
-pub use app::{AppConfig, AppKind, Balance, HttpCheck, Live, LiveCheck, Ready, ReadyCheck, SkillKind, Stop};
+pub use app::{AppConfig, AppKind, Balance, HttpCheck, Ipc, Live, LiveCheck, Ready, ReadyCheck, SkillKind, Stop};
 pub use diagnostic::{Diagnostic, Place, Source};
 pub use env_file::{EnvFileError, LineProblem};
 pub use environment::fd_variable;

@@ -78,7 +78,6 @@ impl Dispatcher {
             drain: None,
             streams,
             gauge,
-            asked_by: crate::tasks::AskedBy::default(),
             stay: 0,
             told: std::collections::HashMap::new(),
             status_text: None,

@@ -30,7 +30,7 @@ use crate::process::sys;
 use crate::revision::Origin;
 use crate::sockets::{BindError, ListenAddr};
 use crate::store::{Change, Durability};
-use crate::tasks::Question;
+use crate::tasks::{AskedBy, Command, Question};
 
 /// An answer, or why there is none.
 pub(super) type Answer<T> = Result<T, ErrorObject>;
@@ -111,7 +111,7 @@ impl Dispatcher {
             Request::DaemonStop(_) => self.stop_daemon(reply),
             Request::DaemonUpgrade(params) => self.begin_succession(&params, reply),
         }
-        self.asking = None;
+        self.asking = AskedBy::Others;
     }
 
     /// Begins what was prepared, or says why not.
@@ -141,7 +141,7 @@ impl Dispatcher {
                     outcome.merge(part);
                     let (id, already) = match admitted {
                         Admitted::Begun(operation) => {
-                            self.note_who_asked(&name);
+                            self.tell_tasks(Command::Asked(name.clone(), self.asking.clone()));
                             begun.push((name.clone(), operation, kind));
                             open.insert(operation);
                             (operation, false)

@@ -55,6 +55,7 @@ impl Dispatcher {
             | News::Spawned { .. }
             | News::Ready { .. }
             | News::Draining { .. }
+            | News::DrainDeadline { .. }
             | News::DrainProgress { .. }
             | News::Undrained
             | News::Stopping { .. }

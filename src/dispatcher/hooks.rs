@@ -182,6 +182,7 @@ impl Dispatcher {
             cgroup: None,
             listen_names: Vec::new(),
             listen_pid: false,
+            node_channel: false,
             account: record.config.account.clone(),
             secrets: Secrets::default(),
             stdin: true,
@@ -192,7 +193,7 @@ impl Dispatcher {
             listeners: Vec::new(),
             stdin: Some(stdin.as_fd()),
         };
-        let child = spawn(&self.launcher, &plan, &fds).map_err(|error| failed("making its process", &error))?;
+        let child = spawn(&mut self.launcher, &plan, &fds).map_err(|error| failed("making its process", &error))?;
         let tree = Tree::of_child(identity, child.pid, None);
         let (reply, ended) = oneshot::channel();
         self.children.insert(child.pid, Child::Command(reply));

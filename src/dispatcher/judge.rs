@@ -52,7 +52,7 @@ impl Dispatcher {
             before.is_none_or(|before| std::mem::discriminant(&before.said) != std::mem::discriminant(&judged.said));
         let Judged { deployment: id, said, gates, .. } = judged;
         self.mark_stale(&app);
-        if changed && (awaited || matches!(judged.said, Said::Hold(_) | Said::Worse(_))) {
+        if changed && (awaited || matches!(said, Said::Hold(_) | Said::Worse(_))) {
             let (verdict, why) = match &said {
                 Said::Worse(why) => (GateVerdict::Rollback, Some(why.clone())),
                 Said::Hold(why) => (GateVerdict::Hold, Some(why.clone())),

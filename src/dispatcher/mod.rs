@@ -81,7 +81,7 @@ use crate::status::EventJournal;
 use crate::store::{Damage, Opened, Store, Stored};
 use crate::supervisors::Supervisors;
 use crate::systemd::Systemd;
-use crate::tasks::TaskThread;
+use crate::tasks::{AskedBy, TaskThread};
 
 pub use hooks::HookEnd;
 pub use input::{DaemonSignal, Input};
@@ -127,7 +127,7 @@ pub struct Dispatcher {
     journal: EventJournal,
     waiters: Vec<Waiter>,
     /// Who asks for what is just being decided, when it is somebody with work in hand.
-    asking: Option<tasks::Asking>,
+    asking: AskedBy,
     releases: releases::Releases,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
@@ -282,7 +282,7 @@ impl Dispatcher {
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
-            asking: None,
+            asking: AskedBy::Others,
             releases: releases::Releases::new(releases_of_home),
             tended: BTreeMap::new(),
             measuring: limits::Measuring::Idle,

@@ -147,14 +147,14 @@ impl Dispatcher {
             let inherited = own.env.iter().filter(|(name, _)| !its.contains(&name.as_str())).cloned();
             let (secrets, files) = own.secrets.beside();
             let env = inherited.chain(more).chain(files).collect();
-            let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), secrets, ..own };
+            let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), node_channel: false, secrets, ..own };
             let fds = SpawnFds {
                 stdin: None,
                 stdout: std::os::fd::AsFd::as_fd(&null),
                 stderr: std::os::fd::AsFd::as_fd(&null),
                 listeners: Vec::new(),
             };
-            spawn(&self.launcher, &plan, &fds).map_err(|error| in_full(&error))
+            spawn(&mut self.launcher, &plan, &fds).map_err(|error| in_full(&error))
         })();
         match child {
             Ok(child) => {

@@ -135,7 +135,7 @@ impl Dispatcher {
         app.workers
             .values()
             .find_map(|worker| Some(format!("{} {}", worker.id, worker.state.why_failed()?)))
-            .or_else(|| app.workers.values().find_map(falling))
+            .or_else(|| app.workers.values().find_map(|worker| falling(worker)))
             .or_else(|| self.waits_for(app))
             .or_else(|| self.drops_lines(&app.head.name))
     }
@@ -200,11 +200,18 @@ impl Dispatcher {
                 State::Backoff { .. } | State::Exited => worker.last_exit.as_ref().map(|last| last.reason.clone()),
                 State::Ready { .. } | State::Draining { .. } | State::Stopping { .. } | State::Killed { .. } => None,
             },
-            log_tail: worker
-                .state
-                .why_failed()
-                .and_then(|_| self.apps.get(&worker.id.app)?.last_lines.get(&worker.id.slot).cloned())
-                .unwrap_or_default(),
+            log_tail: match &worker.state {
+                State::Failed { .. } | State::Backoff { .. } => {
+                    let kept = self.apps.get(&worker.id.app).and_then(|app| app.last_lines.get(&worker.id.slot));
+                    kept.cloned().unwrap_or_default()
+                }
+                State::Starting { .. }
+                | State::Ready { .. }
+                | State::Draining { .. }
+                | State::Stopping { .. }
+                | State::Killed { .. }
+                | State::Exited => Vec::new(),
+            },
             restart_at: match &worker.state {
                 State::Backoff { until } => Some(wall(*until)),
                 State::Starting { .. }

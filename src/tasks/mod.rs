@@ -21,6 +21,7 @@
 //! | [`token`] | what workers prove themselves by |
 
 mod ask;
+mod askers;
 mod blob;
 mod db;
 mod desk;
@@ -39,14 +40,16 @@ mod payload;
 pub mod retention;
 mod schema;
 mod serve;
+mod showing;
 pub mod thread;
 pub mod token;
 pub mod versions;
 mod wire;
 
 pub use ask::Question;
+pub use askers::AskedBy;
 pub use blob::BlobError;
 pub use db::DbError;
 pub use inspect::{Inspect, Inspected};
 pub use retention::Retention;
-pub use thread::{AskedBy, Asker, Born, Command, Drain, Gauge, Governed, Parts, Report, TaskThread, TasksError};
+pub use thread::{Asker, Born, Command, Drain, Gauge, Governed, Parts, Report, TaskThread, TasksError};

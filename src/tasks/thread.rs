@@ -24,6 +24,7 @@ use rustix::event::EventfdFlags;
 use thiserror::Error;
 
 use super::ask::Question;
+use super::askers::AskedBy;
 use super::db::{Db, DbError};
 use super::desk::Desk;
 use super::inspect::Inspect;
@@ -139,22 +140,8 @@ pub struct Drain {
     pub to_release: Option<String>,
     /// Who takes its place, as far as checkpoints go.
     pub successor: Option<Successor>,
-    /// Who asked for it.
-    pub asked_by: AskedBy,
     /// When it ends at the latest, whatever the estimator says.
     pub latest: Moment,
-}
-
-/// Whether it was somebody in a worker itself who asked for its end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum AskedBy {
-    /// No.
-    #[default]
-    Others,
-    /// A process of it, which did not say for which task. When it has one in hand it is that.
-    Worker,
-    /// This task, in whichever worker it is.
-    Task(TaskId),
 }
 
 /// What the daemon tells the thread. Each may come twice.
@@ -164,6 +151,8 @@ pub enum Command {
     Govern(AppName, Box<Governed>),
     /// A process start exists.
     Born(Box<Born>),
+    /// An operation of an app began, and who asked for it.
+    Asked(AppName, AskedBy),
     /// It serves, or serves again.
     Ready(Launch),
     /// It is to come to its end.

@@ -34,6 +34,7 @@ pub(crate) fn plan(argv: &[&str]) -> ExecPlan {
         cgroup: None,
         listen_names: Vec::new(),
         listen_pid: true,
+        node_channel: false,
         stdin: false,
         account: agentd::process::account::Account::default(),
         secrets: agentd::process::plan::Secrets::default(),
@@ -73,11 +74,11 @@ pub(crate) async fn start(plan: &ExecPlan) -> Result<OnStage, StageFailure> {
 }
 
 pub(crate) async fn start_with(plan: &ExecPlan, listeners: Vec<BorrowedFd<'_>>) -> Result<OnStage, StageFailure> {
-    start_by(&launcher(), plan, listeners).await
+    start_by(&mut launcher(), plan, listeners).await
 }
 
 pub(crate) async fn start_by(
-    launcher: &Launcher,
+    launcher: &mut Launcher,
     plan: &ExecPlan,
     listeners: Vec<BorrowedFd<'_>>,
 ) -> Result<OnStage, StageFailure> {

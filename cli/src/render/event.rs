@@ -8,6 +8,7 @@ use agentd_protocol::status::{AppState, DeploymentState, ExitView};
 use anstyle::Style;
 
 use super::bytes_time::{between, bytes, span};
+use super::operation::tasks as tasks_became;
 use super::state::{self, BAD, BUSY, FAINT, GOOD, WARN};
 use super::worker::{exit, printable, reason};
 
@@ -15,6 +16,13 @@ use super::worker::{exit, printable, reason};
 pub(crate) fn line(event: &Event) -> String {
     let time = event.at.strftime("%H:%M:%S%.3fZ");
     format!("{FAINT}{time}  #{}{FAINT:#}  {}", event.seq, sentence(event))
+}
+
+/// What stands for the numbers that a daemon had taken for events to come when it died: few of them were ever given.
+pub(crate) fn after_a_death(from: u64, to: u64) -> String {
+    format!(
+        "{FAINT}-- the daemon before died: it had set numbers #{from} to #{to} aside; counting goes on behind them{FAINT:#}"
+    )
 }
 
 /// The event without time and number: `support.0.3  ready after 812ms (http)`.
@@ -81,6 +89,9 @@ fn what(event: &Event) -> String {
         EventKind::WorkerDraining { reason: why, deadline } => {
             format!("draining for {}, at most {}", reason(*why), span(between(event.at, *deadline)))
         }
+        EventKind::WorkerDrainDeadline { deadline } => {
+            format!("its tasks have {} at most", span(between(event.at, *deadline)))
+        }
         EventKind::WorkerDrained { connections_cut: 0 } => "drained".to_owned(),
         EventKind::WorkerDrained { connections_cut } => format!("drained, {connections_cut} connections cut"),
         EventKind::WorkerStopping { signal } => format!("stopping by {signal}"),
@@ -105,9 +116,14 @@ fn what(event: &Event) -> String {
             let shown = if shown.is_empty() { String::new() } else { format!(" [{}]", shown.join("; ")) };
             format!("deployment {id}, gates: {word}{}{shown}", because(why.as_deref()))
         }
-        EventKind::DeploymentFinished { id, state, why, duration_ms } => {
+        EventKind::DeploymentFinished { id, state, why, duration_ms, tasks } => {
             let word = state::deployment(*state).word;
-            format!("deployment {id} {word} after {}{}", ms(*duration_ms), because(why.as_deref()))
+            format!(
+                "deployment {id} {word} after {}{}{}",
+                ms(*duration_ms),
+                tasks_became(tasks),
+                because(why.as_deref())
+            )
         }
         EventKind::OperationStarted { id, kind } => format!("operation {id} started: {}", operation(*kind)),
         EventKind::OperationFinished { id, kind, state, why, duration_ms } => {
@@ -182,6 +198,7 @@ fn style(kind: &EventKind) -> Style {
         EventKind::WorkerStarting { .. }
         | EventKind::ReleaseCutting { .. }
         | EventKind::WorkerDraining { .. }
+        | EventKind::WorkerDrainDeadline { .. }
         | EventKind::DeploymentStarted { .. }
         | EventKind::DeploymentStep { .. }
         | EventKind::DeploymentJudged { .. } => BUSY,
@@ -224,7 +241,7 @@ mod tests {
             event(worker, json!({ "type": "worker_drained", "connections_cut": 0 })),
             event(worker, json!({ "type": "worker_exited", "code": null, "signal": "SIGKILL", "reason": "out_of_memory", "uptime_ms": 65_000 })),
             event(None, json!({ "type": "app_state", "from": "running", "to": "degraded", "why": "support.0.17 crashed" })),
-            event(None, json!({ "type": "deployment_finished", "id": 3, "state": "rolled_back", "why": "not ready", "duration_ms": 9000 })),
+            event(None, json!({ "type": "deployment_finished", "id": 3, "state": "rolled_back", "why": "not ready", "duration_ms": 9000, "tasks": { "finished": 2, "handed_over": 1, "lost": 0 } })),
             event(None, json!({ "type": "what_comes_later" })),
         ]
         .iter()

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::link::{Ear, Heard, Link};
 use crate::task::{Options, Signs, Task};
 
-type Handler = Arc<dyn Fn(&Task) -> Result<Value, Error> + Send + Sync>;
+type Handler = Arc<dyn Fn(&Arc<Task>) -> Result<Value, Error> + Send + Sync>;
 type OnDrain = Arc<dyn Fn(&Drain) + Send + Sync>;
 
 /// What agentd said when it began to replace this worker.
@@ -112,7 +112,7 @@ impl Shared {
             hand.handlers.get(kind).or_else(|| hand.handlers.get("")).cloned()
         };
         let task = match Task::take(self, word, options, Arc::default()) {
-            Ok(task) => task,
+            Ok(task) => Arc::new(task),
             Err(error) => return eprintln!("agentd-worker: a task cannot be run: {error}"),
         };
         thread::spawn(move || {
@@ -220,13 +220,25 @@ impl Worker {
 
     /// Runs `work` as a task, and gives its result. An error of its ends the task as an error.
     pub fn task(&self, options: Options, work: impl FnOnce(&Task) -> Result<Value, Error>) -> Result<Value, Error> {
-        let task = Task::begin(&self.shared, options)?;
+        let task = self.begin(options)?;
         let worked = work(&task);
         task.end(worked)
     }
 
+    pub(crate) fn begin(&self, options: Options) -> Result<Task, Error> {
+        Task::begin(&self.shared, options)
+    }
+
     /// Takes tasks of `kind`; of every other kind when it is empty. At most `max_tasks` at a time, 16 without it.
     pub fn on_task(&self, kind: &str, run: impl Fn(&Task) -> Result<Value, Error> + Send + Sync + 'static) {
+        self.on_shared_task(kind, move |task| run(task));
+    }
+
+    pub(crate) fn on_shared_task(
+        &self,
+        kind: &str,
+        run: impl Fn(&Arc<Task>) -> Result<Value, Error> + Send + Sync + 'static,
+    ) {
         self.shared.hand().handlers.insert(kind.into(), Arc::new(run));
         if let Some(link) = self.shared.link.get() {
             link.redial();
