@@ -13,6 +13,7 @@ use agentd_core::event::{InFlight, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Lane, Launch};
 use agentd_core::policy::DrainBy;
+use agentd_core::rollout::Rollout;
 use agentd_core::worker::{Phase, State, Worker};
 
 use super::Broken;
@@ -85,7 +86,8 @@ fn late_changes_nothing(step: &Step<'_>) -> Result<(), String> {
         Cause::Denied(..) => true,
         Cause::Finding(app, id, _) => {
             let present = step.before.app(app).and_then(|app| app.head.rollout.as_ref());
-            present.is_none_or(|rollout| rollout.id != *id || !rollout.is_undecided())
+            let open = |rollout: &Rollout| rollout.is_undecided() || rollout.is_judged_on_the_way();
+            present.is_none_or(|rollout| rollout.id != *id || !open(rollout))
         }
         Cause::Woke | Cause::Request(_) | Cause::Restarted => false,
     };
@@ -369,7 +371,7 @@ fn shares_are_the_steps(step: &Step<'_>) -> Result<(), String> {
 
 fn undecided_takes_nobody(step: &Step<'_>) -> Result<(), String> {
     for app in step.after.apps() {
-        if !app.head.rollout.as_ref().is_some_and(agentd_core::rollout::Rollout::is_undecided) {
+        if !app.head.rollout.as_ref().is_some_and(Rollout::is_undecided) {
             continue;
         }
         let Some(before) = step.before.app(&app.head.name) else { continue };
