@@ -385,7 +385,7 @@ fn what_this_version_does_not_do_is_refused_in_plain_words() {
             "3:11-18 `routing` = \"proxy\" is not supported by this version of agentd (workers take the listening descriptor themselves)",
         ),
     ]);
-    for key in ["session", "refresh", "ipc"] {
+    for key in ["session", "ipc"] {
         let found = wrong(&format!("{key} = {{}}"));
         assert_eq!(found.len(), 1);
         assert!(found[0].contains(&format!("`{key}` is not supported by this version of agentd")), "{found:?}");

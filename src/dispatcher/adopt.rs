@@ -80,6 +80,7 @@ impl Dispatcher {
             gauge,
             asked_by: crate::tasks::AskedBy::default(),
             told: std::collections::HashMap::new(),
+            reloading: None,
             status_text: None,
         };
         self.processes.insert(launch, shell);
