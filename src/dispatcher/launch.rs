@@ -155,6 +155,7 @@ impl Dispatcher {
             streams,
             gauge,
             told: std::collections::HashMap::new(),
+            reloading: None,
             status_text: None,
         };
         self.processes.insert(launch, shell);

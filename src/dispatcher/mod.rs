@@ -37,6 +37,7 @@ mod planning;
 mod prepare;
 mod probe;
 mod rebuild;
+mod refresh;
 mod releases;
 mod restore;
 mod rights;
@@ -86,6 +87,7 @@ pub use hooks::HookEnd;
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
 pub use successor::CheckResult;
+pub use tend::Watches;
 
 use shell::{AppShell, ProcessShell};
 use tell::Waiter;
@@ -371,7 +373,7 @@ impl Dispatcher {
             Input::LogsDrained(launch) => self.logs_drained(launch),
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
-            Input::FileChanged(app, path) => self.file_changed(&app, &path),
+            Input::FileChanged(app, watched, path) => self.file_changed(&app, watched, &path),
             Input::Measured(found) => self.beyond_limits(found),
             Input::Logs(news) => self.heard_of_logs(news),
             Input::HookEnded(number, end) => self.hook_ended(number, end),
