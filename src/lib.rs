@@ -19,6 +19,7 @@
 //! | [`probe`] | asking a worker whether it is well |
 //! | [`releases`] | cutting immutable releases from folders, archives and git, in a process of their own |
 //! | [`revision`] | one resolved configuration, kept as long as a worker runs it |
+//! | [`diary`] | what the daemon says of itself, and that its file stays bounded |
 //! | [`daemon`] | the daemon from its first breath to the loop |
 //! | [`dispatcher`] | the loop that ties all of it to core |
 //! | [`schedule`], [`watch`] | when the clock, or a changed file, asks for a reload |
@@ -31,6 +32,7 @@
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod diary;
 pub mod dispatcher;
 pub mod fault;
 pub mod handover;

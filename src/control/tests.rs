@@ -151,7 +151,7 @@ async fn read_back(reply: ReplySink, lines: u32, tell: mpsc::UnboundedSender<Tol
             return;
         }
     }
-    reply.finish(Ok(Reply::LogsEnd(LogsEnd { lines: u64::from(lines), skipped: 0 })));
+    reply.finish(Ok(Reply::LogsEnd(LogsEnd { lines: u64::from(lines), ..LogsEnd::default() })));
 }
 
 fn log(n: u32) -> Notice {

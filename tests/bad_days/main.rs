@@ -1,5 +1,6 @@
 //! Bad days: what becomes of a fleet when the machine runs out of something, as docs/guides/bad-days.md promises.
 
+mod diary;
 mod disk;
 mod exhausted;
 mod floods;

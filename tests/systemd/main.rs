@@ -6,6 +6,7 @@
 mod boot;
 mod guide;
 mod install;
+mod journal;
 mod reload;
 mod restart;
 mod service;
