@@ -23,6 +23,7 @@
 //! | [`daemon`] | the daemon from its first breath to the loop |
 //! | [`dispatcher`] | the loop that ties all of it to core |
 //! | [`schedule`], [`watch`] | when the clock, or a changed file, asks for a reload |
+//! | [`standing`] | the daemon's settings in force: roles, and what follows from them |
 //! | [`store`] | what survives the supervisor |
 //! | [`systemd`] | what systemd is told when it started us, and the descriptors that it keeps for us |
 //! | [`tasks`] | what workers tell of their work, their socket and their database |
@@ -47,6 +48,7 @@ pub mod releases;
 pub mod revision;
 pub mod schedule;
 pub mod sockets;
+pub mod standing;
 pub mod status;
 pub mod store;
 pub mod supervisors;

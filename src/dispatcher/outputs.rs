@@ -11,6 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::Dispatcher;
 use super::commit::in_full;
 use crate::config::LogSink;
+use crate::logs::housekeeper::TOTAL_BYTES;
 use crate::logs::layout::{StreamKind, live_path, whose};
 use crate::logs::thread::{Fields, LogNews, Target};
 use crate::revision::RevisionRecord;
@@ -35,6 +36,11 @@ impl Dispatcher {
         if let Some(record) = record {
             self.housekeeper.keep(name, record.config.log.retention());
         }
+    }
+
+    /// Sees to it that all logs together are kept as the daemon's settings have it.
+    pub(super) fn bound_all_logs(&self) {
+        self.housekeeper.keep_in_all(Some(self.standing.logs_keep_bytes().unwrap_or(TOTAL_BYTES)));
     }
 
     /// Where the lines of a launch that come through the log thread are kept.

@@ -245,10 +245,8 @@ impl JournalStream {
 
     /// Sends all that waits in `pipe`; nobody prints into it any more. Waits for journald where it is slow.
     pub(super) fn finish(&mut self, pipe: &OwnedFd, journal: &mut Journal, scratch: &mut Vec<u8>) -> Taken {
-        match self.go_on(pipe, journal, scratch, Duration::ZERO) {
-            Taken::Waiting if !journal.wait() => self.discard(pipe, &silence()),
-            other => other,
-        }
+        let taken = self.go_on(pipe, journal, scratch, Duration::ZERO);
+        if taken == Taken::Waiting && !journal.wait() { self.discard(pipe, &silence()) } else { taken }
     }
 
     /// Tells in the journal what was lost, if anything was and it takes that.
