@@ -1,7 +1,7 @@
 //! agentd: the daemon, and the shim that becomes a worker.
 //!
-//! `agentd` runs the daemon in the foreground; its home is `--home DIR` or `AGENTD_HOME`. `agentd exec` is the shim and
-//! `agentd keep` the keeper, both started by the daemon only.
+//! `agentd` runs the daemon in the foreground; its home is `--home DIR` or `AGENTD_HOME`. `agentd exec` is the shim,
+//! `agentd zygote` the process that workers are copies of, and `agentd keep` the keeper: all started by the daemon only.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,8 @@ use agentd::diary::Diary;
 use agentd::dispatcher::Departure;
 use agentd::handover::{self, Handover};
 use agentd::home::Home;
+use agentd::process::shim::Birth;
+use agentd::process::zygote;
 use camino::Utf8PathBuf;
 use nix::sys::signal::Signal;
 
@@ -30,7 +32,10 @@ AGENTD_LOG sets what is logged to stderr: error, warn, info (default), debug, or
 fn main() -> ExitCode {
     // Before anything else: every start of a worker passes here.
     if std::env::args_os().nth(1).is_some_and(|command| command == "exec") {
-        return agentd::process::shim::run();
+        return agentd::process::shim::run(Birth::WithSupervisor);
+    }
+    if std::env::args_os().nth(1).is_some_and(|command| command == zygote::COMMAND) {
+        return zygote::run();
     }
     if std::env::args_os().nth(1).is_some_and(|command| command == "keep") {
         return agentd::keeper::process::run();

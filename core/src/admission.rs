@@ -434,7 +434,7 @@ impl App {
             // Whatever comes after them: those that share a queue go together, so all that is new comes first.
             (rollout.surge, rollout.unavailable) = (from.count.max(to.count), 0);
         }
-        self.head.policies.insert(revision, policy);
+        self.head.policies.insert(revision, Box::new(policy));
         self.head.rollout = Some(rollout);
         cx.out.tell_app(&self.head.name, News::RolloutStarted { id, from: from.generation, to: to.generation });
         Admitted::Begun(id)
@@ -445,7 +445,7 @@ impl App {
         if self.head.last_generation.0 == 0 || before != policy.workers {
             self.head.count = policy.workers;
         }
-        self.head.policies.insert(revision, policy);
+        self.head.policies.insert(revision, Box::new(policy));
     }
 
     fn next_generation(&mut self) -> Generation {

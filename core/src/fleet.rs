@@ -56,7 +56,7 @@ impl Fleet {
             if let Some(app) = fleet.apps.get_mut(&worker.id.app)
                 && app.head.policies.contains_key(&worker.revision)
             {
-                app.workers.insert(worker.id.slot, worker);
+                app.workers.insert(worker.id.slot, Box::new(worker));
             }
         }
         let names: Vec<AppName> = fleet.apps.keys().cloned().collect();
@@ -81,7 +81,7 @@ impl Fleet {
     #[must_use]
     pub fn worker(&self, launch: Launch) -> Option<&Worker> {
         let (app, slot) = self.launches.get(&launch)?;
-        self.apps.get(app)?.workers.get(slot)
+        self.apps.get(app)?.workers.get(slot).map(Box::as_ref)
     }
 
     /// Numbers to persist with every write.
@@ -211,7 +211,7 @@ impl Fleet {
     ) {
         let held = self.is_held(name);
         let Some(app) = self.apps.get_mut(name) else { return };
-        for launch in app.workers.values().filter_map(Worker::launch) {
+        for launch in app.workers.values().filter_map(|worker| worker.launch()) {
             self.launches.remove(&launch);
         }
         let mut own = Outcome::default();

@@ -260,7 +260,7 @@ fn a_new_supervisor_makes_good_what_was_written_and_not_done() {
     let mut story = Story::new(&watched);
     story.prove(Launch(1));
     let app = story.fleet.app(&name()).expect("the story has its app");
-    let (head, workers) = (app.head.clone(), app.workers.values().cloned().collect());
+    let (head, workers) = (app.head.clone(), app.workers.values().map(|worker| (**worker).clone()).collect());
     let mut next = Fleet::restore(story.fleet.counters(), vec![head], workers);
     let later = Tick { now: story.now + Duration::from_secs(600), entropy: 0 };
     let outcome = next.resume(later);
@@ -339,7 +339,7 @@ proptest! {
                 _ => story.wake_after(Duration::ZERO),
             }
             let Some(app) = story.fleet.app(&name()) else { continue };
-            let (head, workers) = (app.head.clone(), app.workers.values().cloned().collect());
+            let (head, workers) = (app.head.clone(), app.workers.values().map(|worker| (**worker).clone()).collect());
             let next = Fleet::restore(story.fleet.counters(), vec![head], workers);
             next.check_invariants().expect("what was restored is sound");
             prop_assert_eq!(next.next_wake(), story.fleet.next_wake());

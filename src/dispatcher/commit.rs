@@ -27,7 +27,7 @@ impl Dispatcher {
         }
         for (name, slot) in &dirty.workers {
             match self.fleet.app(name).and_then(|app| app.workers.get(slot)) {
-                Some(worker) => changes.push(Change::Worker(Box::new(worker.clone()))),
+                Some(worker) => changes.push(Change::Worker(worker.clone())),
                 None => changes.push(Change::WorkerGone(name.clone(), *slot)),
             }
         }
@@ -97,7 +97,7 @@ impl Dispatcher {
         let mut changes = vec![Change::Counters(self.fleet.counters())];
         for app in self.fleet.apps() {
             changes.push(Change::App(Box::new(app.head.clone())));
-            changes.extend(app.workers.values().map(|worker| Change::Worker(Box::new(worker.clone()))));
+            changes.extend(app.workers.values().map(|worker| Change::Worker(worker.clone())));
         }
         changes.extend(self.open_reports());
         for (app, shell) in &self.apps {

@@ -192,7 +192,7 @@ impl Dispatcher {
             listeners: Vec::new(),
             stdin: Some(stdin.as_fd()),
         };
-        let child = spawn(&self.launcher, &plan, &fds).map_err(|error| failed("making its process", &error))?;
+        let child = spawn(&mut self.launcher, &plan, &fds).map_err(|error| failed("making its process", &error))?;
         let tree = Tree::of_child(identity, child.pid, None);
         let (reply, ended) = oneshot::channel();
         self.children.insert(child.pid, Child::Command(reply));

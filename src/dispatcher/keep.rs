@@ -63,7 +63,7 @@ impl Dispatcher {
             secrets: Secrets::default(),
         };
         let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), stdin: None, listeners: vec![socket.as_fd()] };
-        spawn(&self.launcher, &plan, &fds).map(drop).map_err(|error| in_full(&error))
+        spawn(&mut self.launcher, &plan, &fds).map(drop).map_err(|error| in_full(&error))
     }
 
     /// Notices its end by the end of the connection, whoever's child it is.

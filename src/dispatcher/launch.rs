@@ -123,7 +123,7 @@ impl Dispatcher {
             stderr: outputs.stderr.as_fd(),
             listeners: fds.iter().map(|(_, fd)| *fd).collect(),
         };
-        let child = spawn(&self.launcher, &plan, &spawn_fds)
+        let child = spawn(&mut self.launcher, &plan, &spawn_fds)
             .map_err(|error| Obstacle::passing("making its process", &error))?;
         let tree = Tree::of_child(identity, child.pid, cgroup);
         let start_time = tree.started().0;

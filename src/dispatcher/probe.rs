@@ -154,7 +154,7 @@ impl Dispatcher {
                 stderr: std::os::fd::AsFd::as_fd(&null),
                 listeners: Vec::new(),
             };
-            spawn(&self.launcher, &plan, &fds).map_err(|error| in_full(&error))
+            spawn(&mut self.launcher, &plan, &fds).map_err(|error| in_full(&error))
         })();
         match child {
             Ok(child) => {

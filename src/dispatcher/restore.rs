@@ -274,7 +274,7 @@ impl Dispatcher {
 
     /// Every worker that had a process: taken over, or known to have ended, or never started.
     fn adopt_all(&mut self, taken: &mut Takeover) -> u32 {
-        let with_process: Vec<Worker> = self
+        let with_process: Vec<Box<Worker>> = self
             .fleet
             .apps()
             .flat_map(|app| app.workers.values())

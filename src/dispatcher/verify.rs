@@ -59,7 +59,7 @@ impl Dispatcher {
             app: app.clone(),
             id,
             step,
-            launches: new.filter_map(agentd_core::worker::Worker::launch).collect(),
+            launches: new.filter_map(|worker| worker.launch()).collect(),
             listener: record.config.first_stream_listener(),
             commands: upgrade.eval.clone(),
             timeout: upgrade.eval_timeout,

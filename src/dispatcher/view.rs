@@ -121,7 +121,7 @@ impl Dispatcher {
         app.workers
             .values()
             .find_map(|worker| Some(format!("{} {}", worker.id, worker.state.why_failed()?)))
-            .or_else(|| app.workers.values().find_map(falling))
+            .or_else(|| app.workers.values().find_map(|worker| falling(worker)))
             .or_else(|| self.waits_for(app))
             .or_else(|| self.drops_lines(&app.head.name))
     }

@@ -1,8 +1,8 @@
 //! Programs: starting them, the processes they become, their ends.
 //!
 //! Owns nothing but what the kernel calls a process; knows no apps and decides nothing. Read in this order: [`plan`]
-//! (what is to be started), [`spawn`](mod@spawn) (the supervisor's half), [`shim`] (the child's half),
-//! [`tree`] (all that became of it), [`reaper`] (its end).
+//! (what is to be started), [`spawn`](mod@spawn) (the supervisor's half), [`zygote`] (what a child is a
+//! copy of), [`shim`] (the child's half), [`tree`] (all that became of it), [`reaper`] (its end).
 //! `docs/design/spawning.md` tells the story with its measurements.
 
 pub mod account;
@@ -20,6 +20,7 @@ pub mod stat;
 pub mod sys;
 pub mod tree;
 pub mod usage;
+pub mod zygote;
 
 use agentd_core::id::Pid;
 

@@ -46,8 +46,14 @@ const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET";
 /// Seconds of processor time between SIGXCPU and SIGKILL.
 const CPU_GRACE_SECONDS: u64 = 5;
 
-/// The argument that says that the shim was started in its cgroup already.
-pub(super) const ENTERED: &str = "entered";
+/// How the shim's process came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// Where the supervisor is: it has to enter its cgroup by itself.
+    WithSupervisor,
+    /// In the cgroup of its plan.
+    InCgroup,
+}
 
 /// What came over the socket.
 struct Parcel {
@@ -61,11 +67,11 @@ struct Parcel {
     report: OwnedFd,
 }
 
-/// The entry of `agentd exec`. Returns only when the program could not be executed, after having told so.
+/// The entry of `agentd exec`, and of a copy of the [zygote](super::zygote). Returns only when the program could not be executed, after having told so.
 #[must_use]
-pub fn run() -> ExitCode {
+pub fn run(birth: Birth) -> ExitCode {
     let failure = match unpack() {
-        Ok(parcel) => match parcel.become_program() {
+        Ok(parcel) => match parcel.become_program(birth) {
             Err(failure) => failure,
         },
         Err(failure) => tell(io::stdin().as_fd(), failure),
@@ -130,10 +136,10 @@ fn first_free(listeners: &[OwnedFd]) -> RawFd {
 }
 
 impl Parcel {
-    fn become_program(self) -> Result<Infallible, StageFailure> {
+    fn become_program(self, birth: Birth) -> Result<Infallible, StageFailure> {
         let Self { plan, streams, stdin, listeners, report } = self;
         let report_to = report.as_fd();
-        prepare(&plan, stdin, streams, listeners)
+        prepare(&plan, birth, stdin, streams, listeners)
             .and_then(|ready| ready.execute(report_to))
             .map_err(|failure| tell(report_to, failure))
     }
@@ -149,14 +155,14 @@ struct Ready<'a> {
 
 fn prepare(
     plan: &ExecPlan,
+    birth: Birth,
     stdin: Option<OwnedFd>,
     streams: [OwnedFd; 2],
     listeners: Vec<OwnedFd>,
 ) -> Result<Ready<'_>, StageFailure> {
     let refused = |stage: Stage| |errno| StageFailure::refused(stage, errno);
     setsid().map_err(refused(Stage::MakingSession))?;
-    if let Some(cgroup) = plan.cgroup.as_ref().filter(|_| std::env::args_os().nth(2).is_none_or(|word| word != ENTERED))
-    {
+    if let (Some(cgroup), Birth::WithSupervisor) = (&plan.cgroup, birth) {
         enter(cgroup)?;
     }
     sys::reset_signals();

@@ -5,13 +5,13 @@
 //!
 //! Happy path: the plan goes to a memfd (an environment may be larger than a socket's buffer), the descriptors go into
 //! a socket pair, and only then the shim is started with the other end as its standard input, so it never waits for
-//! us. Where it has a cgroup it is born there ([`sys::start_in_cgroup`]); otherwise plain [`Command`] without hooks takes
-//! the `posix_spawn` path, whose cost does not grow with our memory.
+//! us. Where it has a cgroup it is born there, as a copy of the [zygote](super::zygote); otherwise plain [`Command`] without
+//! hooks takes the `posix_spawn` path, whose cost does not grow with our memory.
 //!
-//! Unhappy: [`spawn`] fails before there is a process, or kills it. Later failures are the shim's, told by
+//! Unhappy: a zygote that is gone is replaced, and where the kernel makes no copies the shim enters its cgroup by itself.
+//! [`spawn`] fails before there is a process, or kills it. Later failures are the shim's, told by
 //! [`Report::outcome`]; the process then also ends by itself and is reaped as any other.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
@@ -31,10 +31,12 @@ use rustix::net::{
 use rustix::process::{PidfdFlags, Signal, kill_process, pidfd_open};
 use thiserror::Error;
 
+use super::cgroup::Cgroup;
 use super::plan::{ExecPlan, ShimWord, Stage, StageFailure};
-use super::shim::{DESCRIPTORS_MAX, ENTERED};
+use super::shim::DESCRIPTORS_MAX;
 use super::sys::ReadableFd;
-use super::{INSTANCE_VARIABLE, LAUNCH_VARIABLE, sys};
+use super::zygote::{Refusal, Zygote};
+use super::{INSTANCE_VARIABLE, LAUNCH_VARIABLE};
 
 /// Descriptors beside the listeners in the message to the shim: the plan, standard output, standard error.
 const FIXED_DESCRIPTORS: usize = 3;
@@ -48,6 +50,8 @@ pub struct Launcher {
     binary: OwnedFd,
     /// The way to `binary` for a process that has a copy of our descriptors, as a child has until it executes.
     shim: Utf8PathBuf,
+    /// Started when it is needed first.
+    zygote: Option<Zygote>,
 }
 
 impl Launcher {
@@ -66,7 +70,7 @@ impl Launcher {
     pub fn of_binary_at(path: &Utf8Path) -> io::Result<Self> {
         let binary = rustix::fs::open(path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let shim = format!("/proc/self/fd/{}", binary.as_raw_fd()).into();
-        Ok(Self { binary, shim })
+        Ok(Self { binary, shim, zygote: None })
     }
 }
 
@@ -77,6 +81,51 @@ impl Launcher {
         let mut command = Command::new(&self.shim);
         command.arg0("agentd");
         command
+    }
+
+    /// A copy of the zygote in `cgroup`, which carries out what waits in the socket `parcel`. None where none can be had,
+    /// and another way may work.
+    fn born_in(
+        &mut self,
+        cgroup: &Utf8Path,
+        parcel: BorrowedFd<'_>,
+    ) -> Option<Result<rustix::process::Pid, SpawnError>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = match rustix::fs::open(cgroup.as_str(), flags, Mode::empty()) {
+            Ok(folder) => folder,
+            Err(error) => {
+                tracing::debug!(%cgroup, %error, "the cgroup cannot be opened");
+                return None;
+            }
+        };
+        // One that was there may have been killed since; a new one was not.
+        for _ in 0..2 {
+            let zygote = match self.zygote.take().map_or_else(|| Zygote::start(self.itself()), Ok) {
+                Ok(zygote) => zygote,
+                Err(error) => {
+                    tracing::debug!(%error, "no zygote can be started");
+                    return None;
+                }
+            };
+            match zygote.copy(parcel, folder.as_fd()) {
+                Ok(pid) => {
+                    self.zygote = Some(zygote);
+                    return Some(Ok(pid));
+                }
+                Err(Refusal::ByKernel(errno)) => {
+                    tracing::debug!(%cgroup, %errno, "no process can be born in its cgroup");
+                    self.zygote = Some(zygote);
+                    return None;
+                }
+                Err(Refusal::Gone(errno)) => tracing::debug!(%errno, "the zygote is gone"),
+                Err(Refusal::Unanswered) => {
+                    // Nobody would know of a copy that it still makes.
+                    let _ = Cgroup::at(cgroup.to_owned()).kill();
+                    return Some(Err(SpawnError::Unanswered));
+                }
+            }
+        }
+        None
     }
 }
 
@@ -141,6 +190,9 @@ pub enum SpawnError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Whether there was a process is not known; all in its cgroup were killed.
+    #[error("have the zygote copy itself: it gave no answer and was killed")]
+    Unanswered,
     /// The process runs, but no hold on it could be had; it was killed.
     #[error("open a pidfd for process {pid}")]
     PidFd {
@@ -155,7 +207,7 @@ pub enum SpawnError {
 ///
 /// # Errors
 /// [`SpawnError`]; no process remains then, though one that was started and killed may still have to be reaped.
-pub fn spawn(launcher: &Launcher, plan: &ExecPlan, fds: &SpawnFds<'_>) -> Result<Child, SpawnError> {
+pub fn spawn(launcher: &mut Launcher, plan: &ExecPlan, fds: &SpawnFds<'_>) -> Result<Child, SpawnError> {
     let (given, named) = (fds.listeners.len(), plan.listen_names.len());
     if given != named {
         return Err(SpawnError::Unnamed { given, named });
@@ -198,37 +250,20 @@ fn send_descriptors(socket: &OwnedFd, plan: &OwnedFd, fds: &SpawnFds<'_>) -> Res
     sendmsg(socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
 }
 
-fn start_shim(launcher: &Launcher, plan: &ExecPlan, socket: OwnedFd) -> Result<rustix::process::Pid, SpawnError> {
-    // A successor that looks for processes nobody recorded finds it by this, from its first moment on.
-    let known = || plan.env.iter().filter(|(name, _)| name == INSTANCE_VARIABLE || name == LAUNCH_VARIABLE);
-    if let Some(cgroup) = &plan.cgroup {
-        match start_in(cgroup, launcher, known(), &socket) {
-            Ok(pid) => return Ok(pid),
-            // The shim enters by itself, and tells what is wrong if it cannot.
-            Err(error) => tracing::debug!(%cgroup, %error, "no process can be started in its cgroup"),
-        }
+fn start_shim(launcher: &mut Launcher, plan: &ExecPlan, socket: OwnedFd) -> Result<rustix::process::Pid, SpawnError> {
+    if let Some(cgroup) = &plan.cgroup
+        && let Some(born) = launcher.born_in(cgroup, socket.as_fd())
+    {
+        return born;
     }
-    let mut command = Command::new(&launcher.shim);
-    command.arg0("agentd").arg("exec").env_clear().stdin(socket);
-    for (name, value) in known() {
+    let mut command = launcher.itself();
+    command.arg("exec").env_clear().stdin(socket);
+    // A successor that looks for processes nobody recorded finds it by this, from its first moment on.
+    for (name, value) in plan.env.iter().filter(|(name, _)| name == INSTANCE_VARIABLE || name == LAUNCH_VARIABLE) {
         command.env(name, value);
     }
     let child = command.spawn().map_err(|source| SpawnError::Start { shim: launcher.shim.clone(), source })?;
     Ok(rustix::process::Pid::from_child(&child))
-}
-
-/// Starts the shim where it need not go first, which takes longer than all else that it does.
-fn start_in<'e>(
-    cgroup: &Utf8Path,
-    launcher: &Launcher,
-    env: impl Iterator<Item = &'e (String, String)>,
-    socket: &OwnedFd,
-) -> io::Result<rustix::process::Pid> {
-    let folder = rustix::fs::open(cgroup.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let argv = ["agentd", "exec", ENTERED].map(CString::new).into_iter().collect::<Result<Vec<_>, _>>()?;
-    let env = env.map(|(name, value)| CString::new(format!("{name}={value}"))).collect::<Result<Vec<_>, _>>()?;
-    let program = CString::new(launcher.shim.as_str())?;
-    sys::start_in_cgroup(&program, &argv, &env, socket.as_fd(), folder.as_fd())
 }
 
 /// The supervisor's end of the socket to a shim.
@@ -329,7 +364,7 @@ mod tests {
 
     #[test]
     fn names_and_descriptors_that_do_not_match_start_nothing() {
-        let launcher = Launcher::of_binary_at(Utf8Path::new("/bin/sh")).unwrap();
+        let mut launcher = Launcher::of_binary_at(Utf8Path::new("/bin/sh")).unwrap();
         let null = File::open("/dev/null").unwrap();
         let mut plan = ExecPlan {
             argv: vec!["true".into()],
@@ -351,10 +386,10 @@ mod tests {
             stdin: None,
             listeners: vec![null.as_fd(); count],
         };
-        let unnamed = spawn(&launcher, &plan, &with(2)).unwrap_err();
+        let unnamed = spawn(&mut launcher, &plan, &with(2)).unwrap_err();
         assert_eq!(unnamed.to_string(), "pass 2 descriptors under 1 names");
         plan.listen_names = vec!["x".into(); 251];
-        let too_many = spawn(&launcher, &plan, &with(251)).unwrap_err();
+        let too_many = spawn(&mut launcher, &plan, &with(251)).unwrap_err();
         assert_eq!(too_many.to_string(), "pass 251 descriptors to a program, at most 250 can be");
     }
 }

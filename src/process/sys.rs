@@ -5,7 +5,6 @@
 //! offer safely is called from where it is needed, not wrapped here again.
 #![expect(unsafe_code, reason = "the one module that may hold it; see the module head")]
 
-use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -204,96 +203,43 @@ pub(super) fn reset_signals() {
     }
 }
 
-/// Starts `program` in the cgroup whose folder `cgroup` is, with `stdin` as its standard input. What else is open and not
-/// close-on-exec passes on; signal handlers are reset, the signal mask is the program's to reset.
-///
-/// A process that enters a cgroup by itself waits for all processors to pass a quiet point (5 to 30 ms measured here); one
-/// that is born there does not. And it is born without a copy of our memory, as by `posix_spawn`: a copy had us take 94 page
-/// faults after every start, half of all the time that a start cost us.
-///
-/// # Errors
-/// What `clone3` refused, as for a kernel before 5.7, a sandbox, or a folder that is no cgroup. That the program could not be
-/// executed is not told here: the process ends with 127.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn start_in_cgroup(
-    program: &CStr,
-    argv: &[CString],
-    env: &[CString],
-    stdin: BorrowedFd<'_>,
-    cgroup: BorrowedFd<'_>,
-) -> io::Result<rustix::process::Pid> {
-    /// Handlers of ours must not run in the child: they would run in our memory.
-    const CLEAR_SIGHAND: u64 = 1 << 32;
-    const INTO_CGROUP: u64 = 1 << 33;
-    let pointers = |texts: &[CString]| {
-        texts.iter().map(|text| text.as_ptr()).chain(std::iter::once(ptr::null())).collect::<Vec<_>>()
-    };
-    let (argv, env) = (pointers(argv), pointers(env));
-    // SAFETY: all zeroes are a valid value of this plain structure of numbers.
-    let mut args = unsafe { std::mem::zeroed::<libc::clone_args>() };
-    // This thread sleeps until the child executes.
-    args.flags = CLEAR_SIGHAND | INTO_CGROUP | (libc::CLONE_VM | libc::CLONE_VFORK).unsigned_abs() as u64;
-    args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
-    args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
-    let answer: i64;
-    // SAFETY: the child shares our memory and stands on the stack of this very thread, which sleeps until the child has
-    // executed or ended. From its birth to there the child is in this block: it keeps all it needs in registers (the kernel
-    // changes rax, rcx and r11 only), writes no memory, uses no stack, and has no handler that a signal could run. What it
-    // is given lives on: `args`, `program`, and `argv` and `env`, which end with a null pointer.
-    unsafe {
-        std::arch::asm!(
-            "syscall", // clone3
-            "test rax, rax",
-            "jnz 3f",
-            "mov edi, r8d",
-            "xor esi, esi",
-            "mov eax, {dup2}",
-            "syscall",
-            "test eax, eax",
-            "js 2f",
-            "mov rdi, r9",
-            "mov rsi, r10",
-            "mov rdx, r12",
-            "mov eax, {execve}",
-            "syscall",
-            "2:",
-            "mov edi, 127",
-            "mov eax, {exit_group}",
-            "syscall",
-            "ud2",
-            "3:",
-            dup2 = const libc::SYS_dup2,
-            execve = const libc::SYS_execve,
-            exit_group = const libc::SYS_exit_group,
-            inlateout("rax") libc::SYS_clone3 => answer,
-            in("rdi") &raw const args,
-            in("rsi") size_of::<libc::clone_args>(),
-            in("r8") stdin.as_raw_fd(),
-            in("r9") program.as_ptr(),
-            in("r10") argv.as_ptr(),
-            in("r12") env.as_ptr(),
-            lateout("rcx") _,
-            lateout("r11") _,
-        );
-    }
-    let failed = || io::Error::from_raw_os_error(i32::try_from(-answer).unwrap_or(libc::EINVAL));
-    let pid = i32::try_from(answer).ok().filter(|&pid| pid > 0);
-    pid.and_then(rustix::process::Pid::from_raw).ok_or_else(failed)
+/// Which of two a process is after it was copied.
+pub(super) enum Copied {
+    /// The one that was there before.
+    Original {
+        /// The other one.
+        copy: rustix::process::Pid,
+    },
+    /// The new one.
+    Copy,
 }
 
-/// Without the few instructions for this kind of processor: whoever calls has another way.
+/// Copies this process into the cgroup whose folder `cgroup` is. The copy is no child of ours but our parent's, who is
+/// signalled at its end as he would be at ours. For a process of one thread: another thread's locks would stay locked in
+/// the copy for ever.
+///
+/// A process that enters a cgroup by itself waits for all processors to pass a quiet point (5 to 30 ms measured here); one
+/// that is born there does not.
 ///
 /// # Errors
-/// Always.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) fn start_in_cgroup(
-    _program: &CStr,
-    _argv: &[CString],
-    _env: &[CString],
-    _stdin: BorrowedFd<'_>,
-    _cgroup: BorrowedFd<'_>,
-) -> io::Result<rustix::process::Pid> {
-    Err(io::ErrorKind::Unsupported.into())
+/// What `clone3` refused, as for a kernel before 5.7, a sandbox, or a folder that is no cgroup.
+pub(super) fn copy_into_cgroup(cgroup: BorrowedFd<'_>) -> Result<Copied, rustix::io::Errno> {
+    const INTO_CGROUP: u64 = 1 << 33;
+    // SAFETY: all zeroes are a valid value of this plain structure of numbers.
+    let mut args = unsafe { std::mem::zeroed::<libc::clone_args>() };
+    args.flags = INTO_CGROUP | u64::from(libc::CLONE_PARENT.unsigned_abs());
+    args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    // SAFETY: without CLONE_VM the copy has its own memory and goes on from here as after `fork`; the structure outlives
+    // the call, which is given its size. Nothing but the stack that is copied with the rest is used on return.
+    let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    let copied = match i32::try_from(answer) {
+        Ok(0) => Some(Copied::Copy),
+        Ok(pid) if pid > 0 => rustix::process::Pid::from_raw(pid).map(|copy| Copied::Original { copy }),
+        Ok(_) | Err(_) => None,
+    };
+    copied.ok_or_else(|| {
+        rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::INVAL)
+    })
 }
 
 /// Whether both descriptors stand for one open file, and not only for one file opened twice. `None` where the kernel

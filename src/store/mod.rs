@@ -263,8 +263,10 @@ pub(crate) fn keep_private(path: &Utf8Path) {
     if made.is_err() {
         for beside in ["", "-wal", "-shm"] {
             let file = format!("{path}{beside}");
-            // Not there, or not ours to change.
-            let _ = std::fs::set_permissions(file, std::fs::Permissions::from_mode(PRIVATE));
+            // Rights are taken away only: whoever barred their own writing meant it.
+            let Ok(mode) = std::fs::metadata(&file).map(|found| found.permissions().mode()) else { continue };
+            // Not ours to change.
+            let _ = std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode & PRIVATE));
         }
     }
 }

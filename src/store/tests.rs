@@ -30,7 +30,7 @@ fn changes(fleet: &Fleet) -> Vec<Change> {
     let mut changes = vec![Change::Counters(fleet.counters())];
     for app in fleet.apps() {
         changes.push(Change::App(Box::new(app.head.clone())));
-        changes.extend(app.workers.values().map(|worker| Change::Worker(Box::new(worker.clone()))));
+        changes.extend(app.workers.values().map(|worker| Change::Worker(worker.clone())));
         let (app, json) = (app.head.name.clone(), "{}".to_owned());
         changes.push(Change::Revision { app, revision: Revision(3), json });
     }
@@ -48,7 +48,7 @@ fn what_was_committed_is_there_after_a_reopen_in_either_durability() {
         let stored = Store::open(&path).expect("it opens again").load().expect("it loads");
         let app = fleet.apps().next().expect("one app");
         assert_eq!(stored.heads, vec![app.head.clone()]);
-        assert_eq!(stored.workers, app.workers.values().cloned().collect::<Vec<_>>());
+        assert_eq!(stored.workers, app.workers.values().map(|worker| (**worker).clone()).collect::<Vec<_>>());
         assert_eq!(stored.counters, fleet.counters());
         assert_eq!(stored.revisions.len(), 1);
         let restored = Fleet::restore(stored.counters, stored.heads, stored.workers);

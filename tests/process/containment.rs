@@ -231,7 +231,7 @@ async fn a_process_is_in_its_cgroup_from_its_first_moment_on() {
     plan.cgroup = Some(cgroup.dir().to_owned());
     let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
     let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), stdin: None, listeners: vec![] };
-    let child = spawn(&launcher(), &plan, &fds).unwrap();
+    let child = spawn(&mut launcher(), &plan, &fds).unwrap();
     assert_eq!(cgroup.processes().unwrap(), [child.pid], "before anything of it has run");
     child.report.outcome().await.unwrap();
     Tree::of_child(identity(), child.pid, Some(cgroup.clone())).kill().unwrap();

@@ -5,3 +5,4 @@ mod containment;
 mod notifying;
 mod spawning;
 mod stage;
+mod zygote;

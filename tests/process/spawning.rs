@@ -121,9 +121,9 @@ async fn processes_are_started_by_the_binary_that_was_there_first_when_its_file_
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = Utf8PathBuf::from_path_buf(dir.path().join("agentd")).unwrap();
     fs::hard_link(env!("CARGO_BIN_EXE_agentd"), &path).unwrap();
-    let launcher = Launcher::of_binary_at(&path).unwrap();
+    let mut launcher = Launcher::of_binary_at(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    let mut started = start_by(&launcher, &shell("echo old"), vec![]).await.unwrap();
+    let mut started = start_by(&mut launcher, &shell("echo old"), vec![]).await.unwrap();
     assert_eq!((started.ending(), started.output().as_str()), (0, "old\n"));
 }
 

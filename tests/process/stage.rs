@@ -73,11 +73,11 @@ pub(crate) async fn start(plan: &ExecPlan) -> Result<OnStage, StageFailure> {
 }
 
 pub(crate) async fn start_with(plan: &ExecPlan, listeners: Vec<BorrowedFd<'_>>) -> Result<OnStage, StageFailure> {
-    start_by(&launcher(), plan, listeners).await
+    start_by(&mut launcher(), plan, listeners).await
 }
 
 pub(crate) async fn start_by(
-    launcher: &Launcher,
+    launcher: &mut Launcher,
     plan: &ExecPlan,
     listeners: Vec<BorrowedFd<'_>>,
 ) -> Result<OnStage, StageFailure> {

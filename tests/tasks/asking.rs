@@ -20,6 +20,14 @@ fn agentctl(daemon: &agentd_testkit::e2e::Daemon, arguments: &[&str]) -> Value {
     all.collect::<Vec<_>>().into()
 }
 
+/// A command that does something the first time only: a task that is begun anew from its input does not ask again.
+fn once(daemon: &agentd_testkit::e2e::Daemon, command: &Value) -> Value {
+    let mark = daemon.home.path().join("asked").to_string_lossy().into_owned();
+    let mut all = json!(["sh", "-c", "mkdir \"$0\" || exit 0; exec \"$@\"", mark]);
+    all.as_array_mut().expect("a list").extend(command.as_array().expect("a command").iter().cloned());
+    all
+}
+
 fn replaced(daemon: &agentd_testkit::e2e::Daemon) -> Duration {
     let began = Instant::now();
     daemon.wait_until(PATIENCE, |document| {
@@ -33,11 +41,12 @@ fn replaced(daemon: &agentd_testkit::e2e::Daemon) -> Duration {
 #[test]
 fn a_task_that_asks_for_the_reload_does_not_hold_it() {
     let daemon = working(LONG_GRACE);
-    let command = agentctl(&daemon, &["reload", "work"]);
+    let command = once(&daemon, &agentctl(&daemon, &["reload", "work"]));
     begin(&daemon, "0.1", json!({"kind": "shell", "task": "a", "input": {"command": command}}));
     let took = replaced(&daemon);
     assert!(took < SOON, "it waited for whoever asked: {took:?}");
-    await_task(&daemon, "a", |seen| seen.fence == 2 || ended(seen));
+    let seen = await_task(&daemon, "a", ended);
+    assert_eq!((seen.why.as_deref(), seen.fence), (Some("ok"), 2), "it went on in the new worker: {seen:?}");
 }
 
 #[test]

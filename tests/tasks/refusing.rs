@@ -174,8 +174,12 @@ fn resident_kib(pid: u32) -> u64 {
 fn the_small_store_keeps_what_it_is_given_in_the_order_of_its_keys() {
     let (daemon, token) = silent("");
     let mut worker = speaker(&daemon, &token);
-    let items = json!([{"key":"b","json":{"n":1}},{"key":"a","data":"eHl6"},{"key":"c","json":null}]);
-    assert_eq!(worker.ask(json!({"t":"kv.put","ns":"n","items":items}))["err"], "malformed", "null is no value");
+    let items = json!([{"key":"b","json":{"n":1}},{"key":"a","data":"eHl6"},{"key":"c"}]);
+    assert_eq!(worker.ask(json!({"t":"kv.put","ns":"n","items":items}))["err"], "malformed", "one has no value");
+    assert_eq!(worker.ask(json!({"t":"kv.get","ns":"n","key":"b"}))["found"], false, "nothing of it is there");
+    assert_eq!(worker.ask(json!({"t":"kv.put","ns":"null","items":[{"key":"c","json":null}]}))["put"], json!([true]));
+    let null = worker.ask(json!({"t":"kv.get","ns":"null","key":"c"}));
+    assert_eq!((&null["found"], null.get("json")), (&json!(true), Some(&json!(null))), "null is a value: {null}");
     let items = json!([{"key":"b","json":{"n":1}},{"key":"a","data":"eHl6"},{"key":"a/1","json":[]}]);
     assert_eq!(worker.ask(json!({"t":"kv.put","ns":"n","items":items}))["put"], json!([true, true, true]));
     let again = json!([{"key":"b","json":{"n":2},"if_absent":true},{"key":"b","json":{"n":1},"if_absent":true}]);

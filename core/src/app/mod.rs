@@ -45,8 +45,8 @@ pub use crate::needs::Rise;
 pub struct App {
     /// Everything but the workers; written as one record.
     pub head: Head,
-    /// Its workers by slot; each written as a record of its own.
-    pub workers: BTreeMap<Slot, Worker>,
+    /// Its workers by slot; each written as a record of its own. Boxed: a node of the map has room for eleven.
+    pub workers: BTreeMap<Slot, Box<Worker>>,
     /// The shares last asked for, by lane.
     pub weights: Vec<u32>,
 }
@@ -69,8 +69,8 @@ pub struct Head {
     pub generation: Generation,
     /// The newest generation ever made.
     pub last_generation: Generation,
-    /// The policy of each revision that a worker may still run.
-    pub policies: BTreeMap<Revision, AppPolicy>,
+    /// The policy of each revision that a worker may still run. Boxed, as the workers are.
+    pub policies: BTreeMap<Revision, Box<AppPolicy>>,
     /// The deployment that runs.
     pub rollout: Option<Rollout>,
     /// Requests that are not over.
@@ -162,7 +162,7 @@ impl App {
             revision,
             generation: Generation(0),
             last_generation: Generation(0),
-            policies: BTreeMap::from([(revision, policy)]),
+            policies: BTreeMap::from([(revision, Box::new(policy))]),
             rollout: None,
             pending: Vec::new(),
             parked: None,
@@ -385,7 +385,7 @@ impl App {
         };
         let launch = cx.launch();
         worker.start(cx.tick, &policy, launch, cx.out);
-        self.workers.insert(slot, worker);
+        self.workers.insert(slot, Box::new(worker));
     }
 
     /// The lane of a generation under [`Lanes::PerGeneration`]: the one its workers have, else the one where connections

@@ -143,7 +143,7 @@ impl App {
     pub(super) fn start_missing(&mut self, cx: &mut Context<'_>, side: Side, surge: u32) {
         let lanes = self.policy(side.revision).lanes;
         let present = |app: &Self| {
-            let counted = |worker: &&Worker| worker.id.generation == side.generation && stays(worker);
+            let counted = |worker: &&Box<Worker>| worker.id.generation == side.generation && stays(worker);
             u32::try_from(app.workers.values().filter(counted).count()).unwrap_or(u32::MAX)
         };
         let mut missing = side.count.saturating_sub(present(self));
@@ -181,7 +181,7 @@ impl App {
 
     /// Workers that have a process or get one by themselves.
     fn taken(&self) -> u32 {
-        let takes = |worker: &&Worker| worker.state.process().is_some() || worker.state.phase() == Phase::Backoff;
+        let takes = |worker: &&Box<Worker>| worker.state.process().is_some() || worker.state.phase() == Phase::Backoff;
         let count = self.workers.values().filter(takes).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }

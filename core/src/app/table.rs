@@ -59,7 +59,7 @@ fn app(kind: OperationKind, direction: Direction, old: &str, new: &str) -> App {
     app.head.desired = Desired::Running;
     app.head.rise = Rise::Served;
     (app.head.generation, app.head.last_generation) = (Generation(1), Generation(2));
-    app.head.policies.insert(Revision(2), policy.clone());
+    app.head.policies.insert(Revision(2), Box::new(policy.clone()));
     let plan = if kind == OperationKind::Restart { Plan::recreate() } else { Plan::rolling() };
     let sides = Sides { from: side(1), to: side(2) };
     let mut rollout = Rollout::begin(Operation(1), kind, sides, plan, &policy, NOW.now);
@@ -70,7 +70,7 @@ fn app(kind: OperationKind, direction: Direction, old: &str, new: &str) -> App {
         let id = WorkerId { app: app.head.name.clone(), slot: Slot(slot), generation: Generation(generation) };
         let (revision, restarts) = (Revision(generation), RestartHistory::default());
         let worker = Worker { id, revision, lane: Some(Lane(slot)), state, restarts, last_exit: None };
-        app.workers.insert(Slot(slot), worker);
+        app.workers.insert(Slot(slot), Box::new(worker));
     }
     app
 }

@@ -1,14 +1,13 @@
 //! What is supervised: real servers, a program that prints without end, and one with children and grandchildren.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentd_protocol::status::StatusDocument;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use super::Action;
-use crate::e2e::{Daemon, free_port};
+use super::crash::Crash;
+use crate::e2e::{Daemon, ProcessEnd, free_port};
 use crate::sim::Random;
 
 /// Prints numbers, each on a line, as fast as a busy agent would.
@@ -63,6 +62,9 @@ require('http').createServer((_, answer) => answer.end('ok\n')).listen({ fd: Num
 /// Children and grandchildren, all of which must live as long as it does, and no longer.
 const FAMILY: &str = "sh -c 'sleep 100000 & sleep 100000 & wait' &\nsleep 100000 &\nwait\n";
 
+/// Longest wait for a keeper.
+const KEPT_WITHIN: Duration = Duration::from_secs(10);
+
 /// Which servers take part.
 #[derive(Clone, Debug, Default)]
 pub struct Servers {
@@ -88,6 +90,8 @@ pub struct Fleet {
     pub(super) before: BTreeMap<String, BTreeSet<u32>>,
     /// A worker that was killed since.
     pub(super) crashed: Option<u32>,
+    /// All that were killed, with what each took along.
+    pub(super) crashes: Vec<Crash>,
 }
 
 impl Fleet {
@@ -100,9 +104,17 @@ impl Fleet {
         daemon.config("app.py", UVICORN);
         daemon.config("server.js", NODE);
         daemon.config("family.sh", FAMILY);
-        let (before, crashed) = (BTreeMap::new(), None);
-        let mut fleet =
-            Self { daemon, servers, web: free_port(), node: free_port(), count: 2, edition: 0, before, crashed };
+        let mut fleet = Self {
+            daemon,
+            servers,
+            web: free_port(),
+            node: free_port(),
+            count: 2,
+            edition: 0,
+            before: BTreeMap::new(),
+            crashed: None,
+            crashes: Vec::new(),
+        };
         fleet.write_config();
         fleet.daemon.ctl_ok(&["start", "fleet.toml"]);
         fleet.before = pids(&fleet.daemon.status());
@@ -168,10 +180,9 @@ impl Fleet {
             Action::Crash => {
                 let victims = self.before.get("web").cloned().unwrap_or_default();
                 let nth = usize::try_from(random.between(0, victims.len().max(1) as u64)).unwrap_or(0);
-                self.crashed = victims.into_iter().nth(nth);
-                if let Some(pid) = self.crashed {
-                    send_kill(pid);
-                }
+                let crash = victims.into_iter().nth(nth).and_then(Crash::of);
+                self.crashed = crash.as_ref().map(|crash| crash.pid);
+                self.crashes.extend(crash);
             }
         }
     }
@@ -183,27 +194,44 @@ impl Fleet {
 
     /// Kills the keeper, and waits until there is another.
     pub(super) fn kill_keeper(&self) {
-        let Some(keeper) = self.keeper() else { return };
-        send_kill(keeper);
-        let until = std::time::Instant::now() + Duration::from_secs(10);
-        while self.keeper().is_none_or(|pid| pid == keeper) {
-            assert!(std::time::Instant::now() < until, "no other keeper was started");
+        let keeper = self.await_keeper(None);
+        if let Some(process) = ProcessEnd::of(keeper) {
+            process.kill();
+        }
+        self.await_keeper(Some(keeper));
+    }
+
+    fn await_keeper(&self, but: Option<u32>) -> u32 {
+        let until = Instant::now() + KEPT_WITHIN;
+        loop {
+            if let Some(keeper) = self.keeper().filter(|&pid| Some(pid) != but) {
+                return keeper;
+            }
+            assert!(Instant::now() < until, "there is no keeper but {but:?}");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// The keeper of this home, whoever's child it is: it listens in its runtime folder.
-    pub(super) fn keeper(&self) -> Option<u32> {
-        let socket = self.daemon.home.path().join("run/keeper.sock");
-        let connected = std::os::unix::net::UnixStream::connect(&socket);
-        // Of another type than a stream: who it is, the kernel's table of processes tells.
-        drop(connected);
-        let daemon = self.daemon.pid();
-        let children = std::fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).ok()?;
-        children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid: &u32| {
-            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            command.split(|&byte| byte == 0).nth(1) == Some(b"keep")
-        })
+    /// The keeper of this home, whoever's child it is: among its descriptors is the socket in the runtime folder.
+    fn keeper(&self) -> Option<u32> {
+        let path = self.daemon.home.socket("keeper.sock");
+        let sockets = std::fs::read_to_string("/proc/net/unix").ok()?;
+        // Columns: address, references, protocol, flags, type, state, inode, path.
+        let sockets: Vec<String> = sockets
+            .lines()
+            .map(|line| line.split_whitespace().skip(6).collect::<Vec<_>>())
+            .filter(|fields| fields.len() == 2 && path.as_os_str() == fields[1])
+            .map(|fields| format!("socket:[{}]", fields[0]))
+            .collect();
+        let holds_one = |pid: u32| {
+            let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+            targets.filter_map(|target| target.into_os_string().into_string().ok()).any(|name| sockets.contains(&name))
+        };
+        let processes = std::fs::read_dir("/proc").ok()?.flatten();
+        processes
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .find(|&pid| is_keeper(pid) && holds_one(pid))
     }
 
     /// Stops the printer; how many lines it wrote, none of them lost, doubled, garbled or out of order.
@@ -244,11 +272,9 @@ fn find(logs: &std::path::Path, app: &str) -> Vec<std::path::PathBuf> {
     found
 }
 
-fn send_kill(pid: u32) {
-    if let Ok(pid) = i32::try_from(pid) {
-        // Gone already is as good.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
+fn is_keeper(pid: u32) -> bool {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split(|&byte| byte == 0).nth(1) == Some(b"keep")
 }
 
 /// The processes of each app's workers.

@@ -8,15 +8,18 @@
 //!           └──── after each: settle ─► invariants (see `invariants.rs`) ────────────────────────────────────────┘
 //! ```
 //!
-//! Now and then the keeper dies instead of the daemon, and the daemon is upgraded or leaves by SIGTERM. Everything is drawn from one seed.
+//! Now and then the keeper dies instead of the daemon, and the daemon is upgraded or leaves by SIGTERM. A worker that is
+//! killed takes the requests that it has accepted with it, and these alone (see `crash.rs`). Everything is drawn from one
+//! seed.
 
+mod crash;
 mod fleet;
 mod invariants;
 mod report;
 
 use std::time::{Duration, Instant};
 
-use crate::e2e::{Daemon, Load, Mix};
+use crate::e2e::{Daemon, Load, Loss, Mix, Outcome};
 use crate::sim::Random;
 
 pub use fleet::{Fleet, Servers};
@@ -115,7 +118,14 @@ pub fn run(agentd: &str, plan: &Plan) -> Summary {
         }
     });
     summary.requests = report.total();
-    summary.lost = report.lost_in_service();
+    let taken_along = |loss: &&Loss| fleet.crashes.iter().any(|crash| crash.took(loss));
+    let (excused, lost): (Vec<&Loss>, Vec<&Loss>) =
+        report.losses.iter().filter(|loss| loss.outcome != Outcome::ResetIdle).partition(taken_along);
+    for loss in lost {
+        eprintln!("chaos: lost {:.3} s after the start: {loss:?}", loss.ended.duration_since(started).as_secs_f64());
+    }
+    summary.taken_along = excused.len() as u64;
+    summary.lost = report.lost_in_service() - summary.taken_along;
     summary.load = report.to_string();
     summary.lines = fleet.stop_and_count_lines();
     summary.took = started.elapsed();

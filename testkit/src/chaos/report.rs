@@ -14,8 +14,11 @@ pub struct Summary {
     deaths: BTreeMap<Death, u32>,
     /// Requests of the load.
     pub requests: u64,
-    /// Those that were not answered, kept connections that were closed while idle left out.
+    /// Those that were not answered; left out are kept connections that were closed while idle, and what killed workers
+    /// took along.
     pub lost: u64,
+    /// Requests on connections that a worker had accepted when it was killed.
+    pub taken_along: u64,
     /// The load's own table.
     pub load: String,
     /// Lines of the printer: all there, each once, in order.
@@ -75,6 +78,7 @@ impl fmt::Display for Summary {
             writeln!(f, "{what:<28} {:>6} {median:>10} {max:>10}", sorted.len())?;
         }
         writeln!(f, "\n{}", self.load)?;
+        writeln!(f, "{} requests were in the hands of workers that were killed", self.taken_along)?;
         writeln!(f, "{} lines printed: none lost, doubled or garbled", self.lines)?;
         write!(
             f,

@@ -31,7 +31,7 @@ mod worker;
 pub use command::Output;
 pub use daemon::Daemon;
 pub use home::Home;
-pub use load::{Class, Load, Mix, Outcome, Report, Target};
+pub use load::{Class, Load, Loss, Mix, Outcome, Report, Target};
 pub use machine::{Debian, Machine};
 pub use outside::Outside;
 pub use port::free_port;

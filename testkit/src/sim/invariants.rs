@@ -321,7 +321,7 @@ fn floor_is_kept(step: &Step<'_>) -> Result<(), String> {
                 matches!(worker.state, State::Draining { reason: StopReason::Replaced | StopReason::RolledBack, .. });
             let was = before.workers.get(&worker.id.slot);
             // Where the deployment is over, one that has outgrown its limit goes for its own sake.
-            let own = after.head.rollout.is_none() && was.is_some_and(Worker::has_outgrown);
+            let own = after.head.rollout.is_none() && was.is_some_and(|worker| worker.has_outgrown());
             for_it && !own && was.map(|worker| worker.state.phase()) == Some(Phase::Ready)
         });
         let target = rollout.target();

@@ -6,7 +6,7 @@ use agentd_core::app::{App, Desired, Rise};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{Lane, Operation};
 use agentd_core::policy::Lanes;
-use agentd_core::worker::{Phase, Worker};
+use agentd_core::worker::Phase;
 
 use super::Broken;
 use super::invariants::ensure;
@@ -45,7 +45,7 @@ fn at_rest_in(fleet: &Fleet, app: &App) -> Result<(), String> {
         Desired::Deleted => Err("it is not gone".to_owned()),
         Desired::Running => {
             // Where the one that was to take an outgrown worker's place ended for good, both are there.
-            let beside = app.workers.values().any(Worker::has_outgrown)
+            let beside = app.workers.values().any(|worker| worker.has_outgrown())
                 && app.workers.values().any(|worker| matches!(worker.state.phase(), Phase::Exited | Phase::Failed));
             let wanted = head.count as usize + usize::from(beside && app.workers.len() > head.count as usize);
             ensure(app.workers.len() == wanted, || {

@@ -35,7 +35,7 @@ impl Store {
         for (name, slot) in &dirty.workers {
             let key = (name.clone(), *slot);
             match fleet.app(name).and_then(|app| app.workers.get(slot)) {
-                Some(worker) => self.workers.insert(key, worker.clone()),
+                Some(worker) => self.workers.insert(key, (**worker).clone()),
                 None => self.workers.remove(&key),
             };
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Mix;
 use super::exchange::{Answer, Failure, exchange};
-use super::outcome::{Class, Outcome};
+use super::outcome::{Class, Loss, Outcome};
 use super::report::Report;
 use super::target::{Connection, Target};
 
@@ -58,13 +58,14 @@ impl Client {
             Some(connection) => Ok(connection),
             None => self.target.connect(self.mix.patience),
         };
+        let port = connection.as_ref().ok().and_then(Connection::own_port);
         let outcome = match connection {
             Ok(connection) => self.ask(connection, reused, begun),
             Err(error) if is_timeout(&error) => Outcome::Timeout,
             Err(_) => Outcome::Refused,
         };
         if outcome != Outcome::Ok {
-            self.report.record(self.class, outcome, None);
+            self.report.record_loss(Loss { class: self.class, outcome, port, begun, ended: Instant::now() });
         }
         outcome
     }
@@ -98,7 +99,7 @@ impl Client {
         if keep && keeps_open {
             self.kept = Some(connection);
         }
-        self.report.record(self.class, Outcome::Ok, Some(first_byte.duration_since(begun)));
+        self.report.record_answer(self.class, first_byte.duration_since(begun));
         Outcome::Ok
     }
 

@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use outcome::{Class, Outcome};
+pub use outcome::{Class, Loss, Outcome};
 pub use report::Report;
 pub use target::Target;
 

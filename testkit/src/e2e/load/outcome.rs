@@ -1,6 +1,7 @@
 //! What became of a request.
 
 use std::fmt;
+use std::time::Instant;
 
 /// The sort of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +47,21 @@ pub enum Outcome {
     Garbled,
     /// Nothing more came in time.
     Timeout,
+}
+
+/// A request that did not end well, and the connection that carried it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Whose it was.
+    pub class: Class,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The client's port; none when no connection came about, and over a Unix socket.
+    pub port: Option<u16>,
+    /// When it was begun: before the connection was, where it opened one.
+    pub begun: Instant,
+    /// When it was lost.
+    pub ended: Instant,
 }
 
 impl fmt::Display for Outcome {

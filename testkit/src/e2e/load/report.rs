@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::outcome::{Class, Outcome};
+use super::outcome::{Class, Loss, Outcome};
 
 /// Answers told apart at most; a test that looks at them asks for few different ones.
 const ANSWERS_MAX: usize = 4096;
+
+/// Losses told one by one at most, of each client; all are counted.
+const LOSSES_MAX: usize = 4096;
 
 /// How many requests of each class came to which end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub struct Report {
     pub slowest: BTreeMap<Class, Duration>,
     /// Bodies that fresh and keep-alive clients were answered with, and how often.
     pub answers: BTreeMap<String, u64>,
+    /// What was lost, one by one.
+    pub losses: Vec<Loss>,
     /// How long the load lasted.
     pub took: Duration,
 }
@@ -92,12 +97,21 @@ impl Report {
         Self { counts: BTreeMap::from([(class, BTreeMap::new())]), ..Self::default() }
     }
 
-    pub(super) fn record(&mut self, class: Class, outcome: Outcome, first_byte: Option<Duration>) {
-        *self.counts.entry(class).or_default().entry(outcome).or_default() += 1;
-        if let Some(first_byte) = first_byte {
-            let slowest = self.slowest.entry(class).or_default();
-            *slowest = (*slowest).max(first_byte);
+    pub(super) fn record_answer(&mut self, class: Class, first_byte: Duration) {
+        self.add(class, Outcome::Ok);
+        let slowest = self.slowest.entry(class).or_default();
+        *slowest = (*slowest).max(first_byte);
+    }
+
+    pub(super) fn record_loss(&mut self, loss: Loss) {
+        self.add(loss.class, loss.outcome);
+        if self.losses.len() < LOSSES_MAX {
+            self.losses.push(loss);
         }
+    }
+
+    fn add(&mut self, class: Class, outcome: Outcome) {
+        *self.counts.entry(class).or_default().entry(outcome).or_default() += 1;
     }
 
     pub(super) fn answered(&mut self, body: String) {
@@ -117,6 +131,7 @@ impl Report {
             let present = self.slowest.entry(class).or_default();
             *present = (*present).max(slowest);
         }
+        self.losses.extend(other.losses);
         for (body, count) in other.answers {
             *self.answers.entry(body).or_default() += count;
         }

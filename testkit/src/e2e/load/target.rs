@@ -59,6 +59,14 @@ impl Target {
 }
 
 impl Connection {
+    /// The client's port, which tells the connection from all others; none over a Unix socket.
+    pub(super) fn own_port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok().map(|address| address.port()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Bounds the next read.
     pub(super) fn read_within(&self, patience: Duration) -> io::Result<()> {
         match self {

@@ -1,0 +1,141 @@
+//! The process that workers are copies of.
+//!
+//! Owns one small process of this binary, `agentd zygote`, which has nothing to do but to copy itself. A worker's process
+//! is such a copy: it is born in its cgroup, is the supervisor's child and not the zygote's (`CLONE_PARENT`), and goes on
+//! as the [shim](super::shim). What every program's start costs before its first instruction was paid once, by the
+//! zygote; `docs/adr/0016-copies-of-a-small-process.md` has the figures. Knows no plans and decides nothing.
+//!
+//! ```text
+//!  supervisor                        zygote                           copy
+//!  ── parcel's socket, cgroup ─────► clone3(INTO_CGROUP | PARENT) ──► stdin = parcel's socket
+//!  ◄───────────────────────── pid ── waits for the next order         the shim's steps, execve
+//! ```
+//!
+//! What can go wrong: it was killed, and another is started ([`Launcher`](super::spawn::Launcher)); the kernel refuses the
+//! copy, which is answered and has the supervisor take the longer road; it took an order and does not answer, and is
+//! killed with all that is in the cgroup. It ends when its supervisor does.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use rustix::cmsg_space;
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
+};
+use rustix::process::{Pid, Signal, kill_process, setsid};
+
+use super::shim;
+use super::sys::{self, Copied};
+
+/// The argument that makes this binary a zygote.
+pub const COMMAND: &str = "zygote";
+
+/// Longest wait for an answer. It takes a tenth of a millisecond; a machine that is out of memory may take long.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// The supervisor's hold on its zygote.
+#[derive(Debug)]
+pub(super) struct Zygote {
+    socket: OwnedFd,
+    pid: Pid,
+}
+
+/// Why no copy was made.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The kernel's word: another way may work.
+    ByKernel(Errno),
+    /// It was gone before it could take the order: another zygote may work.
+    Gone(Errno),
+    /// It took the order and has not said whether it did it; it is no more. The copy may be there.
+    Unanswered,
+}
+
+impl Zygote {
+    /// Starts one by `command`, which runs this binary.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub(super) fn start(mut command: Command) -> io::Result<Self> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        set_socket_timeout(&ours, Timeout::Recv, Some(ANSWER_WITHIN))?;
+        let child = command.arg(COMMAND).env_clear().stdin(theirs).spawn()?;
+        Ok(Self { socket: ours, pid: Pid::from_child(&child) })
+    }
+
+    /// Has it copy itself into `cgroup`; the copy carries out what waits in the socket `parcel`. Waits for the answer.
+    pub(super) fn copy(&self, parcel: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> Result<Pid, Refusal> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let both = [parcel, cgroup];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&both)), "the space holds two descriptors");
+        sendmsg(&self.socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL).map_err(Refusal::Gone)?;
+        let mut answer = [0_u8; size_of::<i32>()];
+        let length = loop {
+            match recv(&self.socket, answer.as_mut_slice(), RecvFlags::empty()) {
+                Ok((length, _)) => break length,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    // Our own child; nobody reaps it but us.
+                    let _ = kill_process(self.pid, Signal::KILL);
+                    return Err(Refusal::Unanswered);
+                }
+                // The kernel says so only where the order was left unread.
+                Err(Errno::CONNRESET) => return Err(Refusal::Gone(Errno::CONNRESET)),
+                Err(_) => return Err(Refusal::Unanswered),
+            }
+        };
+        if length != answer.len() {
+            return Err(Refusal::Unanswered);
+        }
+        let answer = i32::from_ne_bytes(answer);
+        Pid::from_raw(answer)
+            .filter(|_| answer > 0)
+            .ok_or_else(|| Refusal::ByKernel(Errno::from_raw_os_error(answer.saturating_neg())))
+    }
+}
+
+/// The entry of `agentd zygote`. Returns when its supervisor is gone, and in each of its copies that became no program.
+#[must_use]
+pub fn run() -> ExitCode {
+    // What a terminal or systemd sends to everybody is the supervisor's to act upon. It leads no group yet.
+    let _ = setsid();
+    loop {
+        let Ok([parcel, cgroup]) = receive_order() else { return ExitCode::SUCCESS };
+        let answer = match sys::copy_into_cgroup(cgroup.as_fd()) {
+            Ok(Copied::Copy) => {
+                return match sys::place_descriptor(parcel.as_fd(), 0) {
+                    Ok(()) => shim::run(shim::Birth::InCgroup),
+                    Err(_) => ExitCode::FAILURE,
+                };
+            }
+            Ok(Copied::Original { copy }) => copy.as_raw_nonzero().get(),
+            Err(errno) => errno.raw_os_error().saturating_neg(),
+        };
+        if send(io::stdin(), &answer.to_ne_bytes(), SendFlags::NOSIGNAL).is_err() {
+            return ExitCode::SUCCESS;
+        }
+    }
+}
+
+/// The next order: the socket of a parcel, and the folder of a cgroup. An error when there is nobody to give one.
+fn receive_order() -> Result<[OwnedFd; 2], Errno> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0_u8; 1];
+    let received = recvmsg(io::stdin(), &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+    if received?.bytes == 0 {
+        return Err(Errno::CONNRESET);
+    }
+    let descriptors = ancillary.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    <[OwnedFd; 2]>::try_from(descriptors.collect::<Vec<_>>()).map_err(|_| Errno::BADMSG)
+}
