@@ -520,13 +520,8 @@ pub(super) static LOG: Table = Table {
     keys: &[
         now(
             "sink",
-            Form::Word(&[
-                word("fifo"),
-                word("file"),
-                later_word("journald", "take \"fifo\" and read with `agentctl logs`"),
-                word("none"),
-            ]),
-            "through the daemon to a file, straight to a file, or nowhere",
+            Form::Word(&[word("fifo"), word("file"), word("journald"), word("none")]),
+            "through the daemon to a file, straight to a file, through the daemon to journald, or nowhere",
         ),
         now("max_size", SIZE, "size after which a file is put aside"),
         now("max_age", DURATION, "age of its first line after which a file is put aside"),

@@ -312,7 +312,13 @@ impl Dispatcher {
                 self.record(None, None, EventKind::ConfigRejected { file, why });
             }
         }
-        tracing::info!("SIGHUP: configuration files were checked; `agentctl reload` applies changes");
+        if self.standing.read_again(&self.home) {
+            self.bound_all_logs();
+        } else {
+            let (file, why) = (self.home.settings.to_string(), self.standing.notes().join("\n"));
+            self.record(None, None, EventKind::ConfigRejected { file, why });
+        }
+        tracing::info!("SIGHUP: settings were read, configuration files checked; `agentctl reload` applies changes");
         self.systemd.ready();
     }
 

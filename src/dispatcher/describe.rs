@@ -102,6 +102,7 @@ impl Dispatcher {
     pub(super) fn daemon_view(&self) -> DaemonView {
         let workers = u32::try_from(self.processes.len()).unwrap_or(u32::MAX);
         let mut notes = self.notes.clone();
+        notes.extend_from_slice(self.standing.notes());
         notes.extend(self.log_notes());
         notes.extend(self.hook_notes());
         notes.extend(self.saving.trouble());

@@ -77,6 +77,7 @@ use crate::process::spawn::Launcher;
 use crate::process::sys;
 use crate::releases::store::ReleaseFolders;
 use crate::sockets::SockDiag;
+use crate::standing::Standing;
 use crate::status::EventJournal;
 use crate::store::{Damage, Opened, Store, Stored};
 use crate::supervisors::Supervisors;
@@ -121,6 +122,7 @@ pub struct Dispatcher {
     sock_diag: Option<SockDiag>,
     logs: LogThread,
     housekeeper: Housekeeper,
+    standing: Standing,
     dropping: outputs::Dropping,
     hooks: hooks::Hooks,
     /// The ledger of tasks; none where it could not be started.
@@ -220,6 +222,8 @@ pub struct Parts {
     pub logs: LogThread,
     /// What becomes of logs that were put aside.
     pub housekeeper: Housekeeper,
+    /// The daemon's settings in force.
+    pub standing: Standing,
     /// The ledger of tasks; none where it could not be started, which `notes` tell of.
     pub tasks: Option<TaskThread>,
     /// Starts processes.
@@ -250,6 +254,7 @@ impl Dispatcher {
             opened,
             logs,
             housekeeper,
+            standing,
             tasks,
             launcher,
             cgroups,
@@ -278,6 +283,7 @@ impl Dispatcher {
             sock_diag: None,
             logs,
             housekeeper,
+            standing,
             dropping: outputs::Dropping::default(),
             hooks: hooks::Hooks::default(),
             tasks,

@@ -129,6 +129,7 @@ impl Dispatcher {
         for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
             self.tend(&name);
         }
+        self.bound_all_logs();
         self.housekeeper.sweep();
         if damage.is_some() {
             self.store.replace(&self.everything())?;

@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(in_mask(status, "SigCgt:", 1), Some(true));
         assert_eq!(in_mask(status, "SigCgt:", 15), Some(true));
         assert_eq!(in_mask(status, "SigCgt:", 2), Some(false));
-        assert_eq!(caught("Name:\tx\n", 1), None);
+        assert_eq!(in_mask("Name:\tx\n", "SigCgt:", 1), None);
     }
 
     #[test]

@@ -406,13 +406,16 @@ pub struct LogLine {
 }
 
 /// Answer to `logs`, after the last line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogsEnd {
     /// Lines sent.
     pub lines: u64,
     /// Lines left out, because the client read too slowly.
     #[serde(default)]
     pub skipped: u64,
+    /// Where lines are that could not be shown, and how they are read there: a sentence an app.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<String>,
 }
 
 /// Answer to `daemon.status`.
