@@ -21,7 +21,7 @@
 //! | [`revision`] | one resolved configuration, kept as long as a worker runs it |
 //! | [`daemon`] | the daemon from its first breath to the loop |
 //! | [`dispatcher`] | the loop that ties all of it to core |
-//! | [`schedule`], [`watch`] | when the clock, or a changed file, asks for a reload |
+//! | [`schedule`], [`watch`] | when the clock, or a changed file, asks for a reload or a refresh |
 //! | [`store`] | what survives the supervisor |
 //! | [`systemd`] | what systemd is told when it started us, and the descriptors that it keeps for us |
 //! | [`tasks`] | what workers tell of their work, their socket and their database |

@@ -79,6 +79,9 @@ impl Dispatcher {
         if !config.watch.is_empty() {
             words.insert("watch".to_owned(), config.watch.join(", "));
         }
+        if let Some(refresh) = &config.refresh {
+            words.insert("refresh".to_owned(), super::refresh::words(refresh));
+        }
         if !config.account.is_unset() {
             words.insert("runs as".to_owned(), config.account.to_string());
         }

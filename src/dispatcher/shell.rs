@@ -18,8 +18,8 @@ use crate::notify::{FdStore, NotifySocket};
 use crate::process::tree::Tree;
 use crate::revision::RevisionRecord;
 use crate::sockets::ListenAddr;
+use crate::tasks::Gauge;
 use crate::tasks::panels::Judged;
-use crate::tasks::{AskedBy, Gauge};
 
 /// One app.
 #[derive(Debug, Default)]
@@ -75,10 +75,10 @@ pub(super) struct ProcessShell {
     pub(super) streams: Vec<StreamId>,
     /// What it has in hand, by the ledger's figures.
     pub(super) gauge: Arc<Gauge>,
-    /// Who asked for the present operation of its app.
-    pub(super) asked_by: AskedBy,
     /// Tasks that it told of by datagram, and when.
     pub(super) told: HashMap<String, Moment>,
+    /// How far it is, where a signal asked it to renew what it knows.
+    pub(super) reloading: Option<super::refresh::Reloading>,
     /// Its last `STATUS=`.
     pub(super) status_text: Option<String>,
 }

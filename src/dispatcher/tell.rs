@@ -148,6 +148,7 @@ impl Dispatcher {
             News::Draining { reason, deadline } => {
                 EventKind::WorkerDraining { reason: stop_reason(reason), deadline: wall(deadline) }
             }
+            News::DrainDeadline { deadline } => EventKind::WorkerDrainDeadline { deadline: wall(deadline) },
             // Shown as progress, not kept as an event.
             News::DrainProgress { .. } => {
                 self.mark_stale(&app);
@@ -179,6 +180,10 @@ impl Dispatcher {
                 EventKind::WorkerFailed { why, log_tail }
             }
             News::Outgrown { limit } => EventKind::WorkerOutgrown { why: limit.to_string() },
+            News::Refreshed(renewal) => {
+                let super::refresh::RefreshedWorker { outcome, why, took_ms, .. } = super::refresh::renewed(&renewal);
+                EventKind::WorkerRefreshed { outcome, why, took_ms }
+            }
             News::ProbeFailed { why, failures, of } => {
                 EventKind::ProbeFailed { probe: "live".to_owned(), why, failures, allowed: of }
             }
@@ -239,9 +244,14 @@ impl Dispatcher {
         let (kind, state) = (operation_kind(finished.kind), operation_state(finished.result));
         let duration_ms = milliseconds(finished.finished_at.since(finished.started_at));
         let id = finished.id.0;
+        let tasks = finished.deployment.as_ref().map_or_else(TaskCounts::default, |report| TaskCounts {
+            finished: report.finished.into(),
+            handed_over: report.handed_over.into(),
+            lost: report.lost.into(),
+        });
         if finished.deployment.is_some() {
             let (state, why) = (deployment_state(finished.result), finished.why.clone());
-            self.record(Some(app), None, EventKind::DeploymentFinished { id, state, why, duration_ms });
+            self.record(Some(app), None, EventKind::DeploymentFinished { id, state, why, duration_ms, tasks });
         }
         let why = finished.why.clone();
         self.record(Some(app), None, EventKind::OperationFinished { id, kind, state, why, duration_ms });
@@ -256,16 +266,13 @@ impl Dispatcher {
             started_at: wall(finished.started_at),
             finished_at: wall(finished.finished_at),
             duration_ms,
-            tasks: report.as_ref().map_or_else(TaskCounts::default, |report| TaskCounts {
-                finished: report.finished.into(),
-                handed_over: report.handed_over.into(),
-                lost: report.lost.into(),
-            }),
+            tasks,
             lost_tasks: report.iter().flat_map(|report| &report.lost_tasks).map(lost_task).collect(),
             connections: report.as_ref().map_or_else(ConnectionCounts::default, |report| ConnectionCounts {
                 cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),
             }),
             deployment: report.as_ref().map(|_| id),
+            refreshed: self.renewals_of(app, finished.id),
             from: report.as_ref().map(|report| self.label_of(app, report.from.0)),
             to: report.as_ref().map(|report| self.label_of(app, report.to.0)),
         };
@@ -320,7 +327,11 @@ impl Dispatcher {
 
     fn stop_signal(&self, app: &AppName) -> String {
         let record = self.apps.get(app).and_then(|app| app.revisions.values().next_back());
-        record.map_or_else(|| "SIGTERM".to_owned(), |record| record.config.stop.signal.signal().to_string())
+        match record.map(|record| record.config.stop) {
+            Some(stop) if stop.message => "shutdown".to_owned(),
+            Some(stop) => stop.signal.signal().to_string(),
+            None => "SIGTERM".to_owned(),
+        }
     }
 
     /// The runtime may have changed the backlog of the socket that it shares with us.
@@ -392,6 +403,9 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         News::ProbeFailed { why, failures, of } => {
             tracing::warn!(worker = who, why, failures, of, "liveness probe failed");
         }
+        News::Refreshed(renewal) => {
+            tracing::info!(worker = who, outcome = ?renewal.outcome, took = ?renewal.took, "asked to refresh")
+        }
         News::Outgrown { limit } => tracing::warn!(worker = who, %limit, "another is to take its place"),
         News::Killed => tracing::warn!(worker = who, "killed: it did not end in time"),
         News::AppAdded
@@ -400,6 +414,7 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         | News::Spawned { .. }
         | News::Ready { .. }
         | News::Draining { .. }
+        | News::DrainDeadline { .. }
         | News::DrainProgress { .. }
         | News::Undrained
         | News::Stopping { .. }
@@ -458,6 +473,7 @@ pub(super) fn operation_kind(kind: effect::OperationKind) -> OperationKind {
         effect::OperationKind::Upgrade => OperationKind::Upgrade,
         effect::OperationKind::Rollback => OperationKind::Rollback,
         effect::OperationKind::Adopt => OperationKind::Adopt,
+        effect::OperationKind::Refresh => OperationKind::Refresh,
     }
 }
 

@@ -5,6 +5,7 @@ a control socket (TASKER_SOCKET): one line of JSON in, one out.
 
 kinds:  steps   {"steps": n, "pause": s, "ledger": url}  a checkpoint and an effect a step
                 "hang": n                                the first run never gets beyond step n
+                "await_drain": n                         the first run goes on behind step n once its worker drains
         sleep   {"pause": s}                              no checkpoint
         last    {"pause": s}                              ends that long after its worker was told to drain
         shell   {"command": [...]}                        runs a command to its end
@@ -144,6 +145,8 @@ def work(task, fence, kind, given, ckpt, attempt):
                 elif state.get("policy") == "ask":
                     return None
                 link.send(t="ckpt", step=step, json={"step": step, "pad": "x" * given.get("pad", 0)}, **own)
+                if step == given.get("await_drain") and attempt == 1:
+                    draining.wait()
                 if draining.is_set() and step < given["steps"]:
                     return link.send(t="task.yield", step=step, reason="drain", **own)
                 if step == given.get("hang") and attempt == 1:

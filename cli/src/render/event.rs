@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use agentd_protocol::control::{OperationKind, OperationState};
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
-use agentd_protocol::status::{AppState, DeploymentState, ExitView};
+use agentd_protocol::status::{AppState, DeploymentState, ExitView, RefreshOutcome};
 use anstyle::Style;
 
 use super::bytes_time::{between, bytes, span};
+use super::operation::tasks as tasks_became;
 use super::state::{self, BAD, BUSY, FAINT, GOOD, WARN};
 use super::worker::{exit, printable, reason};
 
@@ -88,6 +89,9 @@ fn what(event: &Event) -> String {
         EventKind::WorkerDraining { reason: why, deadline } => {
             format!("draining for {}, at most {}", reason(*why), span(between(event.at, *deadline)))
         }
+        EventKind::WorkerDrainDeadline { deadline } => {
+            format!("its tasks have {} at most", span(between(event.at, *deadline)))
+        }
         EventKind::WorkerDrained { connections_cut: 0 } => "drained".to_owned(),
         EventKind::WorkerDrained { connections_cut } => format!("drained, {connections_cut} connections cut"),
         EventKind::WorkerStopping { signal } => format!("stopping by {signal}"),
@@ -95,6 +99,9 @@ fn what(event: &Event) -> String {
         EventKind::WorkerExited { code, signal, reason, uptime_ms, why } => {
             let view = ExitView { code: *code, signal: signal.clone(), reason: *reason, why: why.clone() };
             format!("exited after {}: {}", ms(*uptime_ms), exit(&view))
+        }
+        EventKind::WorkerRefreshed { outcome, why, took_ms } => {
+            super::refresh::outcome(*outcome, why.as_deref(), *took_ms)
         }
         EventKind::WorkerRestarting { in_ms, attempt } => format!("restart {attempt} in {}", ms(*in_ms)),
         EventKind::WorkerFailed { why, log_tail: _ } => format!("failed{}", because(Some(why))),
@@ -112,9 +119,14 @@ fn what(event: &Event) -> String {
             let shown = if shown.is_empty() { String::new() } else { format!(" [{}]", shown.join("; ")) };
             format!("deployment {id}, gates: {word}{}{shown}", because(why.as_deref()))
         }
-        EventKind::DeploymentFinished { id, state, why, duration_ms } => {
+        EventKind::DeploymentFinished { id, state, why, duration_ms, tasks } => {
             let word = state::deployment(*state).word;
-            format!("deployment {id} {word} after {}{}", ms(*duration_ms), because(why.as_deref()))
+            format!(
+                "deployment {id} {word} after {}{}{}",
+                ms(*duration_ms),
+                tasks_became(tasks),
+                because(why.as_deref())
+            )
         }
         EventKind::OperationStarted { id, kind } => format!("operation {id} started: {}", operation(*kind)),
         EventKind::OperationFinished { id, kind, state, why, duration_ms } => {
@@ -147,6 +159,7 @@ pub(crate) const fn operation(kind: OperationKind) -> &'static str {
         OperationKind::Upgrade => "upgrade",
         OperationKind::Rollback => "rollback",
         OperationKind::Adopt => "change in place",
+        OperationKind::Refresh => "refresh",
         OperationKind::Unknown => "change",
     }
 }
@@ -169,6 +182,7 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::WorkerFailed { .. }
         | EventKind::ConfigRejected { .. }
         | EventKind::ReleaseFailed { .. }
+        | EventKind::WorkerRefreshed { outcome: RefreshOutcome::Failed, .. }
         | EventKind::DeploymentFinished { state: DeploymentState::Failed | DeploymentState::RolledBack, .. }
         | EventKind::OperationFinished { state: OperationState::Failed | OperationState::RolledBack, .. } => BAD,
         EventKind::AppState { to: AppState::Degraded, .. }
@@ -182,6 +196,7 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::EventsLost { .. } => WARN,
         EventKind::AppState { to: AppState::Running, .. }
         | EventKind::WorkerReady { .. }
+        | EventKind::WorkerRefreshed { .. }
         | EventKind::DaemonStarted { .. }
         | EventKind::DeploymentFinished { .. }
         | EventKind::OperationFinished { .. } => GOOD,
@@ -189,6 +204,7 @@ fn style(kind: &EventKind) -> Style {
         EventKind::WorkerStarting { .. }
         | EventKind::ReleaseCutting { .. }
         | EventKind::WorkerDraining { .. }
+        | EventKind::WorkerDrainDeadline { .. }
         | EventKind::DeploymentStarted { .. }
         | EventKind::DeploymentStep { .. }
         | EventKind::DeploymentJudged { .. } => BUSY,
@@ -231,7 +247,7 @@ mod tests {
             event(worker, json!({ "type": "worker_drained", "connections_cut": 0 })),
             event(worker, json!({ "type": "worker_exited", "code": null, "signal": "SIGKILL", "reason": "out_of_memory", "uptime_ms": 65_000 })),
             event(None, json!({ "type": "app_state", "from": "running", "to": "degraded", "why": "support.0.17 crashed" })),
-            event(None, json!({ "type": "deployment_finished", "id": 3, "state": "rolled_back", "why": "not ready", "duration_ms": 9000 })),
+            event(None, json!({ "type": "deployment_finished", "id": 3, "state": "rolled_back", "why": "not ready", "duration_ms": 9000, "tasks": { "finished": 2, "handed_over": 1, "lost": 0 } })),
             event(None, json!({ "type": "what_comes_later" })),
         ]
         .iter()

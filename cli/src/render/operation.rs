@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentd_protocol::control::{OperationKind, OperationResult, OperationState, OperationView};
+use agentd_protocol::control::{OperationKind, OperationResult, OperationState, OperationView, TaskCounts};
 
 use super::bytes_time::span;
 use super::event::{operation, operation_state};
@@ -26,6 +26,13 @@ pub(crate) fn accepted(view: &OperationView) -> String {
     line
 }
 
+/// What became of tasks, to be put behind a sentence; nothing where there were none.
+pub(crate) fn tasks(counts: &TaskCounts) -> String {
+    let counts = [(counts.finished, "finished"), (counts.handed_over, "handed over"), (counts.lost, "lost")];
+    let some = counts.into_iter().filter(|(count, _)| *count > 0);
+    some.map(|(count, what)| format!(", {count} {} {what}", plural(count, "task"))).collect()
+}
+
 /// How it ended: `● support: reload done in 12s, release 1.4.0 → 1.5.0, 3 tasks finished`.
 pub(crate) fn result(result: &OperationResult) -> String {
     let (symbol, style) = match result.state {
@@ -47,13 +54,7 @@ pub(crate) fn result(result: &OperationResult) -> String {
     {
         line.push_str(&format!(", {from} → {to}"));
     }
-    for (count, what) in
-        [(result.tasks.finished, "finished"), (result.tasks.handed_over, "handed over"), (result.tasks.lost, "lost")]
-    {
-        if count > 0 {
-            line.push_str(&format!(", {count} {} {what}", plural(count, "task")));
-        }
-    }
+    line.push_str(&tasks(&result.tasks));
     if result.connections.cut > 0 {
         let cut = result.connections.cut;
         line.push_str(&format!(", {WARN}{cut} {} cut{WARN:#}", plural(cut, "connection")));
@@ -62,6 +63,7 @@ pub(crate) fn result(result: &OperationResult) -> String {
         line.push_str(&format!(": {why}"));
     }
     line.push('\n');
+    line.push_str(&super::refresh::workers(&result.refreshed));
     for text in &result.log_tail {
         line.push_str(&format!("  {FAINT}│{FAINT:#} {}\n", harmless(text)));
     }
@@ -91,7 +93,7 @@ pub(crate) fn plural(count: u64, word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use agentd_protocol::control::{ConnectionCounts, TaskCounts};
+    use agentd_protocol::control::ConnectionCounts;
 
     use super::*;
 
@@ -113,6 +115,7 @@ mod tests {
             deployment: Some(17),
             from: Some("r1".into()),
             to: Some("r2".into()),
+            refreshed: Vec::new(),
         }
     }
 
