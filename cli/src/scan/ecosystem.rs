@@ -34,7 +34,7 @@ const INSTEAD: &[(&str, &str)] = &[
     ("log_type", "lines are kept as they are printed"),
     ("stop_exit_codes", "restart = { policy = \"on-failure\" } takes code 0 for an end"),
     ("filter_env", "apps are given the variables of the configuration and a few of the shell's, no others"),
-    ("shutdown_with_message", "the end is asked for by a signal, SIGTERM"),
+    ("shutdown_with_message", "ipc = \"node\" and stop = { message = true } send it; without them the signal does"),
     ("pid_file", "process ids are in agentctl status --json"),
     ("namespace", "apps have no groups; commands take several names"),
 ];
@@ -288,7 +288,7 @@ fn policies(finding: &mut Finding, app: &Value, code: &str) {
         finding.keys.push((format!("ready = {{ {} }}", inside.join(", ")), None));
     }
     if app["wait_ready"] == true {
-        finding.lost.push("wait_ready: process.send('ready') is not heard; `ready` proves that it accepts".to_owned());
+        finding.lost.push("wait_ready: `ready` proves that it accepts; for process.send('ready'), ipc = \"node\" and ready = \"notify\"".to_owned());
     }
     let delay = milliseconds(&app["restart_delay"]).filter(|ms| ms != "0ms");
     let growing = milliseconds(&app["exp_backoff_restart_delay"]).filter(|ms| ms != "0ms");
