@@ -32,7 +32,7 @@ impl App {
 
     pub(crate) fn begin_refresh(&mut self, cx: &mut Context<'_>, id: Operation) -> Admitted {
         let there = self.workers.values().filter(|worker| !matches!(standing(worker), Standing::Leaving));
-        let left = there.filter_map(Worker::launch).collect();
+        let left = there.filter_map(|worker| worker.launch()).collect();
         self.head.refreshes.running = Some(Refresh::begin(id, cx.tick.now, left));
         Admitted::Begun(id)
     }
