@@ -186,7 +186,7 @@ fn the_next_supervisor_asks_the_one_again_that_was_being_asked_and_ends_it() {
     let (mut story, id) = Story::refreshing();
     story.answer(1, id, Duration::from_secs(1), Ok(RefreshAnswer::Renewed));
     let app = story.fleet.app(&name()).unwrap();
-    let (head, workers) = (app.head.clone(), app.workers.values().cloned().collect());
+    let (head, workers) = (app.head.clone(), app.workers.values().map(|worker| (**worker).clone()).collect());
     story.fleet = Fleet::restore(story.fleet.counters(), vec![head], workers);
     let outcome = story.fleet.resume(story.tick());
     story.took(outcome);
