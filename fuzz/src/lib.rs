@@ -28,9 +28,10 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "config", run: targets::config::run, inputs: 1_500 },
     Target { name: "control", run: targets::control::run, inputs: 1_500 },
+    Target { name: "held", run: targets::held::run, inputs: 20_000 },
     Target { name: "log_index", run: targets::log_index::run, inputs: 1_500 },
     Target { name: "notify", run: targets::notify::run, inputs: 20_000 },
     Target { name: "status", run: targets::status::run, inputs: 1_500 },

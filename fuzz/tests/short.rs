@@ -53,6 +53,7 @@ macro_rules! short_runs {
 short_runs! {
     config;
     control;
+    held;
     log_index;
     notify;
     status;

@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod control;
+pub(crate) mod held;
 pub(crate) mod log_index;
 pub(crate) mod notify;
 pub(crate) mod status;
