@@ -246,7 +246,7 @@ mod tests {
         12:00:00.500Z  #7  support.0.17  drained
         12:00:00.500Z  #7  support.0.17  exited after 1m5s: out of memory, SIGKILL
         12:00:00.500Z  #7  support  running → degraded: support.0.17 crashed
-        12:00:00.500Z  #7  support  deployment 3 rolled back after 9s: not ready
+        12:00:00.500Z  #7  support  deployment 3 rolled back after 9s, 2 tasks finished, 1 task handed over: not ready
         12:00:00.500Z  #7  support  an event that this agentctl does not know
         ");
     }
