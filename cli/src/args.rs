@@ -430,6 +430,9 @@ pub(crate) struct EventsArgs {
     /// Go on with what happens from now on
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// How many of the last events to show (50; all with --since)
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) lines: Option<usize>,
     /// Begin after the event with this number
     #[arg(long, value_name = "SEQ")]
     pub(crate) since: Option<u64>,

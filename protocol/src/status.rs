@@ -298,7 +298,7 @@ pub struct WorkerView {
     /// While in backoff: when it is started again.
     #[serde(default)]
     pub restart_at: Option<Timestamp>,
-    /// The last lines that it printed, once it is parked as failed.
+    /// The last lines that it printed, once it is parked as failed or ends again and again.
     #[serde(default)]
     pub log_tail: Vec<String>,
 }

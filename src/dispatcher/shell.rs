@@ -34,7 +34,7 @@ pub(super) struct AppShell {
     pub(super) kept: BTreeSet<(ListenAddr, u32)>,
     /// What the gates of its deployment said last.
     pub(super) judged: Option<Judged>,
-    /// The last lines of workers that are parked, by slot.
+    /// The last lines of workers that are parked or wait for another restart, by slot.
     pub(super) last_lines: BTreeMap<Slot, Vec<String>>,
     /// What was told last of the app as a whole.
     pub(super) changes: Option<super::changes::Told>,

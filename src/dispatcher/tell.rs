@@ -19,13 +19,19 @@ use jiff::Timestamp;
 use super::Dispatcher;
 use super::view::{exit_parts, milliseconds, wall};
 use crate::control::ReplySink;
-use crate::logs::read::last_lines;
+use crate::logs::read::{burst, last_lines};
 use crate::notify::TaskOutcome as Heard;
 use crate::process::sys;
 use crate::store::{Change, Durability};
 
 /// Lines of a failed worker's log that are shown with its failure.
 const LAST_LINES: usize = 20;
+
+/// As many of them when they came in one burst, such as a stack below its error.
+const LAST_BURST: usize = 40;
+
+/// From this restart on it is looked at what a worker printed last: the first must cost nothing.
+const TELLING_RESTART: u32 = 3;
 
 /// Slots whose logs are looked through for the last words of an app that is forgotten already.
 const SLOTS_OF_THE_GONE: usize = 16;
@@ -163,16 +169,14 @@ impl Dispatcher {
                 let (reason, why) = (exit_reason(cause, exit), super::limits::words(cause));
                 EventKind::WorkerExited { code, signal, reason, uptime_ms, why }
             }
-            News::Backoff { delay, attempt } => EventKind::WorkerRestarting { in_ms: milliseconds(delay), attempt },
-            News::Parked { why } => {
-                let launch = worker.as_ref().and_then(|id| {
-                    let worker = self.fleet.app(&id.app)?.workers.get(&id.slot)?;
-                    Some(worker.last_exit.as_ref()?.launch)
-                });
-                let log_tail = launch.map_or_else(Vec::new, |at| self.log_tail(&app, at));
-                if let (Some(id), Some(shell)) = (&worker, self.apps.get_mut(&app)) {
-                    shell.last_lines.insert(id.slot, log_tail.clone());
+            News::Backoff { delay, attempt } => {
+                if attempt >= TELLING_RESTART {
+                    self.keep_last_lines(&app, worker.as_ref());
                 }
+                EventKind::WorkerRestarting { in_ms: milliseconds(delay), attempt }
+            }
+            News::Parked { why } => {
+                let log_tail = self.keep_last_lines(&app, worker.as_ref());
                 EventKind::WorkerFailed { why, log_tail }
             }
             News::Outgrown { limit } => EventKind::WorkerOutgrown { why: limit.to_string() },
@@ -203,6 +207,19 @@ impl Dispatcher {
             }
         };
         self.record(Some(&app), worker_text, event);
+    }
+
+    /// Keeps what a worker printed last before it ended, for whoever asks why.
+    fn keep_last_lines(&mut self, app: &AppName, worker: Option<&agentd_core::id::WorkerId>) -> Vec<String> {
+        let launch = worker.and_then(|id| {
+            let worker = self.fleet.app(&id.app)?.workers.get(&id.slot)?;
+            Some(worker.last_exit.as_ref()?.launch)
+        });
+        let log_tail = launch.map_or_else(Vec::new, |at| self.log_tail(app, at));
+        if let (Some(id), Some(shell)) = (worker, self.apps.get_mut(app)) {
+            shell.last_lines.insert(id.slot, log_tail.clone());
+        }
+        log_tail
     }
 
     fn running_strategy(&self, app: &AppName) -> Strategy {
@@ -278,7 +295,7 @@ impl Dispatcher {
         let candidates =
             slot.map_or_else(|| (0..slots).map(agentd_core::id::Slot).collect::<Vec<_>>(), |slot| vec![slot]);
         for slot in candidates {
-            match last_lines(&self.home.logs, app, slot, launch, LAST_LINES) {
+            match last_lines(&self.home.logs, app, slot, launch, LAST_BURST).map(|lines| burst(lines, LAST_LINES)) {
                 Ok(lines) if lines.is_empty() => {}
                 Ok(lines) => return lines.into_iter().map(|line| line.text).collect(),
                 Err(error) => tracing::debug!(%app, %slot, %error, "its last lines cannot be read"),

@@ -61,6 +61,7 @@ fn head(text: &mut String, details: &AppDetails) {
         }
     };
     field("why", app.why.as_deref().unwrap_or_default());
+    field("help", super::hint::of_app(app).unwrap_or_default());
     field("ready", &format!("{} of {}", app.ready, app.desired));
     field("in flight", &app.in_flight.to_string());
     field("grace", &span(Duration::from_millis(app.grace_ms)));

@@ -18,6 +18,13 @@ pub(crate) fn line(event: &Event) -> String {
     format!("{FAINT}{time}  #{}{FAINT:#}  {}", event.seq, sentence(event))
 }
 
+/// What stands for the numbers that a daemon had taken for events to come when it died: few of them were ever given.
+pub(crate) fn after_a_death(from: u64, to: u64) -> String {
+    format!(
+        "{FAINT}-- the daemon before died: it had set numbers #{from} to #{to} aside; counting goes on behind them{FAINT:#}"
+    )
+}
+
 /// The event without time and number: `support.0.3  ready after 812ms (http)`.
 pub(crate) fn sentence(event: &Event) -> String {
     let who = event.worker.as_deref().or(event.app.as_deref()).unwrap_or("agentd");

@@ -15,6 +15,7 @@ pub(crate) mod examination;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod grace;
+pub(crate) mod hint;
 pub(crate) mod log;
 pub(crate) mod operation;
 pub(crate) mod page;
