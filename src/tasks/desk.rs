@@ -255,6 +255,7 @@ impl Desk {
         }
         self.sweep();
         self.settle(tick);
+        self.sweep_blobs();
         self.end_links(gone);
         self.show();
         next

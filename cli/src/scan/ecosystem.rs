@@ -15,7 +15,7 @@ const HANDLED: &[&str] = &[
     "script", "cmd", "exec", "name", "cwd", "args", "interpreter", "exec_interpreter", "node_args", "interpreter_args",
     "port", "env", "env_production", "instances", "exec_mode", "autorestart", "restart_delay",
     "exp_backoff_restart_delay", "max_memory_restart", "cron_restart", "cron", "kill_timeout", "listen_timeout",
-    "wait_ready", "watch", "ignore_watch", "watch_delay", "watch_options", "user", "uid", "group", "gid",
+    "wait_ready", "shutdown_with_message", "watch", "ignore_watch", "watch_delay", "watch_options", "user", "uid", "group", "gid",
     "merge_logs", "combine_logs", "log_date_format", "time", "treekill", "vizion", "pmx", "automation", "source_map_support",
     "min_uptime", "max_restarts", "disable_source_map_support", "version",
 ];
@@ -34,7 +34,6 @@ const INSTEAD: &[(&str, &str)] = &[
     ("log_type", "lines are kept as they are printed"),
     ("stop_exit_codes", "restart = { policy = \"on-failure\" } takes code 0 for an end"),
     ("filter_env", "apps are given the variables of the configuration and a few of the shell's, no others"),
-    ("shutdown_with_message", "ipc = \"node\" and stop = { message = true } send it; without them the signal does"),
     ("pid_file", "process ids are in agentctl status --json"),
     ("namespace", "apps have no groups; commands take several names"),
 ];
@@ -280,15 +279,21 @@ fn workers(finding: &mut Finding, app: &Value, code: &str) {
 }
 
 fn policies(finding: &mut Finding, app: &Value, code: &str) {
-    if finding.listens != Listens::Itself {
-        let path = health(code);
+    let (says_ready, hears_shutdown) = (app["wait_ready"] == true, app["shutdown_with_message"] == true);
+    if says_ready || hears_shutdown {
+        finding
+            .keys
+            .push(("ipc = \"node\"".to_owned(), Some("process.send and process.on('message') work as under PM2")));
+    }
+    if says_ready || finding.listens != Listens::Itself {
         let timeout = milliseconds(&app["listen_timeout"]).map(|timeout| format!("timeout = {}", quoted(&timeout)));
-        let proof = path.map_or_else(|| "listening = true".to_owned(), |path| format!("http = {}", quoted(path)));
+        let proof = match (says_ready, health(code)) {
+            (true, _) => "notify = true".to_owned(),
+            (false, Some(path)) => format!("http = {}", quoted(path)),
+            (false, None) => "listening = true".to_owned(),
+        };
         let inside: Vec<String> = [Some(proof), timeout].into_iter().flatten().collect();
         finding.keys.push((format!("ready = {{ {} }}", inside.join(", ")), None));
-    }
-    if app["wait_ready"] == true {
-        finding.lost.push("wait_ready: `ready` proves that it accepts; for process.send('ready'), ipc = \"node\" and ready = \"notify\"".to_owned());
     }
     let delay = milliseconds(&app["restart_delay"]).filter(|ms| ms != "0ms");
     let growing = milliseconds(&app["exp_backoff_restart_delay"]).filter(|ms| ms != "0ms");
@@ -301,7 +306,8 @@ fn policies(finding: &mut Finding, app: &Value, code: &str) {
     }
     let signal = (code.contains("SIGINT") && !code.contains("SIGTERM")).then(|| "signal = \"SIGINT\"".to_owned());
     let timeout = milliseconds(&app["kill_timeout"]).map(|timeout| format!("timeout = {}", quoted(&timeout)));
-    let stop: Vec<String> = [signal, timeout].into_iter().flatten().collect();
+    let message = hears_shutdown.then(|| "message = true".to_owned());
+    let stop: Vec<String> = [signal, message, timeout].into_iter().flatten().collect();
     if !stop.is_empty() {
         finding.keys.push((format!("stop = {{ {} }}", stop.join(", ")), None));
     }
