@@ -208,6 +208,9 @@ pub(crate) struct UpgradeArgs {
     /// Say what differs, which strategy that asks for, and what would become of what is in flight; change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Deploy it though this very release was taken back before
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) force: bool,
     /// By which road; the configuration's `upgrade.strategy` without it
     #[arg(long, value_name = "STRATEGY")]
     pub(crate) strategy: Option<Strategy>,

@@ -462,6 +462,7 @@ impl App {
         self.head.policies.insert(revision, Box::new(policy));
         self.head.rollout = Some(rollout);
         cx.out.tell_app(&self.head.name, News::RolloutStarted { id, from: from.generation, to: to.generation });
+        self.ask_about_stage(cx);
         Admitted::Begun(id)
     }
 

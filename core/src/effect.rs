@@ -117,6 +117,13 @@ pub enum Effect {
         /// Which step.
         step: usize,
     },
+    /// Find out which open checkpoints the new release of a deployment reads; answered by `Checked` or `Unfit`.
+    Check {
+        /// Whose.
+        app: AppName,
+        /// Which deployment.
+        id: Operation,
+    },
     /// Begin to judge the new generation by what it does, and go on until the next word about this deployment;
     /// answered by `Judged` at each change, or by `Condemned`.
     Judge {

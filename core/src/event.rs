@@ -53,6 +53,16 @@ pub enum RolloutEvent {
         /// Why, in one sentence.
         why: String,
     },
+    /// It was found out, and written down, which open checkpoints the new release reads.
+    Checked {
+        /// Whether this was the last look.
+        last: bool,
+    },
+    /// What was to find that out did not.
+    Unfit {
+        /// Why, in one sentence.
+        why: String,
+    },
     /// The gates changed their mind.
     Judged(Judgement),
     /// A gate is sure that it is worse.

@@ -63,6 +63,7 @@ fn requests() -> Vec<Request> {
             sha256: None,
             strategy: Some(agentd_protocol::status::Strategy::BlueGreen),
             dry_run: true,
+            force: true,
             wait: false,
         }
         .into(),

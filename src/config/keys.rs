@@ -445,7 +445,11 @@ pub(super) static MANIFEST: Table = Table {
         now("build", Form::Table(&BUILD), "what makes it ready to run, once"),
         now("state_version", Form::Count(0, u32::MAX), "the version of its checkpoints or of the state that it keeps"),
         later("permissions", TABLE, "what it may do", "it may do what its user may"),
-        later("check", COMMAND, "whether it can read a checkpoint", "leave it out"),
+        now(
+            "check",
+            COMMAND,
+            "is shown copies of open checkpoints before a cut-over and names those that it cannot read",
+        ),
     ],
 };
 

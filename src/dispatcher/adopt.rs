@@ -78,6 +78,7 @@ impl Dispatcher {
             drain: None,
             streams,
             gauge,
+            stay: 0,
             told: std::collections::HashMap::new(),
             reloading: None,
             status_text: None,

@@ -55,6 +55,7 @@ impl Dispatcher {
             }),
             Effect::Govern { launch, revision } => self.govern(launch, revision),
             Effect::SetWeights { app, weights } => self.set_weights(&app, &weights),
+            Effect::Check { app, id } => self.check(&app, id),
             Effect::Verify { app, id, step } => self.verify(&app, id, step),
             Effect::Judge { app, id } => self.judge(&app, id),
             Effect::Refresh { launch, id } => self.ask_to_refresh(launch, id),

@@ -75,6 +75,10 @@ pub enum Input {
     },
     /// A probe task needs a command run.
     RunCommand(RunCommand),
+    /// A deployment's check is to be run.
+    RunCheck(super::check::RunCheck),
+    /// It was found out which open checkpoints a new release reads.
+    Looked(super::check::Looked),
     /// The cut of this number came to its end; an error is a fragment that follows "failed to".
     Cut(u64, Box<super::cutting::CutEnd>),
 }

@@ -19,6 +19,7 @@ mod adopt;
 mod apply;
 mod applying;
 mod changes;
+mod check;
 mod commit;
 mod control;
 mod cutting;
@@ -390,6 +391,8 @@ impl Dispatcher {
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
             Input::RunCommand(request) => self.run_command(request),
+            Input::RunCheck(run) => self.run_check(run),
+            Input::Looked(looked) => self.looked(looked),
             Input::Cut(number, end) => self.cut_ended(number, *end),
         }
     }

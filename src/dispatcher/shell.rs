@@ -75,6 +75,9 @@ pub(super) struct ProcessShell {
     pub(super) streams: Vec<StreamId>,
     /// What it has in hand, by the ledger's figures.
     pub(super) gauge: Arc<Gauge>,
+    /// While it drains: tasks that are left to it until they end, because what takes its place does not read their
+    /// checkpoints.
+    pub(super) stay: u32,
     /// Tasks that it told of by datagram, and when.
     pub(super) told: HashMap<String, Moment>,
     /// How far it is, where a signal asked it to renew what it knows.

@@ -7,7 +7,8 @@ use agentd_core::effect::StopReason;
 use agentd_core::event::{Exit, Proof, WorkerEvent};
 use agentd_core::id::{Launch, Pid, WorkerId};
 use agentd_core::refresh::RefreshAnswer;
-use agentd_core::task::{Ending, Fact, Gone, Kind, TaskId, Told};
+use agentd_core::rollout::Direction;
+use agentd_core::task::{Ending, Fact, Gone, Kind, Successor, TaskId, Told};
 use agentd_core::worker::{State, Worker};
 use agentd_protocol::control::{ALL, ErrorKind, ErrorObject, Request};
 use nix::unistd::Uid;
@@ -72,6 +73,15 @@ impl Dispatcher {
         let Some(app) = self.fleet.app(&worker.id.app) else { return };
         let successor = app.head.rollout.as_ref().map(|rollout| self.label_of(&worker.id.app, rollout.target().0));
         let longest = sys::boottime() + app.policy_of(worker).grace.max;
+        let next = app.head.rollout.as_ref().filter(|rollout| rollout.target() != worker.id.generation);
+        let next = next.map(|rollout| Successor {
+            generation: rollout.target(),
+            state_version: self
+                .apps
+                .get(&worker.id.app)
+                .and_then(|shell| shell.revisions.get(&rollout.target_side().revision)?.state_version()),
+            waits: rollout.direction == Direction::Forward,
+        });
         self.tell_tasks(Command::Drain(Box::new(Drain {
             launch,
             reason: match reason {
@@ -85,6 +95,7 @@ impl Dispatcher {
                 | StopReason::Own => "stop",
             },
             to_release: successor,
+            successor: next,
             latest: longest.max(*deadline),
         })));
     }
@@ -130,10 +141,12 @@ impl Dispatcher {
                     self.fact(launch, WorkerEvent::ReadyProven { proof: Proof::Notified });
                 }
             }
-            Report::Fact(Fact::InHand { launch, tasks, asker: _ }) => {
+            Report::Fact(Fact::InHand { launch, tasks, asker: _, stay }) => {
+                self.note_staying(launch, stay);
                 self.fact(launch, WorkerEvent::TasksInHand { tasks });
                 self.drain_has_tasks(launch, tasks);
             }
+            Report::Fact(Fact::Looked { app, deployment }) => self.look_is_kept(&app, deployment),
             Report::Fact(Fact::Deadline { launch, at }) => self.fact(launch, WorkerEvent::TasksDeadline { at }),
             Report::Fact(Fact::TimeOver { launch }) => self.fact(launch, WorkerEvent::TasksTaken),
             Report::Fact(Fact::Settled { launch, tally }) => self.fact(launch, WorkerEvent::TasksSettled(tally)),
@@ -151,6 +164,17 @@ impl Dispatcher {
             }
             Report::Mended => self.notes.retain(|note| !note.starts_with(TROUBLE)),
         }
+    }
+
+    /// So many tasks of a draining worker are left to it until they end.
+    fn note_staying(&mut self, launch: Launch, stay: u32) {
+        let Some(process) = self.processes.get_mut(&launch).filter(|process| process.stay != stay) else { return };
+        process.stay = stay;
+        let (app, worker) = (process.worker.app.clone(), process.worker.to_string());
+        if stay > 0 {
+            tracing::info!(worker, tasks = stay, "they stay until they end: what takes its place does not read them");
+        }
+        self.mark_stale(&app);
     }
 
     /// A worker told by datagram that it took up a task. False when there is no ledger to hear of it.

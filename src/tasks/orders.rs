@@ -59,6 +59,10 @@ impl Desk {
             Command::Refresh { launch, id, scope } => self.tell_refresh(launch, id, scope),
             Command::Judge(judge) => self.panels.judge(&self.db, *judge),
             Command::Unjudge(app) => self.panels.forget(&app),
+            Command::Inspect(inspect) => self.inspect(*inspect),
+            Command::Looked { app, deployment, generation, unread } => {
+                self.order(tick, Order::Looked { app, deployment, generation, unread });
+            }
             Command::Measure(measure) => self.measure(*measure),
             Command::AllTold => {
                 self.order(tick, Order::AllTold);
@@ -87,7 +91,7 @@ impl Desk {
     }
 
     fn drain(&mut self, tick: Tick, drain: Drain) {
-        let Drain { launch, reason, to_release, latest } = drain;
+        let Drain { launch, reason, to_release, successor, latest } = drain;
         let Some(app) = self.launches.get(&launch).map(|launched| launched.worker.app.clone()) else { return };
         let Some(governed) = self.governed.get(&app) else { return };
         let in_hand = self.ledger.in_hand(launch, tick.now);
@@ -103,7 +107,8 @@ impl Desk {
         let deadline = (tick.now + bound).min(latest);
         tracing::info!(worker = self.launches[&launch].name, %grace, "a drain begins");
         let least = (tick.now + governed.grace.min).min(deadline);
-        let drain = CoreDrain { reason: reason.to_owned(), to_release, least, deadline, latest, asked_by, usual };
+        let reason = reason.to_owned();
+        let drain = CoreDrain { reason, to_release, least, deadline, latest, asked_by, successor, usual };
         self.order(tick, Order::DrainBegan { launch, drain });
     }
 

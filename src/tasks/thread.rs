@@ -6,6 +6,7 @@
 //! What can go wrong: only starting it. What fails later is told to the workers it concerns and reported as a
 //! [`Report::Trouble`].
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -13,9 +14,9 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use agentd_core::id::{AppName, Launch, Operation, WorkerId};
+use agentd_core::id::{AppName, Generation, Launch, Operation, WorkerId};
 use agentd_core::policy::GracePolicy;
-use agentd_core::task::{Fact, Gone, TaskId, TaskPolicy, Told};
+use agentd_core::task::{Fact, Gone, Successor, TaskId, TaskPolicy, Told};
 use agentd_core::time::Moment;
 use agentd_protocol::control::{ErrorObject, Reply};
 use camino::Utf8PathBuf;
@@ -26,6 +27,7 @@ use super::ask::Question;
 use super::askers::AskedBy;
 use super::db::{Db, DbError};
 use super::desk::Desk;
+use super::inspect::Inspect;
 use super::panels::{Judge, Judged};
 use super::retention::Retention;
 use super::token::{Secret, SecretError};
@@ -136,6 +138,8 @@ pub struct Drain {
     pub reason: &'static str,
     /// What takes its place.
     pub to_release: Option<String>,
+    /// Who takes its place, as far as checkpoints go.
+    pub successor: Option<Successor>,
     /// When it ends at the latest, whatever the estimator says.
     pub latest: Moment,
 }
@@ -170,6 +174,19 @@ pub enum Command {
     Judge(Box<Judge>),
     /// It is not judged any more.
     Unjudge(AppName),
+    /// Which checkpoints are open?
+    Inspect(Box<Inspect>),
+    /// A deployment's new generation was shown the open checkpoints of an app, and cannot read these.
+    Looked {
+        /// Whose.
+        app: AppName,
+        /// Which deployment.
+        deployment: Operation,
+        /// Its new workers.
+        generation: Generation,
+        /// Whose checkpoint is not read.
+        unread: BTreeSet<TaskId>,
+    },
     /// What did the two versions of a deployment?
     Measure(Box<Measure>),
     /// Every process that is there has been told of: workers may connect.

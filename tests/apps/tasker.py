@@ -148,7 +148,11 @@ def work(task, fence, kind, given, ckpt, attempt):
                 if step == given.get("await_drain") and attempt == 1:
                     draining.wait()
                 if draining.is_set() and step < given["steps"]:
-                    return link.send(t="task.yield", step=step, reason="drain", **own)
+                    try:
+                        return link.send(t="task.yield", step=step, reason="drain", **own)
+                    except Refused as refused:
+                        if refused.code != "conflict":
+                            raise
                 if step == given.get("hang") and attempt == 1:
                     time.sleep(3600)
                 time.sleep(given.get("pause", 0))

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::OperationView;
@@ -34,6 +34,8 @@ pub(crate) struct Picture {
     canvas: Canvas,
     area: MultiProgress,
     apps: BTreeMap<String, AppView>,
+    /// Releases that are being cut, by app, since when.
+    cutting: BTreeMap<String, Instant>,
     rows: Vec<ProgressBar>,
 }
 
@@ -47,6 +49,7 @@ impl Progress {
             canvas: Canvas::stderr(),
             area: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             apps: BTreeMap::new(),
+            cutting: BTreeMap::new(),
             rows: Vec::new(),
         })
     }
@@ -75,8 +78,11 @@ impl Progress {
     }
 
     /// Something happened.
-    pub(crate) fn event(&self, happened: &Event) {
-        match (self, &happened.event) {
+    pub(crate) fn event(&mut self, happened: &Event) {
+        if let Self::Picture(picture) = self {
+            picture.note_cutting(happened);
+        }
+        match (&*self, &happened.event) {
             // The result says it better; shares of connections are a matter of `status`.
             (_, EventKind::OperationStarted { .. } | EventKind::OperationFinished { .. } | EventKind::Unknown)
             | (_, EventKind::Weights { .. } | EventKind::TaskBegun { .. } | EventKind::TaskEnded { .. }) => {}
@@ -144,8 +150,24 @@ impl Progress {
 }
 
 impl Picture {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "three events tell of cuts")]
+    fn note_cutting(&mut self, happened: &Event) {
+        let Some(app) = &happened.app else { return };
+        match &happened.event {
+            EventKind::ReleaseCutting { .. } => drop(self.cutting.insert(app.clone(), Instant::now())),
+            EventKind::ReleaseCut { .. } | EventKind::ReleaseFailed { .. } => drop(self.cutting.remove(app)),
+            // Also what was there already, for which nothing is told: its deployment tells.
+            EventKind::DeploymentStarted { .. } => drop(self.cutting.remove(app)),
+            _ => {}
+        }
+    }
+
     fn draw(&mut self) {
-        let lines = lines(self.apps.values(), Timestamp::now());
+        let mut lines = lines(self.apps.values(), Timestamp::now());
+        lines.extend(self.cutting.iter().map(|(app, since)| {
+            let since = span(Duration::from_secs(since.elapsed().as_secs()));
+            format!("{STRONG}{app}{STRONG:#}  {FAINT}a release is being cut and built, {since}{FAINT:#}")
+        }));
         while self.rows.len() < lines.len() {
             let style = ProgressStyle::with_template("{msg}").expect("a template of one known key");
             // Hidden at first: a bar draws itself, and would do so outside of the area.
@@ -165,10 +187,15 @@ impl Picture {
     }
 }
 
-/// A line for each worker: `support  0  ◒ draining  3 in flight  4m58s left`.
+/// A line for each worker: `support  0  ◒ draining  3 in flight  4m58s left`; beneath, how far its deployment is.
 fn lines<'a>(apps: impl Iterator<Item = &'a AppView> + Clone, now: Timestamp) -> Vec<String> {
     let widest = apps.clone().map(|app| app.name.len()).max().unwrap_or(0);
-    apps.flat_map(|app| app.workers.iter().map(move |worker| line(app, worker, widest, now))).collect()
+    let deploys = |app: &AppView| {
+        let line = format!("{FAINT}{}{FAINT:#}", super::apps::deployment(app.deployment.as_ref()?));
+        Some(format!("{:widest$}  {line}", ""))
+    };
+    apps.flat_map(|app| app.workers.iter().map(move |worker| line(app, worker, widest, now)).chain(deploys(app)))
+        .collect()
 }
 
 fn line(app: &AppView, worker: &WorkerView, widest: usize, now: Timestamp) -> String {

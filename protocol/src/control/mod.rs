@@ -38,7 +38,8 @@ pub mod tasks;
 
 pub use apply::{AppDifference, Applied, ApplyParams, FieldChange, Work};
 pub use deployments::{
-    DeploymentList, DeploymentParams, DeploymentReport, DeploymentsParams, Durations, StageView, VerdictView,
+    CheckpointsView, DeploymentList, DeploymentParams, DeploymentReport, DeploymentsParams, Durations, StageView,
+    UnreadTask, VerdictView,
 };
 pub use error::{Diagnostic, ErrorData, ErrorKind, ErrorObject};
 pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMessageError};

@@ -305,6 +305,9 @@ pub struct UpgradePlan {
     pub advised: Option<crate::status::Strategy>,
     /// Why.
     pub because: Option<String>,
+    /// Why this very release was taken back before: it is deployed again only when that is asked for.
+    #[serde(default)]
+    pub taken_back: Option<String>,
     /// What would become of the sessions and tasks in flight, a sentence each.
     pub in_flight: Vec<String>,
 }

@@ -390,6 +390,9 @@ pub struct UpgradeParams {
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,
+    /// Deploy it though the same release was taken back before.
+    #[serde(default)]
+    pub force: bool,
     /// Answer when it has ended, instead of when it is accepted.
     #[serde(default)]
     pub wait: bool,

@@ -118,7 +118,11 @@ fn about(effect: &Effect) -> Option<Launch> {
         | Effect::Refresh { launch, .. }
         | Effect::SendAbort { launch }
         | Effect::Kill { launch } => Some(*launch),
-        Effect::SetWeights { .. } | Effect::Verify { .. } | Effect::Judge { .. } | Effect::Forget { .. } => None,
+        Effect::SetWeights { .. }
+        | Effect::Check { .. }
+        | Effect::Verify { .. }
+        | Effect::Judge { .. }
+        | Effect::Forget { .. } => None,
     }
 }
 

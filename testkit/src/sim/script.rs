@@ -114,6 +114,7 @@ fn any_plan(random: &mut Random) -> Plan {
         dwell: random.millis(0, 3_000),
         stability: random.millis(0, 4_000),
         judged_by: random.pick(&[JudgedBy::Gates, JudgedBy::Gates, JudgedBy::Time]),
+        checks: random.chance(40),
     }
 }
 

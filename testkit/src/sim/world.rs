@@ -151,6 +151,7 @@ impl World {
                 listener.queues.resize(listener.queues.len().max(weights.len()), 0);
                 listener.weights.clone_from(weights);
             }
+            Effect::Check { app, id } => self.check(app, *id),
             Effect::Verify { app, id, step } => self.verify(app, *id, *step),
             Effect::Judge { app, id } => self.judge(app, *id),
             Effect::Refresh { launch, id } => self.refresh(*launch, *id),
@@ -186,6 +187,19 @@ impl World {
                 let result = Ok(self.random.pick(&[RefreshAnswer::Renewed, RefreshAnswer::Told]));
                 self.schedule(after, Happening::Fact(launch, WorkerEvent::Refreshed { id, result }));
             }
+        }
+    }
+
+    fn check(&mut self, app: &AppName, id: Operation) {
+        let after = self.random.millis(0, 2_000);
+        if !self.calm && self.random.chance(8) {
+            let later = after + Duration::from_millis(1);
+            self.find(after, app, id, RolloutEvent::Unfit { why: "check ended with code 1".to_owned() });
+            return self.find(later, app, id, RolloutEvent::Checked { last: true });
+        }
+        // One of them is about the other look, and late.
+        for last in [false, true] {
+            self.find(after, app, id, RolloutEvent::Checked { last });
         }
     }
 
