@@ -181,6 +181,7 @@ impl Dispatcher {
             account: record.config.account.clone(),
             secrets: Secrets::default(),
             stdin: true,
+            node_channel: false,
             argv,
         };
         let (program, within) = (plan.argv.join(" "), record.config.upgrade.eval_timeout);
@@ -192,7 +193,7 @@ impl Dispatcher {
             stderr: said.as_fd(),
             listeners: Vec::new(),
         };
-        let child = spawn(&self.launcher, &plan, &fds).map_err(|error| failed(&error))?;
+        let child = spawn(&mut self.launcher, &plan, &fds).map_err(|error| failed(&error))?;
         let tree = Tree::of_child(identity, child.pid, None);
         let (reply, ended) = oneshot::channel();
         self.children.insert(child.pid, Child::Command(reply));

@@ -514,7 +514,7 @@ impl Dispatcher {
                 let record = shell.and_then(|shell| shell.revisions.get(&worker.revision));
                 record.and_then(|record| record.release.as_ref()).is_some_and(|release| release.id == *id)
             });
-            its.collect()
+            its.map(AsRef::as_ref).collect()
         };
         let staying = |worker: &&Worker| worker.launch().and_then(|launch| Some(self.processes.get(&launch)?.stay));
         let mut records: Vec<&ReleaseRecord> = self.releases.of(&app).collect();
