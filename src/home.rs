@@ -27,7 +27,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
-/// Longest `run` folder below which every socket's name fits 107 bytes (`notify/` and a launch number).
+/// Longest `run` folder below which every socket's name fits 107 bytes (`notify/`, a launch number and `.node`).
 const RUN_MAX: usize = 80;
 
 /// Folders of `run` that workers have something in.

@@ -22,7 +22,7 @@
 //! | [`diary`] | what the daemon says of itself, and that its file stays bounded |
 //! | [`daemon`] | the daemon from its first breath to the loop |
 //! | [`dispatcher`] | the loop that ties all of it to core |
-//! | [`schedule`], [`watch`] | when the clock, or a changed file, asks for a reload |
+//! | [`schedule`], [`watch`] | when the clock, or a changed file, asks for a reload or a refresh |
 //! | [`standing`] | the daemon's settings in force: roles, and what follows from them |
 //! | [`store`] | what survives the supervisor |
 //! | [`systemd`] | what systemd is told when it started us, and the descriptors that it keeps for us |

@@ -76,6 +76,8 @@ pub(crate) enum Command {
     /// Replace the workers of apps one by one, without refusing a connection or cutting a task
     #[command(visible_alias = "gracefulReload")]
     Reload(ReloadArgs),
+    /// Let the workers of apps renew what they know, one after the other, without a restart
+    Refresh(ChangeArgs),
     /// Put a new release in an app's place: rolling, blue-green, as a canary, or after its end
     Upgrade(UpgradeArgs),
     /// Put a release that served before in its place again
@@ -430,6 +432,9 @@ pub(crate) struct EventsArgs {
     /// Go on with what happens from now on
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// How many of the last events to show (50; all with --since)
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) lines: Option<usize>,
     /// Begin after the event with this number
     #[arg(long, value_name = "SEQ")]
     pub(crate) since: Option<u64>,

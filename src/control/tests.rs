@@ -114,6 +114,7 @@ async fn dispatch(mut calls: mpsc::Receiver<ControlCall>, tell: mpsc::UnboundedS
             Request::Hello(_) => panic!("hello is the server's own"),
             Request::Start(_)
             | Request::Restart(_)
+            | Request::Refresh(_)
             | Request::Delete(_)
             | Request::Scale(_)
             | Request::Upgrade(_)

@@ -78,8 +78,8 @@ impl Dispatcher {
             drain: None,
             streams,
             gauge,
-            asked_by: crate::tasks::AskedBy::default(),
             told: std::collections::HashMap::new(),
+            reloading: None,
             status_text: None,
         };
         self.processes.insert(launch, shell);

@@ -54,6 +54,7 @@ impl Dispatcher {
             | News::Spawned { .. }
             | News::Ready { .. }
             | News::Draining { .. }
+            | News::DrainDeadline { .. }
             | News::DrainProgress { .. }
             | News::Undrained
             | News::Stopping { .. }
@@ -62,6 +63,7 @@ impl Dispatcher {
             | News::Backoff { .. }
             | News::Parked { .. }
             | News::Outgrown { .. }
+            | News::Refreshed(_)
             | News::ProbeFailed { .. } => {}
         }
     }

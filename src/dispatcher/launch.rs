@@ -16,7 +16,7 @@ use super::limits::amounts;
 use super::rights::with_rights;
 use super::shell::{ProcessShell, Start};
 use super::{Child, Dispatcher};
-use crate::config::{Limits, LogSink};
+use crate::config::{Ipc, Limits, LogSink};
 use crate::fault;
 use crate::logs::layout::{StreamKind, fifo_path, live_path};
 use crate::logs::sink::{Opened, Sink, open_sink};
@@ -25,6 +25,7 @@ use crate::notify::{NotifyError, NotifySocket};
 use crate::process::cgroup::Cgroup;
 use crate::process::plan::{ExecPlan, Secrets, Stage, StageFailure, fd_variable};
 use crate::process::reaper::{self, Exit};
+use crate::process::shim::channel_beside;
 use crate::process::spawn::{SpawnFds, spawn};
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
@@ -153,8 +154,8 @@ impl Dispatcher {
             drain: None,
             streams,
             gauge,
-            asked_by: crate::tasks::AskedBy::default(),
             told: std::collections::HashMap::new(),
+            reloading: None,
             status_text: None,
         };
         self.processes.insert(launch, shell);
@@ -358,6 +359,8 @@ impl Dispatcher {
         if let Err(error) = std::fs::remove_file(self.home.run.join("notify").join(launch.to_string())) {
             tracing::debug!(%launch, %error, "its notify socket was gone already");
         }
+        // Only Node programs have one.
+        let _ = std::fs::remove_file(channel_beside(process.notify.path()));
         if let Some(cgroup) = process.tree.cgroup()
             && let Err(error) = cgroup.remove()
         {
@@ -479,6 +482,7 @@ pub(super) fn plan(
         // gunicorn takes what both its command and its environment name twice, and fails at the second. What a worker
         // stored with us only the environment tells of.
         listen_pid: config.listen_pid && (fds.len() > config.listen.len() || !config.names_every_listener()),
+        node_channel: config.ipc == Some(Ipc::Node),
         stdin: false,
         account: config.account.clone(),
         secrets: Secrets::default(),
@@ -534,6 +538,7 @@ fn is_permanent(failure: &StageFailure) -> bool {
             Stage::ReadingPlan
             | Stage::MakingSession
             | Stage::EnteringCgroup(_)
+            | Stage::MakingChannel(_)
             | Stage::GivingOver(_)
             | Stage::TakingAccount(_)
             | Stage::ChangingDirectory(_)

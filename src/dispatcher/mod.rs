@@ -37,6 +37,7 @@ mod planning;
 mod prepare;
 mod probe;
 mod rebuild;
+mod refresh;
 mod releases;
 mod restore;
 mod rights;
@@ -81,12 +82,13 @@ use crate::status::EventJournal;
 use crate::store::{Damage, Opened, Store, Stored};
 use crate::supervisors::Supervisors;
 use crate::systemd::Systemd;
-use crate::tasks::TaskThread;
+use crate::tasks::{AskedBy, TaskThread};
 
 pub use hooks::HookEnd;
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
 pub use successor::CheckResult;
+pub use tend::Watches;
 
 use shell::{AppShell, ProcessShell};
 use tell::Waiter;
@@ -128,7 +130,7 @@ pub struct Dispatcher {
     journal: EventJournal,
     waiters: Vec<Waiter>,
     /// Who asks for what is just being decided, when it is somebody with work in hand.
-    asking: Option<tasks::Asking>,
+    asking: AskedBy,
     releases: releases::Releases,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
@@ -287,7 +289,7 @@ impl Dispatcher {
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
-            asking: None,
+            asking: AskedBy::Others,
             releases: releases::Releases::new(releases_of_home),
             tended: BTreeMap::new(),
             measuring: limits::Measuring::Idle,
@@ -377,7 +379,7 @@ impl Dispatcher {
             Input::LogsDrained(launch) => self.logs_drained(launch),
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
-            Input::FileChanged(app, path) => self.file_changed(&app, &path),
+            Input::FileChanged(app, watched, path) => self.file_changed(&app, watched, &path),
             Input::Measured(found) => self.beyond_limits(found),
             Input::Logs(news) => self.heard_of_logs(news),
             Input::HookEnded(number, end) => self.hook_ended(number, end),

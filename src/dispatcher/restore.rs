@@ -404,4 +404,5 @@ fn forget_the_running(head: &mut Head) {
     head.parked = None;
     head.owed.clear();
     head.relief = None;
+    head.refreshes.forget_the_running();
 }

@@ -102,6 +102,7 @@ impl Dispatcher {
             why: self.why(app),
             workers,
             listen: listen.collect(),
+            refresh: super::refresh::view(app),
         }
     }
 
@@ -186,11 +187,18 @@ impl Dispatcher {
                 State::Backoff { .. } | State::Exited => worker.last_exit.as_ref().map(|last| last.reason.clone()),
                 State::Ready { .. } | State::Draining { .. } | State::Stopping { .. } | State::Killed { .. } => None,
             },
-            log_tail: worker
-                .state
-                .why_failed()
-                .and_then(|_| self.apps.get(&worker.id.app)?.last_lines.get(&worker.id.slot).cloned())
-                .unwrap_or_default(),
+            log_tail: match &worker.state {
+                State::Failed { .. } | State::Backoff { .. } => {
+                    let kept = self.apps.get(&worker.id.app).and_then(|app| app.last_lines.get(&worker.id.slot));
+                    kept.cloned().unwrap_or_default()
+                }
+                State::Starting { .. }
+                | State::Ready { .. }
+                | State::Draining { .. }
+                | State::Stopping { .. }
+                | State::Killed { .. }
+                | State::Exited => Vec::new(),
+            },
             restart_at: match &worker.state {
                 State::Backoff { until } => Some(wall(*until)),
                 State::Starting { .. }

@@ -148,6 +148,21 @@ fn the_last_lines_of_a_launch_hold_no_other_launches_lines() {
 }
 
 #[test]
+fn a_burst_is_shown_from_its_first_line_and_never_less_than_asked_for() {
+    let shelf = Shelf::new();
+    let source = shelf.source(0);
+    shelf.chunk(&source, 1_000_000, 1, b"good morning\n");
+    let stack: String = (0..15).map(|frame| format!("    at frame {frame}\n")).collect();
+    shelf.chunk(&source, 9_000_000, 1, format!("Error: the cause\n{stack}").as_bytes());
+    let lines = tail(&[source], 40).expect("tail");
+    let shown = burst(lines.clone(), 10);
+    assert_eq!((shown.len(), texts(&shown)[0]), (16, "Error: the cause"));
+    assert_eq!(texts(&burst(lines.clone(), 17))[0], "good morning");
+    assert_eq!(burst(lines, 3).len(), 16);
+    assert!(burst(Vec::new(), 3).is_empty());
+}
+
+#[test]
 fn what_the_writing_side_makes_of_a_restart_after_kill_9_is_read_with_the_right_launches() {
     let shelf = Shelf::new();
     let source = shelf.source(0);

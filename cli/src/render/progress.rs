@@ -8,7 +8,7 @@ use std::time::Duration;
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::OperationView;
 use agentd_protocol::events::{Event, EventKind};
-use agentd_protocol::status::{AppView, WorkerView};
+use agentd_protocol::status::{AppView, WorkerState, WorkerView};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::bytes_time::span;
@@ -85,6 +85,7 @@ impl Progress {
             (Self::Picture(_), EventKind::WorkerExited { .. } | EventKind::WorkerFailed { .. })
             | (Self::Picture(_), EventKind::WorkerOutgrown { .. })
             | (Self::Picture(_), EventKind::ProbeFailed { .. } | EventKind::WorkerRestarting { .. })
+            | (Self::Picture(_), EventKind::WorkerRefreshed { .. })
             | (Self::Picture(_), EventKind::ConfigRejected { .. }) => self.say(&event::line(happened)),
             (Self::Picture(_), EventKind::DeploymentJudged { .. } | EventKind::DeploymentStep { why: Some(_), .. }) => {
                 self.say(&event::line(happened))
@@ -103,6 +104,7 @@ impl Progress {
                 | EventKind::WorkerStarting { .. }
                 | EventKind::WorkerReady { .. }
                 | EventKind::WorkerDraining { .. }
+                | EventKind::WorkerDrainDeadline { .. }
                 | EventKind::WorkerDrained { .. }
                 | EventKind::WorkerStopping { .. }
                 | EventKind::DeploymentStarted { .. }
@@ -181,16 +183,39 @@ fn line(app: &AppView, worker: &WorkerView, widest: usize, now: Timestamp) -> St
     if let Some(left) = drain_left(worker, now) {
         line.push_str(&format!("  {} left", span(Duration::from_secs(left.as_secs()))));
     }
+    if is_watched(app, worker) {
+        line.push_str("  watched before the old one ends");
+    }
     if let Some(why) = &worker.why {
         line.push_str(&format!("  {}", super::worker::printable(why)));
     }
     line
 }
 
+/// Whether it serves in the place of one that has nothing in hand any more and is kept, to serve again should this one
+/// fail: `reload.settle`, `upgrade.min_uptime`.
+fn is_watched(app: &AppView, worker: &WorkerView) -> bool {
+    let kept = |other: &WorkerView| {
+        other.state == WorkerState::Draining && other.in_flight == 0 && other.generation < worker.generation
+    };
+    worker.state == WorkerState::Ready && app.deployment.is_some() && app.workers.iter().any(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{document, plain};
     use super::*;
+
+    #[test]
+    fn a_new_worker_is_watched_while_the_old_one_is_kept_with_nothing_in_hand() {
+        let document = document();
+        let mut app = document.apps.iter().find(|app| app.name == "support").expect("the fixture has it").clone();
+        app.workers[1].state = WorkerState::Ready;
+        let shown = |app: &AppView| plain(&lines(std::iter::once(app), document.now).join("\n"));
+        assert!(!shown(&app).contains("watched"), "{}", shown(&app));
+        app.workers[0].in_flight = 0;
+        assert!(shown(&app).contains("● ready     #17  watched before the old one ends"), "{}", shown(&app));
+    }
 
     #[test]
     fn every_worker_has_a_line_with_what_is_left_of_its_drain() {
