@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 use crate::site::{AGENTD, memory_kib, until, web};
 
-const ROUNDS: u32 = 20;
+const ROUNDS: u32 = 8;
 
 /// Most that the daemon may grow by in all of them, in KiB: the events that it keeps, and what the first of everything takes.
 const GROWTH_KIB: u64 = 3 * 1024;
