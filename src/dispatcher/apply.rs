@@ -57,6 +57,7 @@ impl Dispatcher {
             Effect::SetWeights { app, weights } => self.set_weights(&app, &weights),
             Effect::Verify { app, id, step } => self.verify(&app, id, step),
             Effect::Judge { app, id } => self.judge(&app, id),
+            Effect::Refresh { launch, id } => self.ask_to_refresh(launch, id),
             Effect::Forget { app } => self.forget(&app),
         }
     }

@@ -180,6 +180,10 @@ impl Dispatcher {
                 EventKind::WorkerFailed { why, log_tail }
             }
             News::Outgrown { limit } => EventKind::WorkerOutgrown { why: limit.to_string() },
+            News::Refreshed(renewal) => {
+                let super::refresh::RefreshedWorker { outcome, why, took_ms, .. } = super::refresh::renewed(&renewal);
+                EventKind::WorkerRefreshed { outcome, why, took_ms }
+            }
             News::ProbeFailed { why, failures, of } => {
                 EventKind::ProbeFailed { probe: "live".to_owned(), why, failures, allowed: of }
             }
@@ -268,6 +272,7 @@ impl Dispatcher {
                 cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),
             }),
             deployment: report.as_ref().map(|_| id),
+            refreshed: self.renewals_of(app, finished.id),
             from: report.as_ref().map(|report| self.label_of(app, report.from.0)),
             to: report.as_ref().map(|report| self.label_of(app, report.to.0)),
         };
@@ -398,6 +403,9 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         News::ProbeFailed { why, failures, of } => {
             tracing::warn!(worker = who, why, failures, of, "liveness probe failed");
         }
+        News::Refreshed(renewal) => {
+            tracing::info!(worker = who, outcome = ?renewal.outcome, took = ?renewal.took, "asked to refresh")
+        }
         News::Outgrown { limit } => tracing::warn!(worker = who, %limit, "another is to take its place"),
         News::Killed => tracing::warn!(worker = who, "killed: it did not end in time"),
         News::AppAdded
@@ -465,6 +473,7 @@ pub(super) fn operation_kind(kind: effect::OperationKind) -> OperationKind {
         effect::OperationKind::Upgrade => OperationKind::Upgrade,
         effect::OperationKind::Rollback => OperationKind::Rollback,
         effect::OperationKind::Adopt => OperationKind::Adopt,
+        effect::OperationKind::Refresh => OperationKind::Refresh,
     }
 }
 

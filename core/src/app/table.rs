@@ -131,6 +131,7 @@ fn effect(effect: &Effect) -> String {
         | Effect::Kill { .. }
         | Effect::Verify { .. }
         | Effect::Judge { .. }
+        | Effect::Refresh { .. }
         | Effect::Govern { .. }
         | Effect::Forget { .. } => format!("{effect:?}"),
     }

@@ -115,6 +115,7 @@ fn about(effect: &Effect) -> Option<Launch> {
         | Effect::WatchDrain { launch }
         | Effect::UnwatchDrain { launch }
         | Effect::SendStop { launch }
+        | Effect::Refresh { launch, .. }
         | Effect::SendAbort { launch }
         | Effect::Kill { launch } => Some(*launch),
         Effect::SetWeights { .. } | Effect::Verify { .. } | Effect::Judge { .. } | Effect::Forget { .. } => None,

@@ -33,6 +33,7 @@ fn at_rest_in(fleet: &Fleet, app: &App) -> Result<(), String> {
     let head = &app.head;
     ensure(head.rollout.is_none(), || format!("deployment {:?} is not over", head.rollout))?;
     ensure(head.pending.is_empty(), || format!("{:?} are not over", head.pending))?;
+    ensure(head.refreshes.running.is_none(), || format!("refresh {:?} is not over", head.refreshes.running))?;
     match head.desired {
         Desired::Stopped => {
             let left = app.workers.values().find(|worker| worker.state.process().is_some());
