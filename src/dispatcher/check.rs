@@ -182,7 +182,6 @@ impl Dispatcher {
             account: record.config.account.clone(),
             secrets: Secrets::default(),
             stdin: true,
-            node_channel: false,
             argv,
         };
         let (program, within) = (plan.argv.join(" "), record.config.upgrade.eval_timeout);

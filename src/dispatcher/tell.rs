@@ -289,10 +289,10 @@ impl Dispatcher {
     /// The last lines that a launch printed.
     pub(super) fn log_tail(&self, app: &AppName, launch: Launch) -> Vec<String> {
         let slot = self.fleet.app(app).and_then(|app| {
-            let of = |worker: &&Box<agentd_core::worker::Worker>| {
+            let of = |worker: &agentd_core::worker::Worker| {
                 worker.launch() == Some(launch) || worker.last_exit.as_ref().is_some_and(|last| last.launch == launch)
             };
-            app.workers.values().find(of).map(|worker| worker.id.slot)
+            app.workers.values().find(|worker| of(worker)).map(|worker| worker.id.slot)
         });
         // A worker that was removed from its slot left its words there all the same.
         let slots = self.fleet.app(app).map_or(SLOTS_OF_THE_GONE, |app| app.weights.len().max(app.workers.len() + 1));

@@ -133,9 +133,11 @@ fn receive_order() -> Result<[OwnedFd; 2], Errno> {
     if received?.bytes == 0 {
         return Err(Errno::CONNRESET);
     }
-    let descriptors = ancillary.drain().flat_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
-        _ => Vec::new(),
-    });
-    <[OwnedFd; 2]>::try_from(descriptors.collect::<Vec<_>>()).map_err(|_| Errno::BADMSG)
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(came) = message {
+            descriptors.extend(came);
+        }
+    }
+    <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| Errno::BADMSG)
 }

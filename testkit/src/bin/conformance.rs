@@ -49,7 +49,7 @@ fn inside(worker: &Worker, task: &Task, ops: &[Value]) -> Result<Value, Error> {
             "save" if op["safe"] == false => task.save_unsafe(step, &op["state"]).map(|()| Value::Null)?,
             "save" => task.save(step, &op["state"]).map(|()| Value::Null)?,
             "effect" => task.effect(text(op, "kind"), text(op, "key"), |_| match op["fails"].as_str() {
-                Some(why) => Err(Error::failed(why.clone())),
+                Some(why) => Err(Error::failed(why)),
                 None => Ok(op["result"].clone()),
             })?,
             "done" => {
