@@ -18,6 +18,7 @@ mod operation;
 mod outgrown;
 mod reconcile;
 mod relief;
+mod sound;
 mod stages;
 #[cfg(test)]
 mod table;
@@ -36,6 +37,7 @@ use crate::time::{Moment, Tick};
 use crate::worker::{After, Phase, State, Worker};
 
 pub use operation::{Pending, Undo};
+pub use sound::Unsound;
 pub use stages::Steer;
 
 pub use crate::needs::Rise;
