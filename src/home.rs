@@ -31,7 +31,7 @@ use thiserror::Error;
 
 use crate::process::stat::Stat;
 
-/// Longest `run` folder below which every socket's name fits 107 bytes (`notify/` and a launch number).
+/// Longest `run` folder below which every socket's name fits 107 bytes (`notify/`, a launch number and `.node`).
 const RUN_MAX: usize = 80;
 
 /// Folders of `run` that workers have something in.

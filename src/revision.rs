@@ -54,6 +54,12 @@ impl RevisionRecord {
         self.release.as_ref().and_then(|release| release.state_version).or(self.config.tasks.state_version)
     }
 
+    /// What says which open checkpoints its release cannot read.
+    #[must_use]
+    pub fn check(&self) -> Option<&[String]> {
+        self.release.as_ref().map(|release| release.check.as_slice()).filter(|check| !check.is_empty())
+    }
+
     /// A text of the configuration with the release's folder in the place of `{release}`.
     #[must_use]
     pub fn in_release(&self, text: &str) -> String {

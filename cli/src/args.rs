@@ -76,6 +76,8 @@ pub(crate) enum Command {
     /// Replace the workers of apps one by one, without refusing a connection or cutting a task
     #[command(visible_alias = "gracefulReload")]
     Reload(ReloadArgs),
+    /// Let the workers of apps renew what they know, one after the other, without a restart
+    Refresh(ChangeArgs),
     /// Put a new release in an app's place: rolling, blue-green, as a canary, or after its end
     Upgrade(UpgradeArgs),
     /// Put a release that served before in its place again
@@ -206,6 +208,9 @@ pub(crate) struct UpgradeArgs {
     /// Say what differs, which strategy that asks for, and what would become of what is in flight; change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Deploy it though this very release was taken back before
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) force: bool,
     /// By which road; the configuration's `upgrade.strategy` without it
     #[arg(long, value_name = "STRATEGY")]
     pub(crate) strategy: Option<Strategy>,
@@ -430,6 +435,9 @@ pub(crate) struct EventsArgs {
     /// Go on with what happens from now on
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// How many of the last events to show (50; all with --since)
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) lines: Option<usize>,
     /// Begin after the event with this number
     #[arg(long, value_name = "SEQ")]
     pub(crate) since: Option<u64>,

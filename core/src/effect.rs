@@ -9,6 +9,7 @@ use crate::event::{Exit, InFlight, Proof};
 use crate::id::{AppName, Generation, Lane, Launch, Operation, Pid, Revision, Slot, WorkerId};
 use crate::limit::LimitMet;
 use crate::policy::DrainBy;
+use crate::refresh::Renewal;
 use crate::rollout::{StepName, StepReached};
 use crate::task::{Loss, Tally, TaskId};
 use crate::time::Moment;
@@ -116,12 +117,26 @@ pub enum Effect {
         /// Which step.
         step: usize,
     },
+    /// Find out which open checkpoints the new release of a deployment reads; answered by `Checked` or `Unfit`.
+    Check {
+        /// Whose.
+        app: AppName,
+        /// Which deployment.
+        id: Operation,
+    },
     /// Begin to judge the new generation by what it does, and go on until the next word about this deployment;
     /// answered by `Judged` at each change, or by `Condemned`.
     Judge {
         /// Whose.
         app: AppName,
         /// Which deployment.
+        id: Operation,
+    },
+    /// Ask it to renew what it knows, as its configuration says; answered by `Refreshed`, or not in time.
+    Refresh {
+        /// Which process.
+        launch: Launch,
+        /// For which refresh.
         id: Operation,
     },
     /// Nothing of the app is left; give its sockets and names back.
@@ -171,6 +186,11 @@ pub enum News {
         /// Why.
         reason: StopReason,
         /// When it is told to end whatever it has.
+        deadline: Moment,
+    },
+    /// How long it has for its tasks became known, or changed.
+    DrainDeadline {
+        /// When they are taken.
         deadline: Moment,
     },
     /// What it still has, while it drains.
@@ -274,6 +294,8 @@ pub enum News {
         /// Its id.
         id: Operation,
     },
+    /// It was asked to renew what it knows, and this came of it.
+    Refreshed(Renewal),
     /// An operation is over; a deployment's id is its operation's.
     Finished(Finished),
 }
@@ -357,6 +379,8 @@ pub enum OperationKind {
     Rollback,
     /// Another configuration for the workers that run.
     Adopt,
+    /// Let the workers that run renew what they know.
+    Refresh,
 }
 
 /// How an operation ended.

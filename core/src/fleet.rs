@@ -320,6 +320,9 @@ pub enum Violation {
     /// An app starts workers before what it needs was ready.
     #[error("{0} starts although its app waits for others")]
     StartedBeforeNeeds(WorkerId),
+    /// Workers are asked to renew what they know while others take their place.
+    #[error("{0}: a refresh and a deployment run together")]
+    RefreshInDeployment(AppName),
     /// An app that nobody wants to run starts workers.
     #[error("{0} has a starting worker although its app is not wanted")]
     UnwantedStart(WorkerId),
@@ -340,6 +343,9 @@ fn check_app(app: &App) -> Result<(), Violation> {
         if weight > 0 && !ready_lanes.is_empty() && !ready_lanes.contains(&lane) {
             return Err(Violation::WeightWithoutReady { app: name.clone(), lane });
         }
+    }
+    if app.head.rollout.is_some() && app.head.refreshes.running.is_some() {
+        return Err(Violation::RefreshInDeployment(name.clone()));
     }
     for worker in app.workers.values() {
         check_worker(app, worker)?;

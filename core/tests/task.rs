@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use agentd_core::id::{AppName, Generation, Launch, Pid};
+use agentd_core::id::{AppName, Generation, Launch, Operation, Pid};
 use agentd_core::task::{
     Answer, Begin, Boot, Denied, Drain, Duplicate, EffectAnswer, EffectKey, EffectRecord, Ended, Ending, Fact, Fate,
     Fence, Gone, Input, Judged, Key, Kind, Known, Ledger, Link, Loss, Mark, Message, OnDeadline, Order, Outcome, Own,
-    ParkedFor, Refused, Request, Row, Speaker, State, Stretch, Task, TaskId, TaskPolicy, Usual, Word,
+    ParkedFor, Refused, Request, Row, Speaker, State, Stretch, Successor, Task, TaskId, TaskPolicy, Usual, Word,
 };
 use agentd_core::time::{Moment, Tick};
 
@@ -178,6 +178,10 @@ impl Story {
     }
 
     fn drain(&mut self, launch: u64, deadline: Duration, latest: Duration) {
+        self.drain_for(launch, deadline, latest, None);
+    }
+
+    fn drain_for(&mut self, launch: u64, deadline: Duration, latest: Duration, successor: Option<Successor>) {
         let usual = Usual { kinds: BTreeMap::new(), other: Duration::from_secs(4) };
         let drain = Drain {
             reason: "reload".to_owned(),
@@ -185,6 +189,7 @@ impl Story {
             least: self.now + deadline.min(SECOND),
             deadline: self.now + deadline,
             latest: self.now + latest,
+            successor,
             asked_by: None,
             usual,
         };
@@ -228,16 +233,20 @@ fn a_reload_hands_a_task_over_at_its_checkpoint_and_its_effect_is_not_done_again
     story.say(1, Message::EffectEnd { own: own("t", 1), key: mail(), ok: true }).expect("it is noted");
     story.checkpoint(1, "t", 1, 7).expect("it is durable");
     story.drain(1, 60 * SECOND, 60 * SECOND);
-    assert!(story.last.facts.contains(&Fact::InHand { launch: Launch(1), tasks: 1, asker: 0 }));
+    assert!(story.last.facts.contains(&Fact::InHand { launch: Launch(1), tasks: 1, asker: 0, stay: 0 }));
     story.say(1, Message::Yield { own: own("t", 1) }).expect("it is handed over");
     assert_eq!(story.sent(), [(2, 2, 2, Some(7))]);
-    assert!(story.last.facts.contains(&Fact::InHand { launch: Launch(1), tasks: 0, asker: 0 }));
+    assert!(story.last.facts.contains(&Fact::InHand { launch: Launch(1), tasks: 0, asker: 0, stay: 0 }));
     assert!(matches!(story.checkpoint(1, "t", 1, 8), Err(Refused::Fenced { .. })), "the old owner cannot write");
     assert_eq!(story.effect(2, "t", 2, "mail"), Ok(Answer::Effect(EffectAnswer::Done)));
     story.gone(1, Gone::Asked);
     let settled = story.last.facts.iter().find_map(|fact| match fact {
         Fact::Settled { tally, .. } => Some((tally.finished, tally.handed_over, tally.lost)),
-        Fact::Ready { .. } | Fact::InHand { .. } | Fact::Deadline { .. } | Fact::TimeOver { .. } => None,
+        Fact::Ready { .. }
+        | Fact::InHand { .. }
+        | Fact::Looked { .. }
+        | Fact::Deadline { .. }
+        | Fact::TimeOver { .. } => None,
     });
     assert_eq!(settled, Some((0, 1, 0)));
 }
@@ -389,6 +398,67 @@ fn a_checkpoint_of_a_newer_format_is_not_given_to_an_older_release() {
     assert_eq!(story.sent(), []);
     story.say(3, Message::Hello { max_tasks: 4 }).expect("it is welcome");
     assert_eq!(story.sent(), [(3, 2, 2, Some(1))], "one that states no version is believed to read all");
+}
+
+/// Two workers whose first has `kept`, with a checkpoint of format 4, and is drained for a successor of format 3.
+fn downgraded(waits: bool) -> Story {
+    let mut story = Story::with(&[1, 2]);
+    story.begin(1, "kept", None, Input::Kept).expect("it is admitted");
+    let message = Message::Checkpoint { own: own("kept", 1), step: 1, safe: true, state_version: Some(4) };
+    story.say(1, message).expect("it is durable");
+    let successor = Successor { generation: Generation(2), state_version: Some(3), waits };
+    story.drain_for(1, 8 * SECOND, 8 * SECOND, Some(successor));
+    story
+}
+
+#[test]
+fn what_the_next_release_does_not_read_stays_until_it_ends_and_the_rest_goes() {
+    let mut story = downgraded(true);
+    assert!(story.last.facts.contains(&Fact::InHand { launch: Launch(1), tasks: 1, asker: 0, stay: 1 }));
+    story.begin(1, "goes", None, Input::Kept).expect("it is admitted");
+    assert_eq!(story.say(1, Message::Yield { own: own("kept", 1) }), Err(Refused::Unread(id("kept"))));
+    for _ in 0..20 {
+        story.pass(8 * SECOND);
+        story.beat(1, "kept", 1);
+        assert!(!story.last.facts.iter().any(|fact| matches!(fact, Fact::TimeOver { .. })), "nobody is told to end");
+    }
+    assert!(matches!(story.checkpoint(1, "goes", 1, 1), Err(Refused::Fenced { .. })), "this one was cut in its time");
+    story.checkpoint(1, "kept", 1, 2).expect("and this one is still its owner's");
+    story.say(1, Message::End { own: own("kept", 1), outcome: Ending::Ok }).expect("it ends where it began");
+    assert!(story.last.facts.contains(&Fact::InHand { launch: Launch(1), tasks: 0, asker: 0, stay: 0 }));
+}
+
+#[test]
+fn what_a_rollback_cannot_hand_over_has_the_time_of_the_others_and_waits_then_for_whoever_reads_it() {
+    let mut story = downgraded(false);
+    assert_eq!(story.say(1, Message::Yield { own: own("kept", 1) }), Err(Refused::Unread(id("kept"))));
+    story.pass(8 * SECOND);
+    assert!(story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }));
+}
+
+#[test]
+fn a_generation_that_looked_and_could_not_read_a_checkpoint_is_not_given_it_nor_is_the_one_after_it() {
+    let mut story = Story::with(&[1, 2, 3]);
+    story.begin(1, "t", None, Input::Kept).expect("it is admitted");
+    story.checkpoint(1, "t", 1, 1).expect("it is durable");
+    let looked = |unread: &[&str]| Order::Looked {
+        app: app(),
+        deployment: Operation(7),
+        generation: Generation(2),
+        unread: unread.iter().map(|text| id(text)).collect(),
+    };
+    story.order(looked(&["t", "of nobody"]));
+    assert!(story.last.facts.contains(&Fact::Looked { app: app(), deployment: Operation(7) }));
+    story.gone(1, Gone::Asked);
+    assert_eq!(story.sent(), []);
+    let mut next = Story::new(TaskPolicy::default());
+    next.ledger = Ledger::restore(next.now, Boot::Same, story.stored());
+    next.worker(3, 3, 4);
+    assert_eq!(next.sent(), [], "the next supervisor knows it too");
+    next.worker(4, 1, 4);
+    assert_eq!(next.sent(), [(4, 2, 2, Some(1))], "the old release reads it");
+    story.order(looked(&[]));
+    assert_eq!(story.sent(), [(3, 2, 2, Some(1))], "another look found that it reads all");
 }
 
 #[test]
@@ -689,6 +759,7 @@ fn a_drain_waits_for_whoever_asked_for_it_no_longer_than_for_the_others() {
         least: story.now + 2 * SECOND,
         deadline: story.now + 20 * SECOND,
         latest: story.now + 60 * SECOND,
+        successor: None,
         asked_by: Some(id("asks")),
         usual,
     };

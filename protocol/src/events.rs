@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::control::{OperationKind, OperationState};
-use crate::status::{AppKind, AppState, DeploymentState, ExitReason, GateVerdict, GateView, Strategy};
+use crate::control::{OperationKind, OperationState, TaskCounts};
+use crate::status::{AppKind, AppState, DeploymentState, ExitReason, GateVerdict, GateView, RefreshOutcome, Strategy};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +94,11 @@ pub enum EventKind {
         /// When waiting ends.
         deadline: Timestamp,
     },
+    /// How long a draining worker has for the tasks in its hands became known, or changed.
+    WorkerDrainDeadline {
+        /// When what is left goes on elsewhere, or is cut.
+        deadline: Timestamp,
+    },
     /// Its drain ended.
     WorkerDrained {
         /// Connections still open when waiting ended; 0 when nothing was lost.
@@ -101,7 +106,7 @@ pub enum EventKind {
     },
     /// It was told to end.
     WorkerStopping {
-        /// By this signal: `SIGTERM`.
+        /// By this signal: `SIGTERM`; or `shutdown`, Node's message.
         signal: String,
     },
     /// Its process ended.
@@ -148,6 +153,15 @@ pub enum EventKind {
         failures: u32,
         /// How many in a row lead to a replacement.
         allowed: u32,
+    },
+    /// It was asked to renew what it knows.
+    WorkerRefreshed {
+        /// What came of it.
+        outcome: RefreshOutcome,
+        /// Why it failed.
+        why: Option<String>,
+        /// How long it took, in milliseconds.
+        took_ms: u64,
     },
     /// New connections are shared out anew.
     Weights {
@@ -201,6 +215,9 @@ pub enum EventKind {
         why: Option<String>,
         /// How long it took, in milliseconds.
         duration_ms: u64,
+        /// What became of the tasks of the workers that it ended.
+        #[serde(default)]
+        tasks: TaskCounts,
     },
     /// A release is being cut. Nothing has changed yet.
     ReleaseCutting {

@@ -9,8 +9,8 @@ use agentd_protocol::control::{
     ErrorKind, ErrorObject, GraceParams, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind,
     OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, ReleasesParams, ReloadParams,
     Request, RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams, ServerMessage, SessionsParams,
-    SignalParams, StartParams, StartTarget, StatusParams, StopParams, TaskChange, TaskChangeParams, TaskState,
-    TasksParams, TasksPruneParams, TasksUsageParams, UpgradeParams,
+    SignalParams, StartParams, StartTarget, StatusParams, StopParams, TaskChange, TaskChangeParams, TaskCounts,
+    TaskState, TasksParams, TasksPruneParams, TasksUsageParams, UpgradeParams,
 };
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::exit;
@@ -63,6 +63,7 @@ fn requests() -> Vec<Request> {
             sha256: None,
             strategy: Some(agentd_protocol::status::Strategy::BlueGreen),
             dry_run: true,
+            force: true,
             wait: false,
         }
         .into(),
@@ -211,6 +212,7 @@ fn events() -> Vec<EventKind> {
         EventKind::AppDeleted,
         EventKind::AppState { from: AppState::Starting, to: AppState::Running, why: None },
         EventKind::WorkerDraining { reason: ExitReason::Reload, deadline: Timestamp::UNIX_EPOCH },
+        EventKind::WorkerDrainDeadline { deadline: Timestamp::UNIX_EPOCH },
         EventKind::WorkerExited {
             code: None,
             signal: Some("SIGKILL".to_owned()),
@@ -220,7 +222,13 @@ fn events() -> Vec<EventKind> {
         },
         EventKind::WorkerOutgrown { why: "it used too much".to_owned() },
         EventKind::Weights { weights: BTreeMap::from([("web.0.1".to_owned(), 100)]) },
-        EventKind::DeploymentFinished { id, state: DeploymentState::RolledBack, why: why.clone(), duration_ms: 9 },
+        EventKind::DeploymentFinished {
+            id,
+            state: DeploymentState::RolledBack,
+            why: why.clone(),
+            duration_ms: 9,
+            tasks: TaskCounts { finished: 1, handed_over: 2, lost: 0 },
+        },
         EventKind::OperationFinished {
             id,
             kind: OperationKind::Reload,
@@ -316,6 +324,7 @@ fn an_error_newer_than_its_client_still_says_what_to_exit_with() {
 
 fn result(state: OperationState) -> OperationResult {
     OperationResult {
+        refreshed: Vec::new(),
         id: 1,
         app: "web".to_owned(),
         kind: OperationKind::Reload,

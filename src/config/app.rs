@@ -10,7 +10,8 @@ use std::time::Duration;
 use agentd_core::gate::panel::Rules;
 use agentd_core::id::AppName;
 use agentd_core::policy::{
-    AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, StopPolicy,
+    AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, RefreshPolicy, ReloadPolicy, RestartPolicy,
+    StopPolicy,
 };
 use agentd_core::task::TaskPolicy;
 use camino::Utf8PathBuf;
@@ -20,6 +21,7 @@ use super::hooks::Hook;
 use super::limits::Limits;
 use super::logs::LogConfig;
 use super::placeholder;
+use super::refresh::Refresh;
 use super::releases::Releases;
 use super::secrets::SecretSource;
 use super::signal::StopSignal;
@@ -50,6 +52,9 @@ pub struct AppConfig {
     pub listen: BTreeMap<String, ListenAddr>,
     /// Whether workers are told `LISTEN_PID`. Off for wrappers that fork, whose child would take it for another's.
     pub listen_pid: bool,
+    /// The channel to its supervisor that it is given beside the notify socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipc: Option<Ipc>,
     /// How the sockets are shared out. [`Balance::Shared`] whenever a Unix socket is listened to.
     pub balance: Balance,
     /// What proves that a worker is ready.
@@ -89,6 +94,9 @@ pub struct AppConfig {
     /// Patterns of files below `cwd` whose change reloads it; with `!` of those whose change does not.
     #[serde(default)]
     pub watch: Vec<String>,
+    /// How its workers renew what they know.
+    #[serde(default)]
+    pub refresh: Option<Refresh>,
     /// Apps that must have been ready once before this one starts.
     #[serde(default)]
     pub needs: BTreeSet<AppName>,
@@ -215,11 +223,22 @@ pub struct HttpCheck {
     pub status_max: u16,
 }
 
+/// A runtime's own channel to its supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ipc {
+    /// Node's: `NODE_CHANNEL_FD`, JSON by the line.
+    Node,
+}
+
 /// How a worker is asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
     /// The signal that asks.
     pub signal: StopSignal,
+    /// Whether Node's message `shutdown` is sent in its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub message: bool,
     /// When it is sent.
     pub drain: DrainBy,
     /// Longest wait from the signal to the exit, where shorter than what is left of the grace.
@@ -253,11 +272,17 @@ impl AppConfig {
             workers: policy.workers,
             listen: BTreeMap::new(),
             listen_pid: true,
+            ipc: None,
             balance: Balance::Spread,
             ready: Ready { check: ReadyCheck::Running, timeout: policy.ready.timeout },
             live: None,
             restart: policy.restart,
-            stop: Stop { signal: StopSignal::TERM, drain: policy.stop.drain, timeout: policy.stop.timeout },
+            stop: Stop {
+                signal: StopSignal::TERM,
+                message: false,
+                drain: policy.stop.drain,
+                timeout: policy.stop.timeout,
+            },
             grace: policy.grace,
             tasks: Tasks::default(),
             reload: policy.reload,
@@ -269,6 +294,7 @@ impl AppConfig {
             hooks: Vec::new(),
             cron_reload: None,
             watch: Vec::new(),
+            refresh: None,
             needs: BTreeSet::new(),
             umask: None,
             account: Account::default(),
@@ -294,6 +320,7 @@ impl AppConfig {
             grace: self.grace,
             reload: self.reload,
             needs: self.needs.clone(),
+            refresh: self.refresh.as_ref().map(|refresh| RefreshPolicy { timeout: refresh.timeout }),
         }
     }
 

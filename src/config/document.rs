@@ -10,18 +10,18 @@ use agentd_core::id::AppName;
 use camino::{Utf8Path, Utf8PathBuf};
 use toml::de::{DeTable, DeValue};
 
-use super::app::{AppConfig, AppKind, Balance, SkillKind};
+use super::app::{AppConfig, AppKind, Balance, Ipc, SkillKind};
 use super::diagnostic::{Diagnostic, Source};
 use super::env_file;
 use super::keys;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
-use super::{account, checks, hooks, needs, occasions, quantity, releases, secrets, sections};
+use super::{account, checks, hooks, needs, occasions, quantity, refresh, releases, secrets, sections};
 use crate::sockets::ListenAddr;
 
 /// Variables that the daemon sets itself: what the user put there would be lost without a word.
-pub(super) const OWN_VARIABLES: [&str; 6] =
-    ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+pub(super) const OWN_VARIABLES: [&str; 7] =
+    ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NODE_CHANNEL_FD", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// Syntax errors shown of one file; later ones are mostly echoes.
 const SYNTAX_SHOWN: usize = 5;
@@ -140,6 +140,7 @@ fn fill(
     if let Some(listen_pid) = table.get("listen_pid").and_then(|field| field.flag()) {
         app.listen_pid = listen_pid;
     }
+    app.ipc = table.get("ipc").and_then(|field| field.word()).map(|_| Ipc::Node);
     if let Some(routing) = table.get("routing") {
         routing.word();
     }
@@ -153,6 +154,7 @@ fn fill(
     app.secret = secrets::read(table, folder, &app.env);
     app.cron_reload = occasions::cron(table);
     app.watch = occasions::watch(table, &app.cwd);
+    app.refresh = refresh::read(table, app);
     app.hooks = hooks::read(table);
     sections::fill(app, table);
     listeners

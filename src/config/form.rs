@@ -2,6 +2,11 @@
 //!
 //! Owns how a form is told to a user ("expected …"), and which of several forms fits a value. Knows no key.
 
+use super::reader::{COMPARED, apart};
+
+/// As many keys are told in their own order: they are read at a glance.
+const AT_A_GLANCE: usize = 8;
+
 /// A table of the configuration.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -105,10 +110,23 @@ impl Form {
 impl Table {
     /// The keys that this version acts on, in words that follow "expected".
     pub(super) fn expected(&self) -> String {
-        let known = self.keys().filter(|key| key.support == Support::Now);
-        let names: Vec<String> = known.map(|key| format!("`{}`", key.name)).collect();
-        if names.is_empty() { "no key at all".to_owned() } else { listed(names) }
+        listed_keys(self.keys())
     }
+
+    /// The same, where a key was written that it has not: of many, those first that are written most like it.
+    pub(super) fn expected_near(&self, written: &str) -> String {
+        let mut keys: Vec<&Key> = self.keys().collect();
+        if keys.len() > AT_A_GLANCE && written.len() <= COMPARED {
+            keys.sort_by_key(|key| apart(written, key.name));
+        }
+        listed_keys(keys.into_iter())
+    }
+}
+
+fn listed_keys<'k>(keys: impl Iterator<Item = &'k Key>) -> String {
+    let known = keys.filter(|key| key.support == Support::Now);
+    let names: Vec<String> = known.map(|key| format!("`{}`", key.name)).collect();
+    if names.is_empty() { "no key at all".to_owned() } else { listed(names) }
 }
 
 fn listed(mut items: Vec<String>) -> String {

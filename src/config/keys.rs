@@ -139,7 +139,7 @@ static APP: [Key; 35] = [
     now("upgrade", Form::Table(&UPGRADE), "how a new release takes the place of the old one"),
     now("gates", Form::Table(&GATES), "what a new release must hold to"),
     later("session", TABLE, "tasks that must see one version", ""),
-    later("refresh", TABLE, "how knowledge is renewed without a reload", ""),
+    now("refresh", Form::Table(&REFRESH), "how workers renew what they know without a reload"),
     now(
         "watch",
         Form::Texts("a list of patterns, such as [\"app/**/*.py\", \"!app/generated/**\"]"),
@@ -160,7 +160,11 @@ static APP: [Key; 35] = [
         Form::Map("a table of tables by name", &Form::Table(&SECRET)),
         "secrets by name, read at every start",
     ),
-    later("ipc", Form::Flag, "Node's channel to its parent", ""),
+    now(
+        "ipc",
+        Form::Word(&[word("node")]),
+        "gives a Node program its channel to agentd: `process.send('ready')` is READY=1",
+    ),
     now("user", USER, "who the workers run as, where the daemon is root"),
     now("group", GROUP, "whose group the workers run in; the user's own without it"),
     now("groups", Form::Texts("a list of groups"), "groups beside those that the user is in"),
@@ -246,6 +250,25 @@ pub(super) static LIVE: Table = Table {
     ],
 };
 
+/// `refresh`.
+pub(super) static REFRESH: Table = Table {
+    name: "`refresh`",
+    first: &[],
+    keys: &[
+        now("http", Form::Text("a method and a path, such as \"POST /admin/reindex\""), "a request to each worker"),
+        ON,
+        now("signal", Form::Text("a signal's name, such as \"SIGHUP\""), "a signal to each worker's main process"),
+        now("notify", Form::Flag, "after the signal, RELOADING=1 and READY=1 over NOTIFY_SOCKET are awaited"),
+        now("protocol", Form::Text("a word for what has changed"), "`refresh` over AGENTD_WORKER_SOCKET"),
+        now("timeout", DURATION, "longest wait for one worker; 2m without it"),
+        now(
+            "watch",
+            Form::Texts("a list of patterns, such as [\"knowledge/**\"]"),
+            "files below `cwd`, or below a `source` that is a folder, whose change asks for it",
+        ),
+    ],
+};
+
 /// `restart`.
 pub(super) static RESTART: Table = Table {
     name: "`restart`",
@@ -276,6 +299,7 @@ pub(super) static STOP: Table = Table {
             Form::Word(&[word("connections"), word("signal")]),
             "send it when the worker has no connections left, or at once when its queue is empty",
         ),
+        now("message", Form::Flag, "with `ipc`: the message \"shutdown\" in the place of the signal"),
         now("timeout", DURATION, "longest wait from the signal to the exit"),
     ],
 };
@@ -421,7 +445,11 @@ pub(super) static MANIFEST: Table = Table {
         now("build", Form::Table(&BUILD), "what makes it ready to run, once"),
         now("state_version", Form::Count(0, u32::MAX), "the version of its checkpoints or of the state that it keeps"),
         later("permissions", TABLE, "what it may do", "it may do what its user may"),
-        later("check", COMMAND, "whether it can read a checkpoint", "leave it out"),
+        now(
+            "check",
+            COMMAND,
+            "is shown copies of open checkpoints before a cut-over and names those that it cannot read",
+        ),
     ],
 };
 
@@ -496,13 +524,8 @@ pub(super) static LOG: Table = Table {
     keys: &[
         now(
             "sink",
-            Form::Word(&[
-                word("fifo"),
-                word("file"),
-                later_word("journald", "take \"fifo\" and read with `agentctl logs`"),
-                word("none"),
-            ]),
-            "through the daemon to a file, straight to a file, or nowhere",
+            Form::Word(&[word("fifo"), word("file"), word("journald"), word("none")]),
+            "through the daemon to a file, straight to a file, through the daemon to journald, or nowhere",
         ),
         now("max_size", SIZE, "size after which a file is put aside"),
         now("max_age", DURATION, "age of its first line after which a file is put aside"),

@@ -35,6 +35,9 @@ pub struct Manifest {
     pub command: Vec<String>,
     /// What makes it ready to run, once.
     pub build: Option<Build>,
+    /// The program, and its arguments, that says which open checkpoints it cannot read; empty where there is none.
+    #[serde(default)]
+    pub check: Vec<String>,
 }
 
 /// What makes a release ready to run.
@@ -50,7 +53,15 @@ pub struct Build {
 
 impl Default for Manifest {
     fn default() -> Self {
-        Self { name: None, kind: None, version: Version::none(), state_version: None, command: Vec::new(), build: None }
+        Self {
+            name: None,
+            kind: None,
+            version: Version::none(),
+            state_version: None,
+            command: Vec::new(),
+            build: None,
+            check: Vec::new(),
+        }
     }
 }
 
@@ -87,6 +98,7 @@ impl Manifest {
                 .get("build")
                 .and_then(|field| Some((field.table()?, field.key_span)))
                 .map(|(table, header)| build(&table, &header)),
+            check: table.get("check").map(|field| words(&field)).unwrap_or_default(),
         };
         let found = report.into_found();
         if found.is_empty() { Ok(manifest) } else { Err(found) }
@@ -133,11 +145,12 @@ mod tests {
     fn a_manifest_says_what_it_is_and_how_it_is_built() {
         let manifest = read(
             "name = \"search\"\nkind = \"service\"\nversion = \"1.4.0\"\nstate_version = 3\n\
-             command = [\"./run\", \"{fd:http}\"]\nbuild = { command = [\"make\"], timeout = \"2m\", env = { A = \"b\" } }\n",
+             command = [\"./run\", \"{fd:http}\"]\ncheck = [\"./check\"]\nbuild = { command = [\"make\"], timeout = \"2m\", env = { A = \"b\" } }\n",
         )
         .expect("it is sound");
         assert_eq!((manifest.version.as_str(), manifest.state_version), ("1.4.0", Some(3)));
         assert_eq!(manifest.kind, Some(SkillKind::Service));
+        assert_eq!(manifest.check, ["./check"]);
         let build = manifest.build.expect("it has one");
         assert_eq!((build.command, build.timeout), (vec!["make".to_owned()], Duration::from_secs(120)));
         assert_eq!(read("").expect("it may say nothing"), Manifest::default());

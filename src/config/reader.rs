@@ -16,7 +16,7 @@ use super::form::{Form, Key, Support, Table, Word};
 pub(super) const REPORTED: usize = 100;
 
 /// Longest key that is compared with the known ones; no slip of the pen is longer.
-const COMPARED: usize = 40;
+pub(super) const COMPARED: usize = 40;
 
 /// What other supervisors call a key, and what it is called here.
 const FOREIGN: [(&str, &str); 20] = [
@@ -114,7 +114,7 @@ impl<'r> TableReader<'r> {
                 }
                 None => {
                     let message = format!("unknown key `{name}` in {}", keys.name);
-                    let diagnostic = report.at(&key.span(), message).expected(keys.expected());
+                    let diagnostic = report.at(&key.span(), message).expected(keys.expected_near(name));
                     report.add(with_help(diagnostic, &key_help(keys, name)));
                 }
             }
@@ -342,13 +342,17 @@ impl<'r> Field<'r> {
     }
 }
 
+/// How many letters two names are apart, whatever their dashes.
+pub(super) fn apart(one: &str, other: &str) -> usize {
+    strsim::damerau_levenshtein(&one.to_lowercase().replace('-', "_"), &other.replace('-', "_"))
+}
+
 /// The known word that `text` was probably meant to be.
 pub(super) fn nearest<'w>(text: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     if text.len() > COMPARED {
         return None;
     }
-    let text = text.to_lowercase().replace('-', "_");
-    let apart = |word: &&str| strsim::damerau_levenshtein(&text, &word.replace('-', "_"));
+    let apart = |word: &&str| apart(text, word);
     known.min_by_key(apart).filter(|word| apart(word) <= (word.len() / 3).max(1))
 }
 

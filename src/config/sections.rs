@@ -5,7 +5,7 @@ use std::time::Duration;
 use agentd_core::policy::{DrainBy, GracePolicy, ReloadPolicy, RestartPolicy, RestartWhen};
 use agentd_core::task::{Doubt, Kind, OnDeadline};
 
-use super::app::{AppConfig, Stop, Tasks};
+use super::app::{AppConfig, Ipc, Stop, Tasks};
 use super::reader::{Field, TableReader};
 use super::{gates, limits, logs, quantity, upgrade};
 
@@ -19,7 +19,7 @@ pub(super) fn fill(app: &mut AppConfig, table: &TableReader<'_>) {
         fill_restart(&mut app.restart, &restart);
     }
     if let Some((stop, _)) = section("stop") {
-        fill_stop(&mut app.stop, &stop);
+        fill_stop(&mut app.stop, &stop, app.ipc);
     }
     if let Some((grace, field)) = section("grace") {
         fill_grace(&mut app.grace, &grace, &field);
@@ -93,7 +93,7 @@ fn fill_restart(restart: &mut RestartPolicy, table: &TableReader<'_>) {
     }
 }
 
-fn fill_stop(stop: &mut Stop, table: &TableReader<'_>) {
+fn fill_stop(stop: &mut Stop, table: &TableReader<'_>, ipc: Option<Ipc>) {
     if let Some(signal) = table.get("signal").and_then(|field| field.parsed(str::parse)) {
         stop.signal = signal;
     }
@@ -101,6 +101,12 @@ fn fill_stop(stop: &mut Stop, table: &TableReader<'_>) {
         Some("connections") => stop.drain = DrainBy::Connections,
         Some(_) => stop.drain = DrainBy::Signal,
         None => {}
+    }
+    if let Some(field) = table.get("message") {
+        stop.message = field.flag().unwrap_or(false);
+        if stop.message && ipc.is_none() {
+            field.refuse("`message` means nothing without `ipc = \"node\"`");
+        }
     }
     if let Some(timeout) = duration(table, "timeout") {
         stop.timeout = Some(timeout);

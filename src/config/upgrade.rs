@@ -59,6 +59,7 @@ impl Upgrade {
             dwell: self.dwell,
             stability: if staged { self.stability } else { Duration::ZERO },
             judged_by: self.judged_by,
+            checks: false,
         }
     }
 }

@@ -40,10 +40,7 @@ impl Dispatcher {
                 self.unwatch_drain(launch);
                 self.tell_ready(launch);
             }
-            Effect::SendStop { launch } => {
-                let signal = self.processes.get(&launch).map(|process| process.record.config.stop.signal.signal());
-                self.signal_tree(launch, signal.unwrap_or(Signal::SIGTERM));
-            }
+            Effect::SendStop { launch } => self.send_stop(launch),
             Effect::SendAbort { launch } => {
                 if let Some(process) = self.processes.get(&launch)
                     && !process.tree.signal_leader(Signal::SIGABRT)
@@ -58,8 +55,10 @@ impl Dispatcher {
             }),
             Effect::Govern { launch, revision } => self.govern(launch, revision),
             Effect::SetWeights { app, weights } => self.set_weights(&app, &weights),
+            Effect::Check { app, id } => self.check(&app, id),
             Effect::Verify { app, id, step } => self.verify(&app, id, step),
             Effect::Judge { app, id } => self.judge(&app, id),
+            Effect::Refresh { launch, id } => self.ask_to_refresh(launch, id),
             Effect::Forget { app } => self.forget(&app),
         }
     }
@@ -78,6 +77,21 @@ impl Dispatcher {
             }
             None => tracing::error!(%launch, %revision, "the configuration that is to govern it is not known"),
         }
+    }
+
+    /// Asks a worker to end: by its signal, or by Node's message where that is wanted and gets through.
+    fn send_stop(&self, launch: Launch) {
+        let Some(process) = self.processes.get(&launch) else { return };
+        let stop = process.record.config.stop;
+        if stop.message {
+            match process.notify.say_shutdown() {
+                Ok(()) => return fault::point("told"),
+                Err(error) => {
+                    tracing::warn!(worker = %process.worker, error = in_full(&error), "it gets the signal instead");
+                }
+            }
+        }
+        self.signal_tree(launch, stop.signal.signal());
     }
 
     fn signal_tree(&self, launch: Launch, signal: Signal) {

@@ -12,12 +12,15 @@ use super::lines::wire_line;
 use crate::config::AppConfig;
 use crate::config::quantity::format_duration as duration;
 use crate::logs::layout::{StreamKind, sources};
-use crate::logs::read::tail;
+use crate::logs::read::{burst, tail};
 use crate::process::usage;
 use crate::revision::Origin;
 
 /// Lines of its log that `describe` shows.
 const DESCRIBED_LINES: usize = 10;
+
+/// As many of them are shown when they came in one burst, such as a stack below its error.
+const DESCRIBED_BURST: usize = 40;
 
 impl Dispatcher {
     pub(super) fn describe(&mut self, text: &str) -> Answer<AppDetails> {
@@ -44,7 +47,7 @@ impl Dispatcher {
         });
         let workers: BTreeMap<Launch, _> =
             app.workers.values().filter_map(|worker| Some((worker.launch()?, worker.id.clone()))).collect();
-        let last = tail(&printed, DESCRIBED_LINES).unwrap_or_default();
+        let last = burst(tail(&printed, DESCRIBED_BURST).unwrap_or_default(), DESCRIBED_LINES);
         let env: BTreeSet<String> = record.environment.keys().chain(config.env.keys()).cloned().collect();
         let mut policy = policy_words(app.policy_now());
         policy.extend(self.occasions(&name, config));
@@ -76,6 +79,9 @@ impl Dispatcher {
         if !config.watch.is_empty() {
             words.insert("watch".to_owned(), config.watch.join(", "));
         }
+        if let Some(refresh) = &config.refresh {
+            words.insert("refresh".to_owned(), super::refresh::words(refresh));
+        }
         if !config.account.is_unset() {
             words.insert("runs as".to_owned(), config.account.to_string());
         }
@@ -96,6 +102,7 @@ impl Dispatcher {
     pub(super) fn daemon_view(&self) -> DaemonView {
         let workers = u32::try_from(self.processes.len()).unwrap_or(u32::MAX);
         let mut notes = self.notes.clone();
+        notes.extend_from_slice(self.standing.notes());
         notes.extend(self.log_notes());
         notes.extend(self.hook_notes());
         notes.extend(self.saving.trouble());

@@ -10,7 +10,8 @@ use agentd_core::effect::{Finished, News, OperationResult};
 use agentd_core::id::{AppName, Generation, Operation};
 use agentd_core::rollout::{Rollout, StepName};
 use agentd_protocol::control::{
-    DeploymentList, DeploymentReport, ErrorKind, ErrorObject, Reply, StageView, TaskCounts, VerdictView,
+    CheckpointsView, DeploymentList, DeploymentReport, ErrorKind, ErrorObject, Reply, StageView, TaskCounts,
+    VerdictView,
 };
 use agentd_protocol::status::{DeploymentState, GateVerdict, GateView};
 use jiff::Timestamp;
@@ -54,6 +55,7 @@ impl Dispatcher {
             | News::Spawned { .. }
             | News::Ready { .. }
             | News::Draining { .. }
+            | News::DrainDeadline { .. }
             | News::DrainProgress { .. }
             | News::Undrained
             | News::Stopping { .. }
@@ -62,6 +64,7 @@ impl Dispatcher {
             | News::Backoff { .. }
             | News::Parked { .. }
             | News::Outgrown { .. }
+            | News::Refreshed(_)
             | News::ProbeFailed { .. } => {}
         }
     }
@@ -95,6 +98,7 @@ impl Dispatcher {
             before: None,
             after: None,
             effects: Vec::new(),
+            checkpoints: None,
         }
     }
 
@@ -117,6 +121,11 @@ impl Dispatcher {
             report.gates.clone_from(&gates);
             report.verdicts.push(VerdictView { at: Timestamp::now(), verdict, why, gates });
         });
+    }
+
+    /// What open checkpoints its new version reads.
+    pub(super) fn remember_checkpoints(&mut self, id: Operation, view: CheckpointsView) {
+        self.with_report(id, |report| report.checkpoints = Some(view));
     }
 
     fn close_report(&mut self, app: &AppName, finished: &Finished) {
@@ -263,6 +272,7 @@ fn unread(error: &crate::store::StoreError) -> ErrorObject {
 
 fn stage(name: StepName, percent: Option<u8>, at: Timestamp) -> StageView {
     let name = match name {
+        StepName::Checking => "checking",
         StepName::Replacing => "replacing",
         StepName::Raising => "raising",
         StepName::Verifying => "verifying",

@@ -182,6 +182,7 @@ impl Dispatcher {
             cgroup: None,
             listen_names: Vec::new(),
             listen_pid: false,
+            node_channel: false,
             account: record.config.account.clone(),
             secrets: Secrets::default(),
             stdin: true,

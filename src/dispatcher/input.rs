@@ -47,7 +47,7 @@ pub enum Input {
     /// A worker that is not our child has ended.
     Gone(Launch),
     /// A file that an app watches was changed.
-    FileChanged(AppName, PathBuf),
+    FileChanged(AppName, super::tend::Watches, PathBuf),
     /// The binary that is to take our place was asked whether it can.
     SuccessorChecked(super::CheckResult),
     /// Workers that use more memory than their ceiling were found.
@@ -75,6 +75,10 @@ pub enum Input {
     },
     /// A probe task needs a command run.
     RunCommand(RunCommand),
+    /// A deployment's check is to be run.
+    RunCheck(super::check::RunCheck),
+    /// It was found out which open checkpoints a new release reads.
+    Looked(super::check::Looked),
     /// The cut of this number came to its end; an error is a fragment that follows "failed to".
     Cut(u64, Box<super::cutting::CutEnd>),
 }

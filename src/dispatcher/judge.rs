@@ -22,8 +22,9 @@ impl Dispatcher {
         let stages = rollout.plan.steps.len();
         let stage = match rollout.stage {
             Stage::Sharing { step, .. } => step,
+            Stage::Replacing => 0,
             Stage::Warm { .. } => stages,
-            Stage::Replacing | Stage::Raising { .. } | Stage::Verifying { .. } | Stage::Retiring => return,
+            Stage::Checking { .. } | Stage::Raising { .. } | Stage::Verifying { .. } | Stage::Retiring => return,
         };
         let record = self.apps.get(app).and_then(|shell| shell.revisions.get(&rollout.to.revision));
         let Some(record) = record else { return };
@@ -42,16 +43,16 @@ impl Dispatcher {
     pub(super) fn judged(&mut self, judged: Judged) {
         let app = judged.app.clone();
         let present = self.fleet.app(&app).and_then(|app| app.head.rollout.as_ref());
-        if present.is_none_or(|rollout| rollout.id != judged.deployment) {
-            return;
-        }
+        let Some(present) = present.filter(|rollout| rollout.id == judged.deployment) else { return };
+        // Where nothing waits for a word, only one that speaks against the new version is news.
+        let awaited = present.stage != Stage::Replacing;
         let Some(shell) = self.apps.get_mut(&app) else { return };
         let before = shell.judged.replace(judged.clone()).filter(|before| before.deployment == judged.deployment);
         let changed =
             before.is_none_or(|before| std::mem::discriminant(&before.said) != std::mem::discriminant(&judged.said));
         let Judged { deployment: id, said, gates, .. } = judged;
         self.mark_stale(&app);
-        if changed {
+        if changed && (awaited || matches!(said, Said::Hold(_) | Said::Worse(_))) {
             let (verdict, why) = match &said {
                 Said::Worse(why) => (GateVerdict::Rollback, Some(why.clone())),
                 Said::Hold(why) => (GateVerdict::Hold, Some(why.clone())),

@@ -58,6 +58,7 @@ impl Dispatcher {
             cgroup: None,
             listen_names: vec!["keeper".to_owned()],
             listen_pid: true,
+            node_channel: false,
             stdin: false,
             account: Account::default(),
             secrets: Secrets::default(),

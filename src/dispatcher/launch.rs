@@ -16,7 +16,7 @@ use super::limits::amounts;
 use super::rights::with_rights;
 use super::shell::{ProcessShell, Start};
 use super::{Child, Dispatcher};
-use crate::config::{Limits, LogSink};
+use crate::config::{Ipc, Limits, LogSink};
 use crate::fault;
 use crate::logs::layout::{StreamKind, fifo_path, live_path};
 use crate::logs::sink::{Opened, Sink, open_sink};
@@ -25,6 +25,7 @@ use crate::notify::{NotifyError, NotifySocket};
 use crate::process::cgroup::Cgroup;
 use crate::process::plan::{ExecPlan, Secrets, Stage, StageFailure, fd_variable};
 use crate::process::reaper::{self, Exit};
+use crate::process::shim::channel_beside;
 use crate::process::spawn::{SpawnFds, spawn};
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
@@ -153,8 +154,9 @@ impl Dispatcher {
             drain: None,
             streams,
             gauge,
-            asked_by: crate::tasks::AskedBy::default(),
+            stay: 0,
             told: std::collections::HashMap::new(),
+            reloading: None,
             status_text: None,
         };
         self.processes.insert(launch, shell);
@@ -202,7 +204,7 @@ impl Dispatcher {
         let log = record.config.log;
         let rotation = log.rotation();
         let sink = match log.sink {
-            LogSink::Fifo => Sink::Fifo,
+            LogSink::Fifo | LogSink::Journald => Sink::Fifo,
             LogSink::File => Sink::File,
             LogSink::None => Sink::None,
         };
@@ -217,8 +219,8 @@ impl Dispatcher {
                 Opened::Fifo(pipe) => {
                     let id = StreamId(self.next_stream);
                     self.next_stream += 1;
-                    let fifo_path = Some(fifo);
-                    streams.push(Stream { id, fifo: pipe.supervisor, fifo_path, path, launch, rotation });
+                    let to = self.log_target(worker, launch, record, kind);
+                    streams.push(Stream { id, fifo: pipe.supervisor, fifo_path: Some(fifo), launch, to });
                     Ok(pipe.worker)
                 }
             }
@@ -358,6 +360,8 @@ impl Dispatcher {
         if let Err(error) = std::fs::remove_file(self.home.run.join("notify").join(launch.to_string())) {
             tracing::debug!(%launch, %error, "its notify socket was gone already");
         }
+        // Only Node programs have one.
+        let _ = std::fs::remove_file(channel_beside(process.notify.path()));
         if let Some(cgroup) = process.tree.cgroup()
             && let Err(error) = cgroup.remove()
         {
@@ -479,6 +483,7 @@ pub(super) fn plan(
         // gunicorn takes what both its command and its environment name twice, and fails at the second. What a worker
         // stored with us only the environment tells of.
         listen_pid: config.listen_pid && (fds.len() > config.listen.len() || !config.names_every_listener()),
+        node_channel: config.ipc == Some(Ipc::Node),
         stdin: false,
         account: config.account.clone(),
         secrets: Secrets::default(),
@@ -534,6 +539,7 @@ fn is_permanent(failure: &StageFailure) -> bool {
             Stage::ReadingPlan
             | Stage::MakingSession
             | Stage::EnteringCgroup(_)
+            | Stage::MakingChannel(_)
             | Stage::GivingOver(_)
             | Stage::TakingAccount(_)
             | Stage::ChangingDirectory(_)

@@ -19,6 +19,7 @@ mod adopt;
 mod apply;
 mod applying;
 mod changes;
+mod check;
 mod commit;
 mod control;
 mod cutting;
@@ -37,6 +38,7 @@ mod planning;
 mod prepare;
 mod probe;
 mod rebuild;
+mod refresh;
 mod releases;
 mod restore;
 mod rights;
@@ -76,16 +78,18 @@ use crate::process::spawn::Launcher;
 use crate::process::sys;
 use crate::releases::store::ReleaseFolders;
 use crate::sockets::SockDiag;
+use crate::standing::Standing;
 use crate::status::EventJournal;
 use crate::store::{Damage, Opened, Store, Stored};
 use crate::supervisors::Supervisors;
 use crate::systemd::Systemd;
-use crate::tasks::TaskThread;
+use crate::tasks::{AskedBy, TaskThread};
 
 pub use hooks::HookEnd;
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
 pub use successor::CheckResult;
+pub use tend::Watches;
 
 use shell::{AppShell, ProcessShell};
 use tell::Waiter;
@@ -119,6 +123,7 @@ pub struct Dispatcher {
     sock_diag: Option<SockDiag>,
     logs: LogThread,
     housekeeper: Housekeeper,
+    standing: Standing,
     dropping: outputs::Dropping,
     hooks: hooks::Hooks,
     /// The ledger of tasks; none where it could not be started.
@@ -126,7 +131,7 @@ pub struct Dispatcher {
     journal: EventJournal,
     waiters: Vec<Waiter>,
     /// Who asks for what is just being decided, when it is somebody with work in hand.
-    asking: Option<tasks::Asking>,
+    asking: AskedBy,
     releases: releases::Releases,
     /// Apps that are reloaded by the clock or by a change of their files.
     tended: BTreeMap<AppName, tend::Tended>,
@@ -218,6 +223,8 @@ pub struct Parts {
     pub logs: LogThread,
     /// What becomes of logs that were put aside.
     pub housekeeper: Housekeeper,
+    /// The daemon's settings in force.
+    pub standing: Standing,
     /// The ledger of tasks; none where it could not be started, which `notes` tell of.
     pub tasks: Option<TaskThread>,
     /// Starts processes.
@@ -248,6 +255,7 @@ impl Dispatcher {
             opened,
             logs,
             housekeeper,
+            standing,
             tasks,
             launcher,
             cgroups,
@@ -276,12 +284,13 @@ impl Dispatcher {
             sock_diag: None,
             logs,
             housekeeper,
+            standing,
             dropping: outputs::Dropping::default(),
             hooks: hooks::Hooks::default(),
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),
-            asking: None,
+            asking: AskedBy::Others,
             releases: releases::Releases::new(releases_of_home),
             tended: BTreeMap::new(),
             measuring: limits::Measuring::Idle,
@@ -371,7 +380,7 @@ impl Dispatcher {
             Input::LogsDrained(launch) => self.logs_drained(launch),
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
-            Input::FileChanged(app, path) => self.file_changed(&app, &path),
+            Input::FileChanged(app, watched, path) => self.file_changed(&app, watched, &path),
             Input::Measured(found) => self.beyond_limits(found),
             Input::Logs(news) => self.heard_of_logs(news),
             Input::HookEnded(number, end) => self.hook_ended(number, end),
@@ -382,6 +391,8 @@ impl Dispatcher {
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
             Input::RunCommand(request) => self.run_command(request),
+            Input::RunCheck(run) => self.run_check(run),
+            Input::Looked(looked) => self.looked(looked),
             Input::Cut(number, end) => self.cut_ended(number, *end),
         }
     }

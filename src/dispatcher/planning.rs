@@ -9,6 +9,8 @@ use agentd_core::release::advice::{Part, Road, Whose, advise};
 use agentd_core::rollout::Strategy;
 use agentd_protocol::control::{Reply, UpgradeParams, UpgradePlan};
 
+use tokio::sync::oneshot;
+
 use super::Dispatcher;
 use super::control::Answer;
 use super::tell::strategy as wire_strategy;
@@ -17,6 +19,7 @@ use super::wish::Wish;
 use crate::config::{self, AppConfig, AppKind, Manifest, SkillKind};
 use crate::control::ReplySink;
 use crate::releases::Cut;
+use crate::tasks::{Command, Inspect, Inspected};
 
 /// Fields whose change is no change of what runs.
 const NOT_OF_IT: [&str; 2] = ["cwd", "file"];
@@ -28,8 +31,28 @@ impl Dispatcher {
             // Nobody else looks.
             return;
         };
-        let answer = self.plan_upgrade(params, Some(cut));
-        reply.finish(answer.map(|plan| Reply::UpgradePlan(Box::new(plan))));
+        let plan = match self.plan_upgrade(params, Some(cut)) {
+            Ok(plan) => plan,
+            Err(error) => return reply.finish(Err(error)),
+        };
+        self.with_checkpoints(plan, &cut.manifest, reply);
+    }
+
+    /// Answers a dry run with what would become of open checkpoints.
+    fn with_checkpoints(&self, mut plan: UpgradePlan, manifest: &Manifest, reply: ReplySink) {
+        let Ok(app) = plan.app.parse::<AppName>() else { return reply.finish(Ok(Reply::UpgradePlan(Box::new(plan)))) };
+        let configured = self.current_record(&app).ok().and_then(|record| record.config.tasks.state_version);
+        let (answer, inspected) = oneshot::channel();
+        let reads = manifest.state_version.or(configured);
+        self.tell_tasks(Command::Inspect(Box::new(Inspect { app, reads, copies: None, answer })));
+        let checks = !manifest.check.is_empty();
+        tokio::spawn(async move {
+            // Without a ledger there are no checkpoints.
+            if let Ok(Ok(found)) = inspected.await {
+                plan.in_flight.extend(checkpoints(&found, checks));
+            }
+            reply.finish(Ok(Reply::UpgradePlan(Box::new(plan))));
+        });
     }
 
     /// What an upgrade would do; `cut` is what its source holds, for an app that has one.
@@ -64,6 +87,7 @@ impl Dispatcher {
             Road::HotSwap => Some(Strategy::Rolling),
             Road::Refresh | Road::Stay => None,
         };
+        let taken_back = cut.and_then(|cut| self.why_bad(&app, &cut.id));
         let generation = self.fleet.app(&app).map_or(0, |app| app.head.generation.0);
         Ok(UpgradePlan {
             app: app.to_string(),
@@ -74,6 +98,7 @@ impl Dispatcher {
             strategy: Some(wire_strategy(asked)),
             advised: advised.map(wire_strategy),
             because: Some(advice.because.to_owned()),
+            taken_back,
             in_flight: self.in_flight_under(&app, asked, advice.sessions),
         })
     }
@@ -100,6 +125,20 @@ impl Dispatcher {
         lines.push(format!("by the advised road: {advised}"));
         lines
     }
+}
+
+/// What would become of open checkpoints, in a sentence; none where there are none.
+fn checkpoints(found: &Inspected, checks: bool) -> Option<String> {
+    let newer = match found.newer.len() {
+        0 => String::new(),
+        newer => format!("{newer} newer than it reads, whose tasks stay with the old generation until they end; "),
+    };
+    let rest = if checks {
+        "its check tells, before the cut-over, which others it cannot read"
+    } else {
+        "it is taken to read the rest"
+    };
+    (found.open > 0).then(|| format!("{} open checkpoints, {newer}{rest}", found.open))
 }
 
 /// Fields of the configuration that differ, as lines; and the parts that they belong to.

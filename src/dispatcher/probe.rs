@@ -147,7 +147,7 @@ impl Dispatcher {
             let inherited = own.env.iter().filter(|(name, _)| !its.contains(&name.as_str())).cloned();
             let (secrets, files) = own.secrets.beside();
             let env = inherited.chain(more).chain(files).collect();
-            let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), secrets, ..own };
+            let plan = ExecPlan { argv: command, env, listen_names: Vec::new(), node_channel: false, secrets, ..own };
             let fds = SpawnFds {
                 stdin: None,
                 stdout: std::os::fd::AsFd::as_fd(&null),
@@ -178,6 +178,7 @@ impl Dispatcher {
     }
 
     fn heed(&mut self, launch: Launch, notice: Notice, fds: &mut Vec<std::os::fd::OwnedFd>) {
+        self.heed_refresh(launch, &notice);
         let Some(process) = self.processes.get_mut(&launch) else { return };
         let event = match notice {
             Notice::Ready if process.record.config.ready.check == ReadyCheck::Notify => {
@@ -302,6 +303,7 @@ impl Knock {
         let check = match &self.http {
             None => probe::ReadyCheck::Accepts,
             Some(http) => probe::ReadyCheck::Http(probe::HttpCheck {
+                method: "GET".to_owned(),
                 path: http.path.clone(),
                 host: "localhost".to_owned(),
                 expect: http.status_min..=http.status_max,

@@ -9,6 +9,7 @@ use agentd_core::id::{AppName, Operation, Revision};
 use agentd_core::policy::AppPolicy;
 use agentd_core::release::ReleaseId;
 use agentd_core::release::retention::{Kept, superfluous};
+use agentd_core::worker::Worker;
 use agentd_protocol::control::{
     ErrorKind, ErrorObject, ReleaseState, ReleaseView, Releases as ReleasesView, RollbackParams, StartTarget,
 };
@@ -247,6 +248,7 @@ impl Dispatcher {
             folder: self.releases.folders.release(app, &cut.id),
             command: cut.manifest.command,
             state_version: cut.manifest.state_version,
+            check: cut.manifest.check,
             kind: cut.manifest.kind,
         };
         let record = ReleaseRecord {
@@ -304,6 +306,14 @@ impl Dispatcher {
             .collect();
         let gone = superfluous(&kept, keep);
         self.remove_releases(app, &gone);
+    }
+
+    /// Why a release was taken back; none where it was not.
+    pub(super) fn why_bad(&self, app: &AppName, id: &ReleaseId) -> Option<String> {
+        match &self.releases.of(app).find(|record| record.release.id == *id)?.verdict {
+            Verdict::Bad { why } => Some(why.clone()),
+            Verdict::Untried | Verdict::Good => None,
+        }
     }
 
     /// Removes a release that was cut for something that then was refused: nothing is left of that.
@@ -429,7 +439,8 @@ impl Dispatcher {
                 | CoreKind::Restart
                 | CoreKind::Adopt
                 | CoreKind::Upgrade
-                | CoreKind::Rollback,
+                | CoreKind::Rollback
+                | CoreKind::Refresh,
                 _,
             ) => {}
         }
@@ -497,14 +508,15 @@ impl Dispatcher {
         let serving = current.release.as_ref().map(|release| release.id.clone());
         let way_back = serving.as_ref().and_then(|now| self.served_release(&app, now));
         let shell = self.apps.get(&app);
-        let runs = |id: &ReleaseId| -> Vec<String> {
+        let runs = |id: &ReleaseId| -> Vec<&Worker> {
             let of = state.workers.values().filter(|worker| worker.state.process().is_some());
             let its = of.filter(|worker| {
                 let record = shell.and_then(|shell| shell.revisions.get(&worker.revision));
                 record.and_then(|record| record.release.as_ref()).is_some_and(|release| release.id == *id)
             });
-            its.map(|worker| worker.id.to_string()).collect()
+            its.map(AsRef::as_ref).collect()
         };
+        let staying = |worker: &&Worker| worker.launch().and_then(|launch| Some(self.processes.get(&launch)?.stay));
         let mut records: Vec<&ReleaseRecord> = self.releases.of(&app).collect();
         records.sort_by_key(|record| std::cmp::Reverse(record.cut_at));
         let releases = records.into_iter().map(|record| {
@@ -514,6 +526,8 @@ impl Dispatcher {
                 Verdict::Good => (ReleaseState::Good, None),
                 Verdict::Bad { why } => (ReleaseState::Bad, Some(why.clone())),
             };
+            let workers = runs(id);
+            let staying: u32 = workers.iter().filter_map(staying).fold(0, u32::saturating_add);
             ReleaseView {
                 id: id.to_string(),
                 version: id.version().to_string(),
@@ -522,8 +536,9 @@ impl Dispatcher {
                 why,
                 serving: serving.as_ref() == Some(id),
                 rollback: way_back.as_ref() == Some(id),
-                pinned: record.pinned,
-                workers: runs(id),
+                pinned: record.pinned || staying > 0,
+                staying,
+                workers: workers.into_iter().map(|worker| worker.id.to_string()).collect(),
                 state_version: record.release.state_version,
                 origin: record.origin.clone(),
                 folder: record.release.folder.to_string(),
@@ -534,7 +549,8 @@ impl Dispatcher {
                 served_at: record.served_at,
             }
         });
-        Ok(ReleasesView { app: app.to_string(), releases: releases.collect() })
+        let serves = Some(current.label(state.head.generation.0));
+        Ok(ReleasesView { app: app.to_string(), serves, releases: releases.collect() })
     }
 
     /// Where agents find skills that listen: a variable a skill, whose value stays over upgrades.
@@ -563,6 +579,8 @@ impl Dispatcher {
             let upgrade = &record.config.upgrade;
             if let CoreRequest::Upgrade { policy, plan, .. } = &mut part.request {
                 *plan = upgrade.plan(strategy.unwrap_or(upgrade.strategy));
+                // Where nobody says what its checkpoints are, there is nothing to find out.
+                plan.checks = record.check().is_some() || record.state_version().is_some();
                 let policy: &mut AppPolicy = policy;
                 policy.reload.settle = policy.reload.settle.max(upgrade.min_uptime);
             }

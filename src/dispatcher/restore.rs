@@ -130,6 +130,7 @@ impl Dispatcher {
         for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
             self.tend(&name);
         }
+        self.bound_all_logs();
         self.housekeeper.sweep();
         if damage.is_some() {
             self.store.replace(&self.everything())?;
@@ -412,4 +413,5 @@ fn forget_the_running(head: &mut Head) {
     head.parked = None;
     head.owed.clear();
     head.relief = None;
+    head.refreshes.forget_the_running();
 }

@@ -18,8 +18,8 @@ use crate::notify::{FdStore, NotifySocket};
 use crate::process::tree::Tree;
 use crate::revision::RevisionRecord;
 use crate::sockets::ListenAddr;
+use crate::tasks::Gauge;
 use crate::tasks::panels::Judged;
-use crate::tasks::{AskedBy, Gauge};
 
 /// One app.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(super) struct AppShell {
     pub(super) kept: BTreeSet<(ListenAddr, u32)>,
     /// What the gates of its deployment said last.
     pub(super) judged: Option<Judged>,
-    /// The last lines of workers that are parked, by slot.
+    /// The last lines of workers that are parked or wait for another restart, by slot.
     pub(super) last_lines: BTreeMap<Slot, Vec<String>>,
     /// What was told last of the app as a whole.
     pub(super) changes: Option<super::changes::Told>,
@@ -75,10 +75,13 @@ pub(super) struct ProcessShell {
     pub(super) streams: Vec<StreamId>,
     /// What it has in hand, by the ledger's figures.
     pub(super) gauge: Arc<Gauge>,
-    /// Who asked for the present operation of its app.
-    pub(super) asked_by: AskedBy,
+    /// While it drains: tasks that are left to it until they end, because what takes its place does not read their
+    /// checkpoints.
+    pub(super) stay: u32,
     /// Tasks that it told of by datagram, and when.
     pub(super) told: HashMap<String, Moment>,
+    /// How far it is, where a signal asked it to renew what it knows.
+    pub(super) reloading: Option<super::refresh::Reloading>,
     /// Its last `STATUS=`.
     pub(super) status_text: Option<String>,
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use agentd_core::effect::StopReason;
 use agentd_core::event::{Exit, Proof, WorkerEvent};
-use agentd_core::id::{AppName, Launch, Pid, WorkerId};
-use agentd_core::task::{Ending, Fact, Gone, Kind, TaskId, Told};
+use agentd_core::id::{Launch, Pid, WorkerId};
+use agentd_core::refresh::RefreshAnswer;
+use agentd_core::rollout::Direction;
+use agentd_core::task::{Ending, Fact, Gone, Kind, Successor, TaskId, Told};
 use agentd_core::worker::{State, Worker};
 use agentd_protocol::control::{ALL, ErrorKind, ErrorObject, Request};
 use nix::unistd::Uid;
@@ -71,6 +73,15 @@ impl Dispatcher {
         let Some(app) = self.fleet.app(&worker.id.app) else { return };
         let successor = app.head.rollout.as_ref().map(|rollout| self.label_of(&worker.id.app, rollout.target().0));
         let longest = sys::boottime() + app.policy_of(worker).grace.max;
+        let next = app.head.rollout.as_ref().filter(|rollout| rollout.target() != worker.id.generation);
+        let next = next.map(|rollout| Successor {
+            generation: rollout.target(),
+            state_version: self
+                .apps
+                .get(&worker.id.app)
+                .and_then(|shell| shell.revisions.get(&rollout.target_side().revision)?.state_version()),
+            waits: rollout.direction == Direction::Forward,
+        });
         self.tell_tasks(Command::Drain(Box::new(Drain {
             launch,
             reason: match reason {
@@ -84,7 +95,7 @@ impl Dispatcher {
                 | StopReason::Own => "stop",
             },
             to_release: successor,
-            asked_by: self.processes.get(&launch).map_or(AskedBy::Others, |process| process.asked_by.clone()),
+            successor: next,
             latest: longest.max(*deadline),
         })));
     }
@@ -130,13 +141,19 @@ impl Dispatcher {
                     self.fact(launch, WorkerEvent::ReadyProven { proof: Proof::Notified });
                 }
             }
-            Report::Fact(Fact::InHand { launch, tasks, asker: _ }) => {
+            Report::Fact(Fact::InHand { launch, tasks, asker: _, stay }) => {
+                self.note_staying(launch, stay);
                 self.fact(launch, WorkerEvent::TasksInHand { tasks });
                 self.drain_has_tasks(launch, tasks);
             }
+            Report::Fact(Fact::Looked { app, deployment }) => self.look_is_kept(&app, deployment),
             Report::Fact(Fact::Deadline { launch, at }) => self.fact(launch, WorkerEvent::TasksDeadline { at }),
             Report::Fact(Fact::TimeOver { launch }) => self.fact(launch, WorkerEvent::TasksTaken),
             Report::Fact(Fact::Settled { launch, tally }) => self.fact(launch, WorkerEvent::TasksSettled(tally)),
+            Report::Refreshed { launch, id, result } => {
+                let result = result.map(|()| RefreshAnswer::Renewed);
+                self.fact(launch, WorkerEvent::Refreshed { id, result });
+            }
             Report::Judged(judged) => self.judged(*judged),
             Report::Measured(measured) => self.measured(*measured),
             Report::Gone(launch) => self.tell_exit(launch),
@@ -147,6 +164,17 @@ impl Dispatcher {
             }
             Report::Mended => self.notes.retain(|note| !note.starts_with(TROUBLE)),
         }
+    }
+
+    /// So many tasks of a draining worker are left to it until they end.
+    fn note_staying(&mut self, launch: Launch, stay: u32) {
+        let Some(process) = self.processes.get_mut(&launch).filter(|process| process.stay != stay) else { return };
+        process.stay = stay;
+        let (app, worker) = (process.worker.app.clone(), process.worker.to_string());
+        if stay > 0 {
+            tracing::info!(worker, tasks = stay, "they stay until they end: what takes its place does not read them");
+        }
+        self.mark_stale(&app);
     }
 
     /// A worker told by datagram that it took up a task. False when there is no ledger to hear of it.
@@ -203,45 +231,24 @@ impl Dispatcher {
         }
     }
 
-    /// Who asks for an operation, when it is somebody in a worker or says for which task.
-    pub(super) fn who_asks(&self, request: &Request, pid: Option<u32>) -> Option<Asking> {
+    /// Who asks for an operation.
+    pub(super) fn who_asks(&self, request: &Request, pid: Option<u32>) -> AskedBy {
         if !request.operates() {
-            return None;
+            return AskedBy::Others;
         }
         let named = if let Request::Reload(params) = request { params.task.as_deref() } else { None };
         if let Some(task) = named.and_then(|task| TaskId::new(task).ok()) {
-            return Some(Asking::Task(task));
+            return AskedBy::Task(task);
         }
-        let pid = Pid(pid?);
+        let Some(pid) = pid.map(Pid) else { return AskedBy::Others };
         let asks = self.processes.iter().find(|(_, process)| process.tree.contains(pid));
-        asks.map(|(&launch, _)| Asking::Worker(launch))
-    }
-
-    /// An operation of an app began: drains of its workers know who asked for it. Gone with this daemon: the next one
-    /// waits for the asker as for any other task.
-    pub(super) fn note_who_asked(&mut self, app: &AppName) {
-        for (launch, process) in self.processes.iter_mut().filter(|(_, process)| process.worker.app == *app) {
-            process.asked_by = match &self.asking {
-                Some(Asking::Task(task)) => AskedBy::Task(task.clone()),
-                Some(Asking::Worker(asker)) if asker == launch => AskedBy::Worker,
-                Some(Asking::Worker(_)) | None => AskedBy::Others,
-            };
-        }
+        asks.map_or(AskedBy::Others, |(&launch, _)| AskedBy::Worker(launch))
     }
 
     /// The present process start of a worker.
     pub(super) fn launch_of(&self, worker: &WorkerId) -> Option<Launch> {
         self.fleet.app(&worker.app)?.workers.get(&worker.slot)?.launch()
     }
-}
-
-/// Somebody with work in hand who asks for an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Asking {
-    /// This task, by the request's word.
-    Task(TaskId),
-    /// A process of this worker, by the kernel's word.
-    Worker(Launch),
 }
 
 /// Tasks of one worker, told of by datagram, whose beginning is remembered for their events.

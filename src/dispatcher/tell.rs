@@ -19,13 +19,19 @@ use jiff::Timestamp;
 use super::Dispatcher;
 use super::view::{exit_parts, milliseconds, wall};
 use crate::control::ReplySink;
-use crate::logs::read::last_lines;
+use crate::logs::read::{burst, last_lines};
 use crate::notify::TaskOutcome as Heard;
 use crate::process::sys;
 use crate::store::{Change, Durability};
 
 /// Lines of a failed worker's log that are shown with its failure.
 const LAST_LINES: usize = 20;
+
+/// As many of them when they came in one burst, such as a stack below its error.
+const LAST_BURST: usize = 40;
+
+/// From this restart on it is looked at what a worker printed last: the first must cost nothing.
+const TELLING_RESTART: u32 = 3;
 
 /// Slots whose logs are looked through for the last words of an app that is forgotten already.
 const SLOTS_OF_THE_GONE: usize = 16;
@@ -142,6 +148,7 @@ impl Dispatcher {
             News::Draining { reason, deadline } => {
                 EventKind::WorkerDraining { reason: stop_reason(reason), deadline: wall(deadline) }
             }
+            News::DrainDeadline { deadline } => EventKind::WorkerDrainDeadline { deadline: wall(deadline) },
             // Shown as progress, not kept as an event.
             News::DrainProgress { .. } => {
                 self.mark_stale(&app);
@@ -162,19 +169,21 @@ impl Dispatcher {
                 let (reason, why) = (exit_reason(cause, exit), super::limits::words(cause));
                 EventKind::WorkerExited { code, signal, reason, uptime_ms, why }
             }
-            News::Backoff { delay, attempt } => EventKind::WorkerRestarting { in_ms: milliseconds(delay), attempt },
-            News::Parked { why } => {
-                let launch = worker.as_ref().and_then(|id| {
-                    let worker = self.fleet.app(&id.app)?.workers.get(&id.slot)?;
-                    Some(worker.last_exit.as_ref()?.launch)
-                });
-                let log_tail = launch.map_or_else(Vec::new, |at| self.log_tail(&app, at));
-                if let (Some(id), Some(shell)) = (&worker, self.apps.get_mut(&app)) {
-                    shell.last_lines.insert(id.slot, log_tail.clone());
+            News::Backoff { delay, attempt } => {
+                if attempt >= TELLING_RESTART {
+                    self.keep_last_lines(&app, worker.as_ref());
                 }
+                EventKind::WorkerRestarting { in_ms: milliseconds(delay), attempt }
+            }
+            News::Parked { why } => {
+                let log_tail = self.keep_last_lines(&app, worker.as_ref());
                 EventKind::WorkerFailed { why, log_tail }
             }
             News::Outgrown { limit } => EventKind::WorkerOutgrown { why: limit.to_string() },
+            News::Refreshed(renewal) => {
+                let super::refresh::RefreshedWorker { outcome, why, took_ms, .. } = super::refresh::renewed(&renewal);
+                EventKind::WorkerRefreshed { outcome, why, took_ms }
+            }
             News::ProbeFailed { why, failures, of } => {
                 EventKind::ProbeFailed { probe: "live".to_owned(), why, failures, allowed: of }
             }
@@ -204,6 +213,19 @@ impl Dispatcher {
         self.record(Some(&app), worker_text, event);
     }
 
+    /// Keeps what a worker printed last before it ended, for whoever asks why.
+    fn keep_last_lines(&mut self, app: &AppName, worker: Option<&agentd_core::id::WorkerId>) -> Vec<String> {
+        let launch = worker.and_then(|id| {
+            let worker = self.fleet.app(&id.app)?.workers.get(&id.slot)?;
+            Some(worker.last_exit.as_ref()?.launch)
+        });
+        let log_tail = launch.map_or_else(Vec::new, |at| self.log_tail(app, at));
+        if let (Some(id), Some(shell)) = (worker, self.apps.get_mut(app)) {
+            shell.last_lines.insert(id.slot, log_tail.clone());
+        }
+        log_tail
+    }
+
     fn running_strategy(&self, app: &AppName) -> Strategy {
         let rollout = self.fleet.app(app).and_then(|app| app.head.rollout.as_ref());
         rollout.map_or(Strategy::Rolling, |rollout| strategy(rollout.plan.strategy))
@@ -222,9 +244,14 @@ impl Dispatcher {
         let (kind, state) = (operation_kind(finished.kind), operation_state(finished.result));
         let duration_ms = milliseconds(finished.finished_at.since(finished.started_at));
         let id = finished.id.0;
+        let tasks = finished.deployment.as_ref().map_or_else(TaskCounts::default, |report| TaskCounts {
+            finished: report.finished.into(),
+            handed_over: report.handed_over.into(),
+            lost: report.lost.into(),
+        });
         if finished.deployment.is_some() {
             let (state, why) = (deployment_state(finished.result), finished.why.clone());
-            self.record(Some(app), None, EventKind::DeploymentFinished { id, state, why, duration_ms });
+            self.record(Some(app), None, EventKind::DeploymentFinished { id, state, why, duration_ms, tasks });
         }
         let why = finished.why.clone();
         self.record(Some(app), None, EventKind::OperationFinished { id, kind, state, why, duration_ms });
@@ -239,16 +266,13 @@ impl Dispatcher {
             started_at: wall(finished.started_at),
             finished_at: wall(finished.finished_at),
             duration_ms,
-            tasks: report.as_ref().map_or_else(TaskCounts::default, |report| TaskCounts {
-                finished: report.finished.into(),
-                handed_over: report.handed_over.into(),
-                lost: report.lost.into(),
-            }),
+            tasks,
             lost_tasks: report.iter().flat_map(|report| &report.lost_tasks).map(lost_task).collect(),
             connections: report.as_ref().map_or_else(ConnectionCounts::default, |report| ConnectionCounts {
                 cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),
             }),
             deployment: report.as_ref().map(|_| id),
+            refreshed: self.renewals_of(app, finished.id),
             from: report.as_ref().map(|report| self.label_of(app, report.from.0)),
             to: report.as_ref().map(|report| self.label_of(app, report.to.0)),
         };
@@ -276,7 +300,7 @@ impl Dispatcher {
         let candidates =
             slot.map_or_else(|| (0..slots).map(agentd_core::id::Slot).collect::<Vec<_>>(), |slot| vec![slot]);
         for slot in candidates {
-            match last_lines(&self.home.logs, app, slot, launch, LAST_LINES) {
+            match last_lines(&self.home.logs, app, slot, launch, LAST_BURST).map(|lines| burst(lines, LAST_LINES)) {
                 Ok(lines) if lines.is_empty() => {}
                 Ok(lines) => return lines.into_iter().map(|line| line.text).collect(),
                 Err(error) => tracing::debug!(%app, %slot, %error, "its last lines cannot be read"),
@@ -303,7 +327,11 @@ impl Dispatcher {
 
     fn stop_signal(&self, app: &AppName) -> String {
         let record = self.apps.get(app).and_then(|app| app.revisions.values().next_back());
-        record.map_or_else(|| "SIGTERM".to_owned(), |record| record.config.stop.signal.signal().to_string())
+        match record.map(|record| record.config.stop) {
+            Some(stop) if stop.message => "shutdown".to_owned(),
+            Some(stop) => stop.signal.signal().to_string(),
+            None => "SIGTERM".to_owned(),
+        }
     }
 
     /// The runtime may have changed the backlog of the socket that it shares with us.
@@ -375,6 +403,9 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         News::ProbeFailed { why, failures, of } => {
             tracing::warn!(worker = who, why, failures, of, "liveness probe failed");
         }
+        News::Refreshed(renewal) => {
+            tracing::info!(worker = who, outcome = ?renewal.outcome, took = ?renewal.took, "asked to refresh")
+        }
         News::Outgrown { limit } => tracing::warn!(worker = who, %limit, "another is to take its place"),
         News::Killed => tracing::warn!(worker = who, "killed: it did not end in time"),
         News::AppAdded
@@ -383,6 +414,7 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         | News::Spawned { .. }
         | News::Ready { .. }
         | News::Draining { .. }
+        | News::DrainDeadline { .. }
         | News::DrainProgress { .. }
         | News::Undrained
         | News::Stopping { .. }
@@ -441,6 +473,7 @@ pub(super) fn operation_kind(kind: effect::OperationKind) -> OperationKind {
         effect::OperationKind::Upgrade => OperationKind::Upgrade,
         effect::OperationKind::Rollback => OperationKind::Rollback,
         effect::OperationKind::Adopt => OperationKind::Adopt,
+        effect::OperationKind::Refresh => OperationKind::Refresh,
     }
 }
 

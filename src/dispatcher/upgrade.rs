@@ -23,7 +23,24 @@ impl Dispatcher {
         self.watch_longer(&mut prepared, asked);
         // A release that serves already, with the configuration that it has.
         prepared.retain(|part| !self.serves_already(part));
+        if !params.force {
+            prepared.iter().try_for_each(|part| self.not_taken_back(part))?;
+        }
         Ok(prepared)
+    }
+
+    /// That what is to be deployed was not taken back before.
+    fn not_taken_back(&self, part: &Prepared) -> Answer<()> {
+        let release = part.record.as_ref().and_then(|(_, record)| record.release.as_ref());
+        let Some((release, why)) =
+            release.and_then(|release| Some((release, self.why_bad(part.request.app(), &release.id)?)))
+        else {
+            return Ok(());
+        };
+        let app = part.request.app();
+        let help = format!("change what it is cut from, or `agentctl upgrade {app} --force` to deploy it once more");
+        Err(ErrorObject::new(ErrorKind::Refused, format!("{} was taken back before: {why}", release.id))
+            .with_help(help))
     }
 
     /// Whether nothing would change: the same release, the same configuration. An app that runs in place is not known so

@@ -9,7 +9,7 @@ use agentd_core::event::SignalName;
 use agentd_core::grace;
 use agentd_core::id::Launch;
 use agentd_core::needs;
-use agentd_core::rollout::{Direction, Pace};
+use agentd_core::rollout::{Direction, Pace, Rollout, Side};
 use agentd_core::time::Moment;
 use agentd_core::worker::{Phase, State, Worker};
 use agentd_protocol::status as wire;
@@ -102,6 +102,7 @@ impl Dispatcher {
             why: self.why(app),
             workers,
             listen: listen.collect(),
+            refresh: super::refresh::view(app),
         }
     }
 
@@ -112,8 +113,22 @@ impl Dispatcher {
         let [from, to] = [rollout.from, rollout.to].map(|side| self.label_of(name, side.generation.0));
         let (gates, lacking) = self.gates_of(name, rollout.id);
         let waits = rollout.waits_for().is_some() && rollout.pace == Pace::Going;
-        let why = lacking.filter(|_| waits).or(view.why);
+        let why = lacking.filter(|_| waits).or(view.why).or_else(|| self.waited_for(app, rollout));
         Some(wire::DeploymentView { from, to, gates, why, ..view })
+    }
+
+    /// The tasks that a deployment's old workers are left with, in a sentence.
+    fn waited_for(&self, app: &App, rollout: &Rollout) -> Option<String> {
+        let stay: u32 = app
+            .workers
+            .values()
+            .filter_map(|worker| Some(self.processes.get(&worker.launch()?)?.stay))
+            .fold(0, u32::saturating_add);
+        let side = |side: Side| self.label_of(&app.head.name, side.generation.0);
+        let (from, to) = (side(rollout.from), side(rollout.to));
+        let tasks = if stay == 1 { "1 task stays".to_owned() } else { format!("{stay} tasks stay") };
+        (stay > 0)
+            .then(|| format!("{tasks} with {from} until done: {to} does not read what was saved (`agentctl tasks`)"))
     }
 
     /// Why it is not as it should be, in a sentence.
@@ -186,11 +201,18 @@ impl Dispatcher {
                 State::Backoff { .. } | State::Exited => worker.last_exit.as_ref().map(|last| last.reason.clone()),
                 State::Ready { .. } | State::Draining { .. } | State::Stopping { .. } | State::Killed { .. } => None,
             },
-            log_tail: worker
-                .state
-                .why_failed()
-                .and_then(|_| self.apps.get(&worker.id.app)?.last_lines.get(&worker.id.slot).cloned())
-                .unwrap_or_default(),
+            log_tail: match &worker.state {
+                State::Failed { .. } | State::Backoff { .. } => {
+                    let kept = self.apps.get(&worker.id.app).and_then(|app| app.last_lines.get(&worker.id.slot));
+                    kept.cloned().unwrap_or_default()
+                }
+                State::Starting { .. }
+                | State::Ready { .. }
+                | State::Draining { .. }
+                | State::Stopping { .. }
+                | State::Killed { .. }
+                | State::Exited => Vec::new(),
+            },
             restart_at: match &worker.state {
                 State::Backoff { until } => Some(wall(*until)),
                 State::Starting { .. }

@@ -48,6 +48,9 @@ pub enum ReadError {
     },
 }
 
+/// Longest pause between two lines of one burst, in microseconds.
+const PAUSE: u64 = 500_000;
+
 /// The last `count` lines of `sources` together, by time. A last line without its newline is included.
 ///
 /// # Errors
@@ -95,6 +98,15 @@ pub fn last_lines(
         lists.push(found);
     }
     Ok(last(merge(lists), count))
+}
+
+/// The end of `lines` that tells of one thing: the last `least`, and those before that came with them, each within
+/// [`PAUSE`] of the next. A stack whose first line says what happened is not cut in its middle.
+#[must_use]
+pub fn burst(lines: Vec<Line>, least: usize) -> Vec<Line> {
+    let together = |pair: &[Line]| matches!(pair, [one, next] if next.time_us.saturating_sub(one.time_us) <= PAUSE);
+    let came_together = lines.windows(2).rev().take_while(|pair| together(pair)).count() + 1;
+    last(lines, came_together.max(least))
 }
 
 /// The last `count` of `lines`.

@@ -148,17 +148,31 @@ fn the_last_lines_of_a_launch_hold_no_other_launches_lines() {
 }
 
 #[test]
+fn a_burst_is_shown_from_its_first_line_and_never_less_than_asked_for() {
+    let shelf = Shelf::new();
+    let source = shelf.source(0);
+    shelf.chunk(&source, 1_000_000, 1, b"good morning\n");
+    let stack: String = (0..15).map(|frame| format!("    at frame {frame}\n")).collect();
+    shelf.chunk(&source, 9_000_000, 1, format!("Error: the cause\n{stack}").as_bytes());
+    let lines = tail(&[source], 40).expect("tail");
+    let shown = burst(lines.clone(), 10);
+    assert_eq!((shown.len(), texts(&shown)[0]), (16, "Error: the cause"));
+    assert_eq!(texts(&burst(lines.clone(), 17))[0], "good morning");
+    assert_eq!(burst(lines, 3).len(), 16);
+    assert!(burst(Vec::new(), 3).is_empty());
+}
+
+#[test]
 fn what_the_writing_side_makes_of_a_restart_after_kill_9_is_read_with_the_right_launches() {
     let shelf = Shelf::new();
     let source = shelf.source(0);
-    let mut scratch = [0; 512];
     for launch in 1..4 {
         // A writer that is dropped without a word is what a kill leaves, but for a record of bytes that never came.
         let mut log = LogFile::new(source.path.clone(), Rotation::default());
         let fifo = Fifo::create(&shelf.logs.join(format!("{launch}.fifo"))).expect("create");
         rustix::io::write(&fifo.worker, format!("launch {launch}\n").as_bytes()).expect("print");
-        assert_eq!(log.take(&fifo.supervisor, Launch(launch), 1 << 20, &mut scratch), Taken::Written(9));
-        assert_eq!(log.take(&fifo.supervisor, Launch(launch), 1 << 20, &mut scratch), Taken::Nothing);
+        assert_eq!(log.take(&fifo.supervisor, Launch(launch), 1 << 20), Taken::Written(9));
+        assert_eq!(log.take(&fifo.supervisor, Launch(launch), 1 << 20), Taken::Nothing);
         drop(log);
         let index = index_path(&source.path);
         let mut bytes = std::fs::read(&index).expect("read");

@@ -117,11 +117,18 @@ impl fmt::Display for TaskId {
 /// What a datagram says, in its order. Never fails: what cannot be understood says nothing.
 #[must_use]
 pub fn parse(datagram: &[u8]) -> Vec<Notice> {
-    let lines = || datagram.split(|&b| b == b'\n').filter_map(split);
+    let lines = || datagram.split(|&b| b == b'\n');
     // The last of several wins.
-    let beside = |key: &str| lines().rfind(|(k, _)| *k == key).map(|(_, value)| value);
-    lines().filter_map(|(key, value)| notice(key, value, &beside)).collect()
+    let beside = |key: &str| lines().filter_map(split).rfind(|(k, _)| *k == key).map(|(_, value)| value);
+    let heard = |line| match line {
+        NODE_READY => Some(Notice::Ready),
+        _ => split(line).and_then(|(key, value)| notice(key, value, &beside)),
+    };
+    lines().filter_map(heard).collect()
 }
+
+/// `process.send('ready')`, which comes over Node's channel: the one message of PM2's handshake that we heed.
+const NODE_READY: &[u8] = b"\"ready\"";
 
 fn split(line: &[u8]) -> Option<(&str, &[u8])> {
     let equals = line.iter().position(|&b| b == b'=')?;
@@ -266,6 +273,14 @@ mod tests {
         assert_eq!(one("X_AGENTD_TASK_END=t1 exploded"), ended(TaskOutcome::Error), "an end, but not a success");
         assert_eq!(one("X_AGENTD_SAFE=t1"), Notice::TaskSafe(id("t1")));
         assert_eq!(one("X_AGENTD_DRAIN=1"), Notice::Drain);
+    }
+
+    #[test]
+    fn nodes_ready_is_readiness_and_other_messages_of_its_channel_say_nothing() {
+        assert_eq!(one("\"ready\"\n"), Notice::Ready);
+        for message in ["\"READY=1\"\n", "{\"type\":\"ready\"}\n", "\"x\nREADY=2\"\n", "ready\n"] {
+            assert_eq!(parse(message.as_bytes()), [], "{message}");
+        }
     }
 
     #[test]

@@ -11,15 +11,21 @@ use agentd_core::id::Pid;
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{FileType, Mode, Uid, chown, fchmod, lstat, unlink};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, sendto, socket_with, sockopt,
+};
 use thiserror::Error;
 
 use super::notice::{Notice, parse};
 use super::sender::Sender;
+use crate::process::shim::channel_beside;
 use crate::process::sys::{self, ReadableFd};
 
 /// Longest datagram read, in bytes; systemd's limit is 4096.
 const DATAGRAM_MAX: usize = 8192;
+
+/// What Node's `process.on('message')` is to hear: a line of JSON.
+const NODE_SHUTDOWN: &[u8] = b"\"shutdown\"\n";
 
 /// Why a notify socket does not work.
 #[derive(Debug, Error)]
@@ -62,6 +68,14 @@ pub enum NotifyError {
     /// The runtime cannot watch it.
     #[error("watch the notify socket {path}")]
     Watch {
+        /// Its path.
+        path: Utf8PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A message did not get through.
+    #[error("send over Node's channel {path}")]
+    Send {
         /// Its path.
         path: Utf8PathBuf,
         /// What the kernel said.
@@ -142,6 +156,18 @@ impl NotifySocket {
     #[must_use]
     pub fn owner(&self) -> u32 {
         lstat(self.path.as_str()).map_or_else(|_| nix::unistd::geteuid().as_raw(), |found| found.st_uid)
+    }
+
+    /// Sends Node's message `shutdown` over the channel that its worker has beside this socket.
+    ///
+    /// # Errors
+    /// [`NotifyError::Send`]: it has none, has closed it or does not read.
+    pub fn say_shutdown(&self) -> Result<(), NotifyError> {
+        let path = channel_beside(&self.path);
+        SocketAddrUnix::new(path.as_str())
+            .and_then(|to| sendto(&self.fd, NODE_SHUTDOWN, SendFlags::NOSIGNAL, &to))
+            .map(drop)
+            .map_err(|errno| NotifyError::Send { path, source: errno.into() })
     }
 
     /// Waits for the next datagram. May be dropped at any time without losing one.
@@ -290,7 +316,7 @@ mod tests {
         let mut ancillary = rustix::net::SendAncillaryBuffer::new(&mut space);
         assert!(ancillary.push(rustix::net::SendAncillaryMessage::ScmRights(&borrowed)));
         let text = [io::IoSlice::new(b"FDSTORE=1")];
-        rustix::net::sendmsg(&sender, &text, &mut ancillary, rustix::net::SendFlags::empty()).unwrap();
+        rustix::net::sendmsg(&sender, &text, &mut ancillary, SendFlags::empty()).unwrap();
         let datagram = socket.recv().await.unwrap();
         let sizes = datagram.fds.iter().map(|fd| rustix::fs::fstat(fd).unwrap().st_size).collect::<Vec<_>>();
         assert_eq!(sizes, (0..253).collect::<Vec<_>>());

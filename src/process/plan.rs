@@ -38,6 +38,9 @@ pub struct ExecPlan {
     pub listen_names: Vec<String>,
     /// Whether `LISTEN_PID` is set. Without it, wrappers that fork keep the descriptors usable.
     pub listen_pid: bool,
+    /// Whether it is given Node's channel, as the descriptor behind those: a socket beside `NOTIFY_SOCKET`, connected to it.
+    #[serde(default)]
+    pub node_channel: bool,
     /// Whether it is given a standard input; `/dev/null` otherwise.
     #[serde(default)]
     pub stdin: bool,
@@ -140,6 +143,8 @@ pub enum Stage {
     TakingAccount(String),
     /// Changing to the working directory.
     ChangingDirectory(Utf8PathBuf),
+    /// Making Node's channel to the supervisor.
+    MakingChannel(Utf8PathBuf),
     /// Putting standard streams and listeners at their numbers.
     PlacingDescriptors,
     /// Looking for the program.
@@ -158,6 +163,7 @@ impl fmt::Display for Stage {
             Self::EnteringCgroup(dir) => write!(f, "entering cgroup {dir}"),
             Self::LookingUpAccount(who) => write!(f, "looking up {who}"),
             Self::DeliveringSecret(name) => write!(f, "delivering secret {name}"),
+            Self::MakingChannel(path) => write!(f, "making Node's channel {path}"),
             Self::GivingOver(path) => write!(f, "giving {path} to its user"),
             Self::TakingAccount(who) => write!(f, "becoming {who}"),
             Self::ChangingDirectory(dir) => write!(f, "changing to directory {dir}"),
@@ -199,6 +205,7 @@ impl StageFailure {
             Stage::EnteringCgroup(dir) => Stage::EnteringCgroup(shorten(dir.into()).into()),
             Stage::LookingUpAccount(who) => Stage::LookingUpAccount(shorten(who)),
             Stage::DeliveringSecret(name) => Stage::DeliveringSecret(shorten(name)),
+            Stage::MakingChannel(path) => Stage::MakingChannel(shorten(path.into()).into()),
             Stage::GivingOver(path) => Stage::GivingOver(shorten(path.into()).into()),
             Stage::TakingAccount(who) => Stage::TakingAccount(shorten(who)),
             Stage::ChangingDirectory(dir) => Stage::ChangingDirectory(shorten(dir.into()).into()),
@@ -221,6 +228,7 @@ impl StageFailure {
             | Stage::EnteringCgroup(_)
             | Stage::LookingUpAccount(_)
             | Stage::DeliveringSecret(_)
+            | Stage::MakingChannel(_)
             | Stage::GivingOver(_)
             | Stage::TakingAccount(_)
             | Stage::ChangingDirectory(_)

@@ -121,15 +121,24 @@ fn interpreter(head: &[u8]) -> Option<String> {
 
 /// A search path as it fits a sentence: its first folders, each once.
 fn shortened(path: &str) -> String {
-    const SHOWN: usize = 4;
+    const SHOWN: usize = 48;
     let mut folders: Vec<&str> = Vec::new();
     for folder in path.split(':') {
         if !folders.contains(&folder) {
             folders.push(folder);
         }
     }
-    let more = folders.len().saturating_sub(SHOWN);
-    folders.truncate(SHOWN);
+    let all = folders.len();
+    let mut left = SHOWN;
+    // The first is shown however long it is.
+    let fit = folders.iter().skip(1).take_while(|folder| {
+        let fits = folder.len() < left;
+        left = left.saturating_sub(folder.len() + 1);
+        fits
+    });
+    let shown = 1 + fit.count();
+    folders.truncate(shown);
+    let more = all.saturating_sub(shown);
     let shown = folders.join(":");
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }

@@ -20,12 +20,15 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use nix::unistd::execve;
 use rustix::cmsg_space;
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, chown, fchown};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, bind, connect, recvmsg, send, socket_with,
+};
 use rustix::process::{Resource, Rlimit, chdir, getpid, getrlimit, setrlimit, setsid, umask};
 
 use super::account::Taken;
@@ -42,6 +45,9 @@ const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
 /// Where a worker speaks to the supervisor.
 const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET";
+
+/// Where Node finds the descriptor of its channel.
+const NODE_CHANNEL: &str = "NODE_CHANNEL_FD";
 
 /// Seconds of processor time between SIGXCPU and SIGKILL.
 const CPU_GRACE_SECONDS: u64 = 5;
@@ -111,7 +117,8 @@ fn unpack() -> Result<Parcel, StageFailure> {
         let (names, came) = (plan.listen_names.len(), listeners.len());
         return Err(broken(format!("{came} listeners came for {names} names")));
     }
-    let report = fcntl_dupfd_cloexec(io::stdin(), first_free(&listeners)).map_err(refused)?;
+    let numbered = listeners.len() + usize::from(plan.node_channel);
+    let report = fcntl_dupfd_cloexec(io::stdin(), first_free(numbered)).map_err(refused)?;
     Ok(Parcel { plan, streams: [stdout, stderr], stdin, listeners, report })
 }
 
@@ -131,8 +138,8 @@ fn receive_descriptors() -> Result<Vec<OwnedFd>, Errno> {
 }
 
 /// The first number that no descriptor of the program is to have.
-fn first_free(listeners: &[OwnedFd]) -> RawFd {
-    LISTEN_FDS_START + RawFd::try_from(listeners.len()).expect("a message carries at most 253 descriptors")
+fn first_free(numbered: usize) -> RawFd {
+    LISTEN_FDS_START + RawFd::try_from(numbered).expect("a message carries at most 253 descriptors")
 }
 
 impl Parcel {
@@ -168,6 +175,10 @@ fn prepare(
     sys::reset_signals();
     leave_privileges_behind();
     umask(Mode::from_raw_mode(plan.umask));
+    let mut listeners = listeners;
+    if plan.node_channel {
+        listeners.push(node_channel(plan)?);
+    }
     place(stdin, streams, listeners).map_err(refused(Stage::PlacingDescriptors))?;
     let account = look_up(plan)?;
     let mut plain = environment(plan);
@@ -208,6 +219,28 @@ fn give_over(plan: &ExecPlan, account: &Taken) -> Result<(), StageFailure> {
             .map_err(|errno| StageFailure::refused(Stage::GivingOver(path.into()), errno))?;
     }
     Ok(())
+}
+
+/// Node's channel to its parent, on whose other side the notify socket is: what the program sends is a datagram that
+/// comes with its sender, and outlives the supervisor as every other does.
+fn node_channel(plan: &ExecPlan) -> Result<OwnedFd, StageFailure> {
+    let notify = plan.env.iter().find(|(name, _)| name == NOTIFY_VARIABLE).map_or("", |(_, path)| path.as_str());
+    let path = channel_beside(Utf8Path::new(notify));
+    let make = || {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        // The file that bind() makes takes its mode from the socket.
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        bind(&socket, &SocketAddrUnix::new(path.as_str())?)?;
+        connect(&socket, &SocketAddrUnix::new(notify)?)?;
+        Ok(socket)
+    };
+    make().map_err(|errno| StageFailure::refused(Stage::MakingChannel(path.clone()), errno))
+}
+
+/// Where Node's channel is that belongs to a notify socket.
+#[must_use]
+pub fn channel_beside(notify: &Utf8Path) -> Utf8PathBuf {
+    format!("{notify}.node").into()
 }
 
 /// The variables of the plan's secrets.
@@ -252,7 +285,7 @@ fn leave_privileges_behind() {
 /// Puts an empty standard input, the two streams and the listeners at 0, 1, 2 and from 3 on, and has `execve` close
 /// whatever else is open.
 fn place(stdin: Option<OwnedFd>, streams: [OwnedFd; 2], listeners: Vec<OwnedFd>) -> Result<(), Errno> {
-    let first_free = first_free(&listeners);
+    let first_free = first_free(listeners.len());
     let stdin = match stdin {
         Some(stdin) => stdin,
         None => rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
@@ -286,8 +319,16 @@ fn environment(plan: &ExecPlan) -> Vec<String> {
             ours.push((variable, number.to_string()));
         }
     }
-    let is_ours =
-        |name: &str| matches!(name, "LISTEN_FDS" | "LISTEN_FDNAMES" | "LISTEN_PID") || name.starts_with("AGENTD_FD_");
+    if plan.node_channel {
+        ours.push((
+            NODE_CHANNEL.to_owned(),
+            (LISTEN_FDS_START..).nth(plan.listen_names.len()).unwrap_or(-1).to_string(),
+        ));
+    }
+    // A channel to whoever started the supervisor or the app is no worker's.
+    let is_ours = |name: &str| {
+        matches!(name, "LISTEN_FDS" | "LISTEN_FDNAMES" | "LISTEN_PID" | NODE_CHANNEL) || name.starts_with("AGENTD_FD_")
+    };
     let given = plan.env.iter().filter(|(name, _)| !is_ours(name)).map(|(name, value)| format!("{name}={value}"));
     given.chain(ours.iter().map(|(name, value)| format!("{name}={value}"))).collect()
 }
@@ -356,6 +397,7 @@ mod tests {
                 ("A".into(), "1".into()),
                 ("LISTEN_PID".into(), "1".into()),
                 ("AGENTD_FD_OLD".into(), "9".into()),
+                ("NODE_CHANNEL_FD".into(), "9".into()),
             ],
             umask: 0o022,
             limits: vec![],
@@ -363,6 +405,7 @@ mod tests {
             cgroup: None,
             listen_names: vec!["http".into(), "state".into(), "http".into()],
             listen_pid: false,
+            node_channel: false,
             stdin: false,
             account: super::super::account::Account::default(),
             secrets: Secrets::default(),
@@ -372,6 +415,8 @@ mod tests {
         assert_eq!(environment(&plan), expected);
         let told = environment(&ExecPlan { listen_pid: true, ..plan.clone() });
         assert!(told.contains(&format!("LISTEN_PID={}", std::process::id())));
+        let told = environment(&ExecPlan { node_channel: true, ..plan.clone() });
+        assert!(told.contains(&"NODE_CHANNEL_FD=6".to_owned()), "{told:?}");
         assert_eq!(environment(&ExecPlan { listen_names: vec![], ..plan }), ["A=1"]);
     }
 

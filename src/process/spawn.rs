@@ -385,6 +385,7 @@ mod tests {
             cgroup: None,
             listen_names: vec!["http".into()],
             listen_pid: true,
+            node_channel: false,
             stdin: false,
             account: crate::process::account::Account::default(),
             secrets: crate::process::plan::Secrets::default(),

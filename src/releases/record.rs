@@ -21,6 +21,9 @@ pub struct Release {
     /// The version of its checkpoints or of the state that it keeps.
     #[serde(default)]
     pub state_version: Option<u32>,
+    /// What says which open checkpoints it cannot read; empty where it has no such program.
+    #[serde(default)]
+    pub check: Vec<String>,
     /// What it says that it is.
     #[serde(default)]
     pub kind: Option<SkillKind>,

@@ -156,7 +156,18 @@ impl Desk {
         let row = self.db.open_row(&task.id)?.unwrap_or_default();
         let usual = self.usual_gap(&task.app, task.kind.as_ref());
         let (why, parked_effect) = match &task.state {
-            State::Running(_) | State::Told { .. } => (None, None),
+            State::Running(_) | State::Told { .. } => {
+                let stays = self.ledger.is_left_to_its_worker(&task.id);
+                (
+                    stays.then(|| {
+                        "stays where it is: what takes its worker's place does not read its checkpoint".to_owned()
+                    }),
+                    None,
+                )
+            }
+            State::Waiting { .. } if self.ledger.has_no_reader(&task.id) => {
+                (Some(format!("no worker that serves reads its checkpoint{}", version_of(task))), None)
+            }
             State::Waiting { why, .. } => (Some(format!("{why:?}").to_lowercase()), None),
             State::Parked { why: ParkedFor::Crashes, .. } => (Some("it crashed its worker too often".to_owned()), None),
             State::Parked { why: ParkedFor::Effect(key), .. } => {
@@ -287,6 +298,12 @@ fn state_of(task: &Task) -> TaskState {
         State::Waiting { .. } => TaskState::Waiting,
         State::Parked { .. } => TaskState::Parked,
     }
+}
+
+/// Of which version a checkpoint is, in brackets.
+fn version_of(task: &Task) -> String {
+    let version = task.checkpoint.and_then(|mark| mark.state_version);
+    version.map_or_else(String::new, |version| format!(" (state_version {version})"))
 }
 
 fn ms(duration: Duration) -> u64 {

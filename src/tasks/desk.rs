@@ -30,13 +30,16 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
+use super::askers::AskedBy;
 use super::db::{Db, DbError};
 use super::link::{LARGE, LARGE_WITHIN, Link, Read, Standing, too_long};
 use super::listener::Listener;
 use super::measure::Measures;
 use super::orders::Launched;
 use super::panels::Panels;
+use super::renewing::Renewing;
 use super::retention::Sweeper;
+use super::showing::Showing;
 use super::thread::{Asker, Command, Governed, Report, TasksError};
 use super::token::Secret;
 use crate::process::sys;
@@ -53,8 +56,6 @@ const LARGE_AT_ONCE: usize = 4;
 const LINKS_MAX: usize = 8192;
 /// Pause before orders that could not be committed are given again.
 const OWED_AGAIN: Duration = Duration::from_secs(1);
-/// How often what workers have in hand is shown.
-const SHOW_EVERY: Duration = Duration::from_millis(100);
 
 /// Names in epoll that no connection has.
 const WAKE: u64 = u64::MAX;
@@ -86,11 +87,14 @@ pub(super) struct Desk {
     pub(super) ledger: Ledger,
     pub(super) measures: Measures,
     pub(super) panels: Panels,
+    pub(super) askers: BTreeMap<agentd_core::id::AppName, AskedBy>,
     pub(super) governed: BTreeMap<agentd_core::id::AppName, Governed>,
     pub(super) launches: HashMap<Launch, Launched>,
     pub(super) links: BTreeMap<u64, Link>,
     pub(super) secret: Secret,
     pub(super) batch: Batch,
+    /// Who was told to renew what it knows.
+    pub(super) renewing: HashMap<Launch, Renewing>,
     pub(super) sweeper: Sweeper,
     /// Launches whose gauge is out of date.
     pub(super) unshown: BTreeSet<Launch>,
@@ -108,7 +112,7 @@ pub(super) struct Desk {
     /// Orders whose rows could not be committed, and when they are given again.
     owed: Vec<Order>,
     owed_at: Option<Instant>,
-    show_at: Option<Instant>,
+    showing: Showing,
     trouble: Option<String>,
     chance: u64,
     scratch: Vec<u8>,
@@ -139,6 +143,7 @@ impl Desk {
         let ledger = Ledger::restore(now, db.boot()?, db.open_tasks()?);
         let measures = Measures::restore(&db)?;
         let panels = Panels::restore(&db)?;
+        let askers = db.askers()?;
         let sweeper = Sweeper::new(&db)?;
         let listener = Listener::bind(&socket).map_err(|source| TasksError::Listen { path: socket.clone(), source })?;
         Ok(Self {
@@ -146,11 +151,13 @@ impl Desk {
             ledger,
             measures,
             panels,
+            askers,
             governed: BTreeMap::new(),
             launches: HashMap::new(),
             links: BTreeMap::new(),
             secret,
             batch: Batch::default(),
+            renewing: HashMap::new(),
             sweeper,
             unshown: BTreeSet::new(),
             listener,
@@ -164,7 +171,7 @@ impl Desk {
             large_waiting: VecDeque::new(),
             owed: Vec::new(),
             owed_at: None,
-            show_at: None,
+            showing: Showing::default(),
             trouble: None,
             chance: now.as_micros() ^ u64::from(std::process::id()).rotate_left(40),
             scratch: vec![0; READ_MAX],
@@ -206,7 +213,7 @@ impl Desk {
         let now = Instant::now();
         let moments = self.ledger.next_wake().map(|at| at.since(sys::boottime()));
         let links = self.links.values().filter_map(Link::deadline);
-        let instants = links.chain(self.owed_at).chain(self.show_at).chain(self.sweeper.due());
+        let instants = links.chain(self.owed_at).chain(self.showing.next()).chain(self.sweeper.due());
         let instants = instants.min().map(|at| at.saturating_duration_since(now));
         moments.into_iter().chain(instants).min()
     }
@@ -248,6 +255,7 @@ impl Desk {
         }
         self.sweep();
         self.settle(tick);
+        self.sweep_blobs();
         self.end_links(gone);
         self.show();
         next
@@ -418,6 +426,7 @@ impl Desk {
         self.large_waiting.retain(|other| *other != id);
         self.next_large();
         if let Some(launch) = launch {
+            self.refresh_link_closed(launch, id);
             self.link_closed(launch, id);
         }
     }
@@ -567,18 +576,10 @@ impl Desk {
 
     /// Brings the figures up to date that others read, not more often than they are looked at.
     fn show(&mut self) {
-        if self.unshown.is_empty() && !self.panels.has_news() {
-            return;
-        }
-        let now = Instant::now();
-        match self.show_at {
-            None => self.show_at = Some(now + SHOW_EVERY),
-            Some(at) if at <= now => {
-                self.show_at = None;
-                self.show_gauges();
-                self.tell_verdicts(true);
-            }
-            Some(_) => {}
+        let news = !self.unshown.is_empty() || self.panels.has_news();
+        if self.showing.is_due(news, Instant::now()) {
+            self.show_gauges();
+            self.tell_verdicts(true);
         }
     }
 

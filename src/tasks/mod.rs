@@ -15,17 +15,20 @@
 //! | [`panels`], `figures` | the gates of deployments, fed with the ends of tasks |
 //! | `link`, `listener` | connections and their bounds |
 //! | `db`, `lookup`, `effects`, `kv`, `schema` | `tasks.db` |
+//! | `renewing` | a refresh that workers are told of |
 //! | `blob`, `payload` | what tasks carry |
 //! | [`retention`] | how much is kept |
 //! | [`versions`] | what two versions did, for the report of a deployment |
 //! | [`token`] | what workers prove themselves by |
 
 mod ask;
+mod askers;
 mod blob;
 mod db;
 mod desk;
 mod effects;
 mod figures;
+mod inspect;
 mod kv;
 mod link;
 mod listener;
@@ -35,16 +38,20 @@ mod measure;
 mod orders;
 pub mod panels;
 mod payload;
+mod renewing;
 pub mod retention;
 mod schema;
 mod serve;
+mod showing;
 pub mod thread;
 pub mod token;
 pub mod versions;
 mod wire;
 
 pub use ask::Question;
+pub use askers::AskedBy;
 pub use blob::BlobError;
 pub use db::DbError;
+pub use inspect::{Inspect, Inspected};
 pub use retention::Retention;
-pub use thread::{AskedBy, Asker, Born, Command, Drain, Gauge, Governed, Parts, Report, TaskThread, TasksError};
+pub use thread::{Asker, Born, Command, Drain, Gauge, Governed, Parts, Report, TaskThread, TasksError};

@@ -9,7 +9,7 @@ use agentd_core::task::{Drain as CoreDrain, Link, Order, Outcome};
 use agentd_core::time::{Moment, Tick};
 
 use super::desk::{Desk, Next};
-use super::thread::{AskedBy, Born, Command, Drain, Gauge};
+use super::thread::{Born, Command, Drain, Gauge};
 
 /// A process start that is there.
 #[derive(Debug)]
@@ -42,6 +42,7 @@ impl Desk {
                 self.order(tick, Order::Policy { app, policy });
             }
             Command::Born(born) => self.born(tick, *born),
+            Command::Asked(app, by) => self.asked(app, by),
             Command::Ready(launch) => self.order(tick, Order::LaunchReady { launch }),
             Command::Drain(drain) => self.drain(tick, *drain),
             Command::Gone(launch, gone) => {
@@ -49,13 +50,19 @@ impl Desk {
                 self.batch.gone.push(launch);
                 self.launches.remove(&launch);
                 self.unshown.remove(&launch);
+                self.renewing.remove(&launch);
             }
             Command::Told(launch, task, word) => {
                 self.unshown.insert(launch);
                 self.order(tick, Order::Told { launch, task, word });
             }
+            Command::Refresh { launch, id, scope } => self.tell_refresh(launch, id, scope),
             Command::Judge(judge) => self.panels.judge(&self.db, *judge),
             Command::Unjudge(app) => self.panels.forget(&app),
+            Command::Inspect(inspect) => self.inspect(*inspect),
+            Command::Looked { app, deployment, generation, unread } => {
+                self.order(tick, Order::Looked { app, deployment, generation, unread });
+            }
             Command::Measure(measure) => self.measure(*measure),
             Command::AllTold => {
                 self.order(tick, Order::AllTold);
@@ -84,16 +91,12 @@ impl Desk {
     }
 
     fn drain(&mut self, tick: Tick, drain: Drain) {
-        let Drain { launch, reason, to_release, asked_by, latest } = drain;
+        let Drain { launch, reason, to_release, successor, latest } = drain;
         let Some(app) = self.launches.get(&launch).map(|launched| launched.worker.app.clone()) else { return };
         let Some(governed) = self.governed.get(&app) else { return };
         let in_hand = self.ledger.in_hand(launch, tick.now);
         let usual = self.measures.usual(&app, &governed.grace, governed.tasks.lease);
-        let asked_by = match (asked_by, in_hand.as_slice()) {
-            (AskedBy::Task(task), _) => Some(task),
-            (AskedBy::Worker, [only]) => Some(only.task.clone()),
-            (AskedBy::Worker, _) | (AskedBy::Others, _) => None,
-        };
+        let asked_by = self.askers.get(&app).and_then(|by| by.task_in(launch, &in_hand));
         let counted = in_hand.iter().filter(|task| {
             // Whoever asked waits for nothing, and what does not get on is given its own deadline, not others' time.
             asked_by.as_ref() != Some(&task.task) && task.since_sign <= usual.of(task.kind.as_ref())
@@ -104,7 +107,8 @@ impl Desk {
         let deadline = (tick.now + bound).min(latest);
         tracing::info!(worker = self.launches[&launch].name, %grace, "a drain begins");
         let least = (tick.now + governed.grace.min).min(deadline);
-        let drain = CoreDrain { reason: reason.to_owned(), to_release, least, deadline, latest, asked_by, usual };
+        let reason = reason.to_owned();
+        let drain = CoreDrain { reason, to_release, least, deadline, latest, asked_by, successor, usual };
         self.order(tick, Order::DrainBegan { launch, drain });
     }
 

@@ -6,6 +6,7 @@
 //! What can go wrong: only starting it. What fails later is told to the workers it concerns and reported as a
 //! [`Report::Trouble`].
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -13,9 +14,9 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use agentd_core::id::{AppName, Launch, WorkerId};
+use agentd_core::id::{AppName, Generation, Launch, Operation, WorkerId};
 use agentd_core::policy::GracePolicy;
-use agentd_core::task::{Fact, Gone, TaskId, TaskPolicy, Told};
+use agentd_core::task::{Fact, Gone, Successor, TaskId, TaskPolicy, Told};
 use agentd_core::time::Moment;
 use agentd_protocol::control::{ErrorObject, Reply};
 use camino::Utf8PathBuf;
@@ -23,8 +24,10 @@ use rustix::event::EventfdFlags;
 use thiserror::Error;
 
 use super::ask::Question;
+use super::askers::AskedBy;
 use super::db::{Db, DbError};
 use super::desk::Desk;
+use super::inspect::Inspect;
 use super::panels::{Judge, Judged};
 use super::retention::Retention;
 use super::token::{Secret, SecretError};
@@ -135,22 +138,10 @@ pub struct Drain {
     pub reason: &'static str,
     /// What takes its place.
     pub to_release: Option<String>,
-    /// Who asked for it.
-    pub asked_by: AskedBy,
+    /// Who takes its place, as far as checkpoints go.
+    pub successor: Option<Successor>,
     /// When it ends at the latest, whatever the estimator says.
     pub latest: Moment,
-}
-
-/// Whether it was somebody in a worker itself who asked for its end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum AskedBy {
-    /// No.
-    #[default]
-    Others,
-    /// A process of it, which did not say for which task. When it has one in hand it is that.
-    Worker,
-    /// This task, in whichever worker it is.
-    Task(TaskId),
 }
 
 /// What the daemon tells the thread. Each may come twice.
@@ -160,18 +151,42 @@ pub enum Command {
     Govern(AppName, Box<Governed>),
     /// A process start exists.
     Born(Box<Born>),
+    /// An operation of an app began, and who asked for it.
+    Asked(AppName, AskedBy),
     /// It serves, or serves again.
     Ready(Launch),
     /// It is to come to its end.
     Drain(Box<Drain>),
     /// Its process ended, with all its tree.
     Gone(Launch, Gone),
+    /// It is to renew what it knows.
+    Refresh {
+        /// Which.
+        launch: Launch,
+        /// For which refresh.
+        id: Operation,
+        /// What, in the configuration's word.
+        scope: String,
+    },
     /// It told of a task by datagram.
     Told(Launch, TaskId, Told),
     /// A deployment's new version is judged from now on, or still.
     Judge(Box<Judge>),
     /// It is not judged any more.
     Unjudge(AppName),
+    /// Which checkpoints are open?
+    Inspect(Box<Inspect>),
+    /// A deployment's new generation was shown the open checkpoints of an app, and cannot read these.
+    Looked {
+        /// Whose.
+        app: AppName,
+        /// Which deployment.
+        deployment: Operation,
+        /// Its new workers.
+        generation: Generation,
+        /// Whose checkpoint is not read.
+        unread: BTreeSet<TaskId>,
+    },
     /// What did the two versions of a deployment?
     Measure(Box<Measure>),
     /// Every process that is there has been told of: workers may connect.
@@ -211,6 +226,15 @@ pub enum Report {
     Measured(Box<Measured>),
     /// Something that the fleet is to know; durable.
     Fact(Fact),
+    /// What a worker made of a refresh.
+    Refreshed {
+        /// Which.
+        launch: Launch,
+        /// For which refresh.
+        id: Operation,
+        /// Why not.
+        result: Result<(), String>,
+    },
     /// All that there was to tell of a process start whose end it was told.
     Gone(Launch),
     /// Writing fails since now; why.

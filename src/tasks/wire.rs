@@ -64,7 +64,7 @@ pub(super) fn message(request: &Request<'_>) -> Result<Option<Message>, Refusal>
                 }
             }
         }
-        Request::KvGet(_) | Request::KvScan(_) => return Ok(None),
+        Request::KvGet(_) | Request::KvScan(_) | Request::Refreshed(_) => return Ok(None),
     };
     Ok(Some(message))
 }
@@ -111,9 +111,11 @@ pub(super) fn refusal(refused: &Refused) -> Refusal {
         Refused::UnknownTask(_) => Code::UnknownTask,
         Refused::Fenced { .. } => Code::Fenced,
         Refused::Ended { .. } => Code::Finished,
-        Refused::Taken(_) | Refused::StepBack { .. } | Refused::NotResumable(_) | Refused::EffectsOpen { .. } => {
-            Code::Conflict
-        }
+        Refused::Taken(_)
+        | Refused::StepBack { .. }
+        | Refused::NotResumable(_)
+        | Refused::Unread(_)
+        | Refused::EffectsOpen { .. } => Code::Conflict,
         Refused::TooMany { .. } => Code::Flood,
         Refused::UnknownEffect { .. } => Code::UnknownEffect,
     };

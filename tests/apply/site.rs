@@ -98,7 +98,7 @@ impl Site {
 pub(crate) fn answer(port: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the port takes connections");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("it takes a request");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("it takes a request");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("it answers in time");
     text.split_once("\r\n\r\n").expect("an HTTP answer").1.to_owned()

@@ -5,6 +5,7 @@ a control socket (TASKER_SOCKET): one line of JSON in, one out.
 
 kinds:  steps   {"steps": n, "pause": s, "ledger": url}  a checkpoint and an effect a step
                 "hang": n                                the first run never gets beyond step n
+                "await_drain": n                         the first run goes on behind step n once its worker drains
         sleep   {"pause": s}                              no checkpoint
         last    {"pause": s}                              ends that long after its worker was told to drain
         shell   {"command": [...]}                        runs a command to its end
@@ -144,8 +145,14 @@ def work(task, fence, kind, given, ckpt, attempt):
                 elif state.get("policy") == "ask":
                     return None
                 link.send(t="ckpt", step=step, json={"step": step, "pad": "x" * given.get("pad", 0)}, **own)
+                if step == given.get("await_drain") and attempt == 1:
+                    draining.wait()
                 if draining.is_set() and step < given["steps"]:
-                    return link.send(t="task.yield", step=step, reason="drain", **own)
+                    try:
+                        return link.send(t="task.yield", step=step, reason="drain", **own)
+                    except Refused as refused:
+                        if refused.code != "conflict":
+                            raise
                 if step == given.get("hang") and attempt == 1:
                     time.sleep(3600)
                 time.sleep(given.get("pause", 0))
@@ -169,8 +176,7 @@ def on_message(message):
         cancelled.add(message["task"])
 
 
-def serve(path):
-    """Requests from outside, one connection each: {"t":"task.begin",…} is begun and worked on here."""
+def door(path):
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -178,6 +184,11 @@ def serve(path):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(128)
+    return listener
+
+
+def serve(listener):
+    """Requests from outside, one connection each: {"t":"task.begin",…} is begun and worked on here."""
     while True:
         client, _ = listener.accept()
         threading.Thread(target=answer, args=(client,), daemon=True).start()
@@ -201,7 +212,8 @@ link = Link(on_message, max_tasks=int(os.environ.get("TASKER_MAX", "8")))
 link.welcome.wait()
 if os.environ.get("TASKER_SOCKET"):
     path = os.environ["TASKER_SOCKET"] + "." + os.environ["AGENTD_SLOT"] + "." + os.environ["AGENTD_GENERATION"]
-    threading.Thread(target=serve, args=(path,), daemon=True).start()
+    # There before it says that it is ready.
+    threading.Thread(target=serve, args=(door(path),), daemon=True).start()
 link.tell(t="ready")
 while True:
     time.sleep(0.05)

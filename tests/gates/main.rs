@@ -37,7 +37,7 @@ impl Judged {
         let text = format!(
             "[agent.judged]\ncommand = [\"python3\", \"{}\"]\nworkers = 2\nlisten = \"127.0.0.1:{}\"\n\
              env = {{ PYTHONPATH = \"{}\", {env} }}\nready = \"protocol\"\n\
-             upgrade = {{ strategy = \"canary\", steps = [50, 100], dwell = \"300ms\", stability = \"300ms\" }}\n{more}\n",
+             upgrade = {{ strategy = \"canary\", steps = [50, 100], dwell = \"300ms\", stability = \"300ms\", min_uptime = \"5s\" }}\n{more}\n",
             root.join("tests/apps/judged.py").display(),
             self.port,
             root.join("sdk/python").display(),
@@ -91,10 +91,15 @@ fn seen(gates: &[GateView]) -> u64 {
 
 /// A bad version is taken back by the gate `by`, with figures, and nobody was refused.
 fn takes_itself_back(env: &str, by: &str) {
+    takes_itself_back_from("canary", env, by);
+}
+
+fn takes_itself_back_from(strategy: &str, env: &str, by: &str) {
     let judged = Judged::start();
     let load = Load::start(judged.port);
     load.await_answers(HISTORY);
-    let output = judged.upgrade(env, "");
+    judged.configure(env, "");
+    let output = judged.daemon.ctl(&["upgrade", "judged", "--strategy", strategy]);
     let lost = load.end();
     assert_eq!(output.code, Some(5), "{output:?}");
     let report = judged.report();
@@ -114,6 +119,11 @@ fn takes_itself_back(env: &str, by: &str) {
 #[test]
 fn a_version_that_fails_every_tenth_task_takes_itself_back() {
     takes_itself_back("ERRORS = \"10\"", "error_rate");
+}
+
+#[test]
+fn a_rolling_upgrade_to_a_version_that_fails_every_tenth_task_goes_back_as_well() {
+    takes_itself_back_from("rolling", "ERRORS = \"10\"", "error_rate");
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub(crate) fn plan(argv: &[&str]) -> ExecPlan {
         cgroup: None,
         listen_names: Vec::new(),
         listen_pid: true,
+        node_channel: false,
         stdin: false,
         account: agentd::process::account::Account::default(),
         secrets: agentd::process::plan::Secrets::default(),

@@ -76,6 +76,23 @@ fn a_release_that_does_not_come_up_is_taken_back_and_remembered() {
 }
 
 #[test]
+fn what_was_taken_back_is_deployed_again_only_when_that_is_asked_for() {
+    let site = Site::started();
+    site.source("1.1.0", "fails", "");
+    assert_code(&site.upgrade(&[]), 5);
+    let plan = site.upgrade(&["--dry-run"]);
+    assert!(plan.stdout.contains("taken back before, and only deployed again with --force"), "{plan:#?}");
+    let told = site.assert_refused(&[]);
+    assert!(told.contains("was taken back before: search.") && told.contains("--force"), "{told}");
+    let output = site.upgrade(&["--force"]);
+    assert_code(&output, 5);
+    assert!(output.stderr.contains("cannot go on"), "it was tried: {output:#?}");
+    site.source("1.1.0", "two", "");
+    assert_code(&site.upgrade(&[]), 0);
+    assert_eq!(site.says(), "two");
+}
+
+#[test]
 fn an_archive_is_a_source_and_its_one_folder_the_release() {
     let site = Site::started();
     site.source("2.0.0", "packed", "");

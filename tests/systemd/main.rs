@@ -3,9 +3,14 @@
 //! Where there can be no such machine (not root, no systemd-nspawn, nothing made by tests/prepare) each test prints
 //! why and passes.
 
+#[path = "../docs/blocks.rs"]
+mod blocks;
 mod boot;
 mod guide;
 mod install;
+mod journal;
+#[path = "../docs/guide.rs"]
+mod page;
 mod reload;
 mod restart;
 mod service;

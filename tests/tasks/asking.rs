@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use agentd_protocol::status::WorkerState;
 use agentd_testkit::e2e::Outside;
 use serde_json::{Value, json};
 
@@ -43,6 +44,27 @@ fn a_task_that_asks_for_the_reload_does_not_hold_it() {
     let daemon = working(LONG_GRACE);
     let command = once(&daemon, &agentctl(&daemon, &["reload", "work"]));
     begin(&daemon, "0.1", json!({"kind": "shell", "task": "a", "input": {"command": command}}));
+    let took = replaced(&daemon);
+    assert!(took < SOON, "it waited for whoever asked: {took:?}");
+    let seen = await_task(&daemon, "a", ended);
+    assert_eq!((seen.why.as_deref(), seen.fence), (Some("ok"), 2), "it went on in the new worker: {seen:?}");
+}
+
+#[test]
+fn the_next_daemon_knows_as_well_which_task_asked() {
+    let mut daemon = working(LONG_GRACE);
+    let mark = daemon.home.path().join("asked").to_string_lossy().into_owned();
+    // Goes on after it has asked, as if it waited for the daemon that died.
+    let mut command = json!(["sh", "-c", "mkdir \"$0\" || exit 0; \"$@\"; exec sleep 1000", mark]);
+    let asks = agentctl(&daemon, &["reload", "work", "--no-wait"]);
+    command.as_array_mut().expect("a list").extend(asks.as_array().expect("a command").iter().cloned());
+    begin(&daemon, "0.1", json!({"kind": "shell", "task": "a", "input": {"command": command}}));
+    daemon.wait_until(PATIENCE, |document| {
+        let mut workers = document.apps.iter().flat_map(|app| &app.workers);
+        workers.any(|worker| worker.state == WorkerState::Draining)
+    });
+    daemon.kill();
+    daemon.start_again();
     let took = replaced(&daemon);
     assert!(took < SOON, "it waited for whoever asked: {took:?}");
     let seen = await_task(&daemon, "a", ended);

@@ -23,7 +23,9 @@ fn signal(daemon: &agentd_testkit::e2e::Daemon, with: Signal) -> Pid {
 #[test]
 fn a_reload_hands_a_task_over_at_a_checkpoint_and_its_effects_are_done_once() {
     let (daemon, outside) = (working(""), Outside::start());
-    begin(&daemon, "0.1", json!({"kind": "steps", "task": "a", "input": steps(&outside, 12, 0.1)}));
+    let mut input = steps(&outside, 12, 0.1);
+    input["await_drain"] = 4.into();
+    begin(&daemon, "0.1", json!({"kind": "steps", "task": "a", "input": input}));
     await_task(&daemon, "a", |seen| seen.step >= Some(3));
     let output = daemon.ctl_ok(&["reload", "work", "--json"]);
     let result: Value = serde_json::from_str(output.stdout.trim()).expect("JSON");

@@ -3,6 +3,8 @@
 mod asking;
 mod full;
 mod handing;
+mod keeping;
+mod reading;
 mod refusing;
 mod upgrading;
 

@@ -9,9 +9,9 @@ use super::{AGENTD, PATIENCE, await_task, begin, ended, task, working};
 const QUICK: &str = "upgrade = { steps = [50, 100], dwell = \"100ms\", stability = \"100ms\", min_uptime = \"10ms\", \
                      judged_by = \"time\" }";
 
-/// Tasks of both sorts that a worker cannot finish before it is told to drain.
-fn begin_both(daemon: &Daemon, outside: &Outside) {
-    let input = json!({"steps": 12, "pause": 0.1, "ledger": outside.url()});
+/// Tasks of both sorts. The one of many steps goes on behind this one only once its worker is told to drain.
+fn begin_both(daemon: &Daemon, outside: &Outside, await_drain: Option<u64>) {
+    let input = json!({"steps": 12, "pause": 0.1, "ledger": outside.url(), "await_drain": await_drain});
     begin(daemon, "0.1", json!({"kind": "steps", "task": "steps", "input": input}));
     let input = json!({"pause": 0.3, "ledger": outside.url()});
     begin(daemon, "0.1", json!({"kind": "last", "task": "last", "input": input}));
@@ -31,7 +31,7 @@ fn both_are_done(daemon: &Daemon, outside: &Outside) {
 
 fn upgraded_by(strategy: &str) {
     let (daemon, outside) = (working(QUICK), Outside::start());
-    begin_both(&daemon, &outside);
+    begin_both(&daemon, &outside, Some(3));
     let output = daemon.ctl_ok(&["upgrade", "work", "--strategy", strategy, "--json"]);
     let result: Value = serde_json::from_str(output.stdout.trim()).expect("JSON");
     let tasks = &result["results"][0]["tasks"];
@@ -58,7 +58,7 @@ fn an_upgrade_by_recreation_keeps_tasks_for_the_new_release() {
 #[test]
 fn apply_changes_what_governs_tasks_without_touching_their_worker() {
     let (daemon, outside) = (working("grace = { default = \"60s\", min = \"300ms\" }"), Outside::start());
-    begin_both(&daemon, &outside);
+    begin_both(&daemon, &outside, None);
     let before = daemon.app("work").workers[0].pid;
     let file = daemon.home.path().join("work.toml");
     let text = std::fs::read_to_string(&file).expect("it was written");

@@ -1,5 +1,6 @@
 //! `init`: a commented configuration for what is found in a folder. It starts as it is written.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -12,7 +13,7 @@ use super::Context;
 use crate::args::InitArgs;
 use crate::exit::Failure;
 use crate::render;
-use crate::scan::{self, Finding, Listens, list};
+use crate::scan::{self, Finding, Listens, PRELOAD, PRELOAD_NAME, list};
 
 /// What is written.
 const NAME: &str = "agentd.toml";
@@ -39,24 +40,59 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<u8, Failure> {
     }
     let found = scan::scan(&folder)?;
     let text = page(&found);
+    let preload = found.iter().any(|finding| finding.preload);
     if args.print {
         render::print(&text)?;
+        tell_lost(&found);
+        if preload {
+            render::note(&format!("{PRELOAD_NAME}, which it names, is written beside it without --print"));
+        }
         return Ok(0);
     }
     let private = found.iter().any(|finding| finding.private);
-    write(&path, &text, private).map_err(|source| Failure::Write { path: path.clone(), source })?;
+    let mut files = vec![(path.clone(), text.as_str(), private)];
+    if preload {
+        files.push((folder.join(PRELOAD_NAME), PRELOAD, false));
+    }
+    for (path, text, private) in files.iter().rev() {
+        write(path, text, *private).map_err(|source| Failure::Write { path: path.clone(), source })?;
+    }
+    tell_lost(&found);
     if context.json {
         let names: Vec<&str> = found.iter().map(|finding| finding.name.as_str()).collect();
-        render::json(&json!({ "path": path, "apps": names }))?;
+        let lost: BTreeMap<&str, &[String]> = found
+            .iter()
+            .filter(|finding| !finding.lost.is_empty())
+            .map(|finding| (finding.name.as_str(), finding.lost.as_slice()))
+            .collect();
+        let files: Vec<&Utf8PathBuf> = files.iter().map(|(path, ..)| path).collect();
+        render::json(&json!({ "path": path, "files": files, "apps": names, "not_carried_over": lost }))?;
         return Ok(0);
     }
-    let mut said = format!("wrote {path}\n");
+    let mut said = String::new();
+    for (path, ..) in &files {
+        let _ = writeln!(said, "wrote {path}");
+    }
     for finding in &found {
         let _ = writeln!(said, "  {}: {}", finding.name, finding.about.first().map_or("", String::as_str));
     }
     let _ = writeln!(said, "start it with: agentctl start {path}");
     render::print(&said)?;
     Ok(0)
+}
+
+/// What whoever starts this has to know, beside the comments in the file.
+fn tell_lost(found: &[Finding]) {
+    for finding in found {
+        for lost in &finding.lost {
+            render::note(&format!("{}: not carried over: {lost}", finding.name));
+        }
+        if let Listens::GivenAt { host, port } = finding.listens
+            && TcpListener::bind((host, port)).is_err()
+        {
+            render::note(&format!("{}: port {port} is in use: end what has it first (pm2 delete …)", finding.name));
+        }
+    }
 }
 
 /// Whole or not at all, and readable by its owner alone where it holds somebody's environment.
@@ -77,15 +113,28 @@ fn page(found: &[Finding]) -> String {
         for line in &finding.about {
             let _ = writeln!(text, "# {line}");
         }
+        for lost in &finding.lost {
+            let _ = writeln!(text, "# NOT CARRIED OVER: {lost}");
+        }
         let _ = writeln!(text, "command = {}", list(&finding.command));
-        if finding.listens == Listens::Given {
-            port = free_from(port);
+        let address = match finding.listens {
+            Listens::Given => {
+                port = free_from(port);
+                port = port.saturating_add(1);
+                Some(("127.0.0.1", port - 1))
+            }
+            Listens::GivenAt { host, port } => Some((host, port)),
+            Listens::Itself => None,
+        };
+        if let Some((host, port)) = address {
+            let whom = if host == "0.0.0.0" { "127.0.0.1 behind a proxy" } else { "0.0.0.0 for everybody" };
             let _ = writeln!(
                 text,
-                "listen.http = \"127.0.0.1:{port}\"        # the daemon binds it and hands it over; 0.0.0.0 for everybody"
+                "listen.http = \"{host}:{port}\"        # the daemon binds it and hands it over; {whom}"
             );
-            text.push_str("# workers = 2                         # how many serve; each is replaced on its own\n");
-            port = port.saturating_add(1);
+            if !finding.keys.iter().any(|(key, _)| key.starts_with("workers = ")) {
+                text.push_str("# workers = 2                         # how many serve; each is replaced on its own\n");
+            }
         }
         for (key, why) in &finding.keys {
             let why = why.map_or_else(String::new, |why| format!("  # {why}"));

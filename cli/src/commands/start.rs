@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::{Context, wait};
 use crate::args::StartArgs;
 use crate::exit::Failure;
-use crate::{launch, status};
+use crate::{launch, render, status};
 
 /// Variables that an app started by hand takes over from the shell: where programs and libraries are, who the user
 /// is, which language and time zone. Secrets are not among them: they are named with `--env`, or configured.
@@ -104,7 +104,10 @@ enum Target {
 pub(crate) fn run(context: &Context, args: StartArgs) -> Result<u8, Failure> {
     let cwd = working_directory()?;
     let env = environment(&args.env)?;
-    launch::ensure(&context.home)?;
+    if launch::ensure(&context.home)? {
+        let (log, gone) = (context.home.daemon_log(), "agentctl daemon stop");
+        render::note(&format!("no daemon was running: started one (its log: {log}; it ends with: {gone})"));
+    }
     let known: Vec<String> = status::document(&context.home)?.0.apps.into_iter().map(|app| app.name).collect();
     let classified: Result<Vec<Target>, TargetError> =
         args.targets.iter().map(|target| classify(target, &known, &cwd)).collect();

@@ -25,6 +25,7 @@ pub(crate) fn run(context: &Context, args: UpgradeArgs) -> Result<u8, Failure> {
         sha256: args.sha256,
         strategy: args.strategy.map(Into::into),
         dry_run: args.dry_run,
+        force: args.force,
         wait: !args.wait.no_wait && !args.dry_run,
     };
     if !args.dry_run {

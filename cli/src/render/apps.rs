@@ -12,13 +12,13 @@ const COLUMNS: &[Column] = &[
     Column { title: "STATE", align: Align::Left, rank: 0 },
     Column { title: "READY", align: Align::Right, rank: 0 },
     Column { title: "RELEASE", align: Align::Left, rank: 7 },
-    Column { title: "GEN", align: Align::Right, rank: 6 },
+    Column { title: "GEN", align: Align::Right, rank: 8 },
     Column { title: "IN FLIGHT", align: Align::Right, rank: 2 },
     Column { title: "RESTARTS", align: Align::Right, rank: 3 },
-    Column { title: "CPU", align: Align::Right, rank: 5 },
-    Column { title: "MEM", align: Align::Right, rank: 4 },
-    Column { title: "UPTIME", align: Align::Right, rank: 1 },
-    Column { title: "LISTEN", align: Align::Left, rank: 8 },
+    Column { title: "CPU", align: Align::Right, rank: 6 },
+    Column { title: "MEM", align: Align::Right, rank: 5 },
+    Column { title: "UPTIME", align: Align::Right, rank: 4 },
+    Column { title: "LISTEN", align: Align::Left, rank: 1 },
 ];
 
 /// The table of all apps at `width`.
@@ -81,6 +81,9 @@ fn beneath(app: &AppView) -> Vec<Cell> {
     if let Some(why) = &app.why {
         lines.push(Cell::styled(why, state::app(app.state).style));
     }
+    if let Some(hint) = super::hint::of_app(app) {
+        lines.push(Cell::styled(format!("help: {hint}"), state::BUSY));
+    }
     lines
 }
 
@@ -129,29 +132,29 @@ mod tests {
     #[test]
     fn eighty_columns_hold_what_matters_most() {
         insta::assert_snapshot!(at(Some(80)), @"
-        NAME        STATE        READY    GEN  IN FLIGHT  RESTARTS   CPU   MEM  UPTIME
-        support     ↻ deploying    1/2  16→17          3         0   90%  286M   1d12h
+        NAME        STATE        READY  IN FLIGHT  RESTARTS   MEM  UPTIME  LISTEN
+        support     ↻ deploying    1/2          3         0  286M   1d12h  0.0.0.0:8080
           deployment 17: rolling 0 of 2, running: support.0.17 is not ready yet
-        triage      ✗ failed       0/1      3          0        10     -     -       -
+        triage      ✗ failed       0/1          0        10     -       -  -
           triage.0 exited with code 1, 10 times within 5m; start it again with: agentctl
           start triage
-        web-search  ● running      1/1      1          0         1  0.2%   38M      2h
-        zero        ○ stopped      0/1      -          0         0     -     -       -
+        web-search  ● running      1/1          0         1   38M      2h  -
+        zero        ○ stopped      0/1          0         0     -       -  -
         ");
     }
 
     #[test]
     fn sixty_columns_hold_less() {
         insta::assert_snapshot!(at(Some(60)), @"
-        NAME        STATE        READY  IN FLIGHT  RESTARTS  UPTIME
-        support     ↻ deploying    1/2          3         0   1d12h
+        NAME        STATE        READY  IN FLIGHT  LISTEN
+        support     ↻ deploying    1/2          3  0.0.0.0:8080
           deployment 17: rolling 0 of 2, running: support.0.17 is
           not ready yet
-        triage      ✗ failed       0/1          0        10       -
+        triage      ✗ failed       0/1          0  -
           triage.0 exited with code 1, 10 times within 5m; start it
           again with: agentctl start triage
-        web-search  ● running      1/1          0         1      2h
-        zero        ○ stopped      0/1          0         0       -
+        web-search  ● running      1/1          0  -
+        zero        ○ stopped      0/1          0  -
         ");
     }
 

@@ -88,10 +88,27 @@ pub(crate) fn report(report: &DeploymentReport, now: Timestamp, width: Option<us
     for (name, durations) in [("before", &report.before), ("after", &report.after)] {
         text.push_str(&durations_line(name, durations.as_ref()));
     }
+    text.push_str(&checkpoints(report));
     if !report.effects.is_empty() {
         text.push_str("\neffects of the version that was taken back, which rollback does not undo\n");
         let list = EffectList { effects: report.effects.clone(), more: false };
         text.push_str(&super::effects::table(&list, now, width));
+    }
+    text
+}
+
+/// What the new version was shown of open checkpoints.
+fn checkpoints(report: &DeploymentReport) -> String {
+    let Some(seen) = report.checkpoints.as_ref().filter(|seen| seen.open > 0) else { return String::new() };
+    let shown = if seen.shown > 0 { format!(", {} shown to its check", seen.shown) } else { String::new() };
+    let mut text = format!("\ncheckpoints\n  {} open{shown}, {} not read by {}", seen.open, seen.unread, report.to);
+    text.push_str(if seen.unread > 0 { ": their tasks stay with the old version until they end\n" } else { "\n" });
+    for unread in &seen.tasks {
+        text.push_str(&format!("  {}: {}\n", unread.task, unread.why));
+    }
+    let more = seen.unread.saturating_sub(seen.tasks.len() as u64);
+    if more > 0 {
+        text.push_str(&format!("  and {more} more\n"));
     }
     text
 }

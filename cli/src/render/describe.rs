@@ -28,6 +28,10 @@ pub(crate) fn page(details: &AppDetails, now: Timestamp, width: Option<usize>) -
         heading(&mut text, "workers");
         text.push_str(&worker::table(&details.app, now, width));
     }
+    if let Some(refresh) = &details.app.refresh {
+        heading(&mut text, "refresh");
+        text.push_str(&super::refresh::section(refresh, now));
+    }
     let policy = details.policy.iter().map(|(key, value)| (key.clone(), value.clone()));
     section(&mut text, "policy", policy);
     if !details.env.is_empty() {
@@ -61,6 +65,7 @@ fn head(text: &mut String, details: &AppDetails) {
         }
     };
     field("why", app.why.as_deref().unwrap_or_default());
+    field("help", super::hint::of_app(app).unwrap_or_default());
     field("ready", &format!("{} of {}", app.ready, app.desired));
     field("in flight", &app.in_flight.to_string());
     field("grace", &span(Duration::from_millis(app.grace_ms)));

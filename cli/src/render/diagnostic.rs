@@ -14,6 +14,9 @@ use super::Canvas;
 /// Columns where there is no terminal to ask.
 const WIDTH: usize = 100;
 
+/// Characters of what was expected that fit beside the mark; more is told below, where lines are wrapped.
+const LABEL: usize = 64;
+
 /// The mistake as text, without a line break at its end.
 pub(crate) fn render(diagnostic: &Wire, canvas: &Canvas) -> String {
     let theme = if canvas.color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
@@ -51,6 +54,10 @@ impl<'a> Mistake<'a> {
         Self { wire, line: OneLine { file: &wire.file, number, text: &wire.source_line } }
     }
 
+    fn expected(&self) -> Option<String> {
+        self.wire.expected.as_ref().map(|expected| format!("expected {expected}"))
+    }
+
     /// The mistake's place within the line, in bytes; columns count characters.
     fn span(&self) -> SourceSpan {
         let byte = |column: u32| {
@@ -76,7 +83,9 @@ impl std::error::Error for Mistake<'_> {}
 
 impl Diagnostic for Mistake<'_> {
     fn help<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
-        self.wire.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        let expected = self.expected().filter(|text| text.len() > LABEL);
+        let words: Vec<String> = self.wire.help.iter().cloned().chain(expected).collect();
+        (!words.is_empty()).then(|| Box::new(words.join("\n")) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
@@ -85,7 +94,7 @@ impl Diagnostic for Mistake<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let expected = self.wire.expected.as_ref().map(|expected| format!("expected {expected}"));
+        let expected = self.expected().filter(|text| text.len() <= LABEL);
         Some(Box::new(std::iter::once(LabeledSpan::new_with_span(
             Some(expected.unwrap_or_else(|| "here".to_owned())),
             self.span(),
@@ -145,6 +154,16 @@ mod tests {
           ╰────
         help: the nearest known key is "workers"
         "#);
+    }
+
+    #[test]
+    fn a_long_list_of_what_was_expected_is_wrapped_below() {
+        let names: Vec<String> = (0..30).map(|number| format!("`key-number-{number}`")).collect();
+        let wire = Wire { expected: Some(names.join(", ")), ..diagnostic() };
+        let text = render(&wire, &PLAIN);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("help: the nearest known key is \"workers\"\n"), "{text}");
+        assert!(text.contains("expected `key-number-0`, ") && text.contains("`key-number-29`"), "{text}");
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use agentd_protocol::control::{OperationKind, OperationState};
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
-use agentd_protocol::status::{AppState, DeploymentState, ExitView};
+use agentd_protocol::status::{AppState, DeploymentState, ExitView, RefreshOutcome};
 use anstyle::Style;
 
 use super::bytes_time::{between, bytes, span};
+use super::operation::tasks as tasks_became;
 use super::state::{self, BAD, BUSY, FAINT, GOOD, WARN};
 use super::worker::{exit, printable, reason};
 
@@ -15,6 +16,13 @@ use super::worker::{exit, printable, reason};
 pub(crate) fn line(event: &Event) -> String {
     let time = event.at.strftime("%H:%M:%S%.3fZ");
     format!("{FAINT}{time}  #{}{FAINT:#}  {}", event.seq, sentence(event))
+}
+
+/// What stands for the numbers that a daemon had taken for events to come when it died: few of them were ever given.
+pub(crate) fn after_a_death(from: u64, to: u64) -> String {
+    format!(
+        "{FAINT}-- the daemon before died: it had set numbers #{from} to #{to} aside; counting goes on behind them{FAINT:#}"
+    )
 }
 
 /// The event without time and number: `support.0.3  ready after 812ms (http)`.
@@ -81,6 +89,9 @@ fn what(event: &Event) -> String {
         EventKind::WorkerDraining { reason: why, deadline } => {
             format!("draining for {}, at most {}", reason(*why), span(between(event.at, *deadline)))
         }
+        EventKind::WorkerDrainDeadline { deadline } => {
+            format!("its tasks have {} at most", span(between(event.at, *deadline)))
+        }
         EventKind::WorkerDrained { connections_cut: 0 } => "drained".to_owned(),
         EventKind::WorkerDrained { connections_cut } => format!("drained, {connections_cut} connections cut"),
         EventKind::WorkerStopping { signal } => format!("stopping by {signal}"),
@@ -88,6 +99,9 @@ fn what(event: &Event) -> String {
         EventKind::WorkerExited { code, signal, reason, uptime_ms, why } => {
             let view = ExitView { code: *code, signal: signal.clone(), reason: *reason, why: why.clone() };
             format!("exited after {}: {}", ms(*uptime_ms), exit(&view))
+        }
+        EventKind::WorkerRefreshed { outcome, why, took_ms } => {
+            super::refresh::outcome(*outcome, why.as_deref(), *took_ms)
         }
         EventKind::WorkerRestarting { in_ms, attempt } => format!("restart {attempt} in {}", ms(*in_ms)),
         EventKind::WorkerFailed { why, log_tail: _ } => format!("failed{}", because(Some(why))),
@@ -105,9 +119,14 @@ fn what(event: &Event) -> String {
             let shown = if shown.is_empty() { String::new() } else { format!(" [{}]", shown.join("; ")) };
             format!("deployment {id}, gates: {word}{}{shown}", because(why.as_deref()))
         }
-        EventKind::DeploymentFinished { id, state, why, duration_ms } => {
+        EventKind::DeploymentFinished { id, state, why, duration_ms, tasks } => {
             let word = state::deployment(*state).word;
-            format!("deployment {id} {word} after {}{}", ms(*duration_ms), because(why.as_deref()))
+            format!(
+                "deployment {id} {word} after {}{}{}",
+                ms(*duration_ms),
+                tasks_became(tasks),
+                because(why.as_deref())
+            )
         }
         EventKind::OperationStarted { id, kind } => format!("operation {id} started: {}", operation(*kind)),
         EventKind::OperationFinished { id, kind, state, why, duration_ms } => {
@@ -140,6 +159,7 @@ pub(crate) const fn operation(kind: OperationKind) -> &'static str {
         OperationKind::Upgrade => "upgrade",
         OperationKind::Rollback => "rollback",
         OperationKind::Adopt => "change in place",
+        OperationKind::Refresh => "refresh",
         OperationKind::Unknown => "change",
     }
 }
@@ -162,6 +182,7 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::WorkerFailed { .. }
         | EventKind::ConfigRejected { .. }
         | EventKind::ReleaseFailed { .. }
+        | EventKind::WorkerRefreshed { outcome: RefreshOutcome::Failed, .. }
         | EventKind::DeploymentFinished { state: DeploymentState::Failed | DeploymentState::RolledBack, .. }
         | EventKind::OperationFinished { state: OperationState::Failed | OperationState::RolledBack, .. } => BAD,
         EventKind::AppState { to: AppState::Degraded, .. }
@@ -175,6 +196,7 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::EventsLost { .. } => WARN,
         EventKind::AppState { to: AppState::Running, .. }
         | EventKind::WorkerReady { .. }
+        | EventKind::WorkerRefreshed { .. }
         | EventKind::DaemonStarted { .. }
         | EventKind::DeploymentFinished { .. }
         | EventKind::OperationFinished { .. } => GOOD,
@@ -182,6 +204,7 @@ fn style(kind: &EventKind) -> Style {
         EventKind::WorkerStarting { .. }
         | EventKind::ReleaseCutting { .. }
         | EventKind::WorkerDraining { .. }
+        | EventKind::WorkerDrainDeadline { .. }
         | EventKind::DeploymentStarted { .. }
         | EventKind::DeploymentStep { .. }
         | EventKind::DeploymentJudged { .. } => BUSY,
@@ -224,7 +247,7 @@ mod tests {
             event(worker, json!({ "type": "worker_drained", "connections_cut": 0 })),
             event(worker, json!({ "type": "worker_exited", "code": null, "signal": "SIGKILL", "reason": "out_of_memory", "uptime_ms": 65_000 })),
             event(None, json!({ "type": "app_state", "from": "running", "to": "degraded", "why": "support.0.17 crashed" })),
-            event(None, json!({ "type": "deployment_finished", "id": 3, "state": "rolled_back", "why": "not ready", "duration_ms": 9000 })),
+            event(None, json!({ "type": "deployment_finished", "id": 3, "state": "rolled_back", "why": "not ready", "duration_ms": 9000, "tasks": { "finished": 2, "handed_over": 1, "lost": 0 } })),
             event(None, json!({ "type": "what_comes_later" })),
         ]
         .iter()
@@ -236,7 +259,7 @@ mod tests {
         12:00:00.500Z  #7  support.0.17  drained
         12:00:00.500Z  #7  support.0.17  exited after 1m5s: out of memory, SIGKILL
         12:00:00.500Z  #7  support  running → degraded: support.0.17 crashed
-        12:00:00.500Z  #7  support  deployment 3 rolled back after 9s: not ready
+        12:00:00.500Z  #7  support  deployment 3 rolled back after 9s, 2 tasks finished, 1 task handed over: not ready
         12:00:00.500Z  #7  support  an event that this agentctl does not know
         ");
     }

@@ -46,7 +46,12 @@ pub(crate) fn page(grace: &GraceView, kind: Option<&str>, width: Option<usize>) 
     let bound = brief(Duration::from_millis(grace.grace_ms));
     let percent = (grace.target * 1000.0).round() / 10.0;
     let _ = writeln!(text, "{strong}{}{strong:#}: a drain now may take {strong}{bound}{strong:#}", grace.app);
-    for line in wrap(&format!("{}; wanted: {percent} %", grace.why), width.map(|width| width.saturating_sub(2))) {
+    let why = match (grace.tasks.is_empty(), &grace.why) {
+        // What is not told of as a task is still waited for, as long as that.
+        (true, why) => format!("{why}: it waits for connections, at most so long"),
+        (false, why) => format!("{why}; wanted: {percent} %"),
+    };
+    for line in wrap(&why, width.map(|width| width.saturating_sub(2))) {
         let _ = writeln!(text, "  {line}");
     }
     let whole = |curve: &&CurveView| !curve.gaps && curve.kind.as_deref() == kind;
@@ -55,8 +60,11 @@ pub(crate) fn page(grace: &GraceView, kind: Option<&str>, width: Option<usize>) 
         return text;
     };
     let of = kind.map_or_else(|| "tasks".to_owned(), |kind| format!("tasks of kind {kind}"));
-    let heading =
-        format!("share of {of} that take longer: {} observations, {} of them censored", curve.seen, curve.cut);
+    let heading = match curve.seen {
+        0 => format!("share of {of} that is assumed to take longer: nothing was observed yet"),
+        1 => format!("share of {of} that take longer: 1 observation, {} censored", curve.cut),
+        seen => format!("share of {of} that take longer: {seen} observations, {} of them censored", curve.cut),
+    };
     text.push('\n');
     for line in wrap(&heading, width) {
         let _ = writeln!(text, "{faint}{line}{faint:#}");
@@ -310,7 +318,11 @@ mod tests {
         let mut empty = view();
         (empty.tasks, empty.workers) = (Vec::new(), Vec::new());
         empty.curves.truncate(1);
-        empty.curves[0].p99_s = f64::INFINITY;
-        assert!(page(&empty, None, Some(80)).contains("(all)"));
+        (empty.curves[0].p99_s, empty.curves[0].seen, empty.curves[0].cut) = (f64::INFINITY, 0, 0);
+        empty.why = "no task in flight".into();
+        let page = plain(&page(&empty, None, Some(80)));
+        assert!(page.contains("(all)"));
+        assert!(page.contains("no task in flight: it waits for connections, at most so long"), "{page}");
+        assert!(page.contains("assumed to take longer: nothing was observed yet"), "{page}");
     }
 }

@@ -15,11 +15,13 @@ pub(crate) mod examination;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod grace;
+pub(crate) mod hint;
 pub(crate) mod log;
 pub(crate) mod operation;
 pub(crate) mod page;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod refresh;
 pub(crate) mod releases;
 pub(crate) mod sessions;
 pub(crate) mod state;

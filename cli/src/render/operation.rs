@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use agentd_protocol::control::{OperationResult, OperationState, OperationView};
+use agentd_protocol::control::{OperationKind, OperationResult, OperationState, OperationView, TaskCounts};
 
 use super::bytes_time::span;
 use super::event::{operation, operation_state};
 use super::log::harmless;
-use super::state::{BAD, FAINT, GOOD, STRONG, WARN};
+use super::state::{BAD, BUSY, FAINT, GOOD, STRONG, WARN};
 
 /// What was admitted, for those who do not wait: `reload of support accepted as operation 17`.
 pub(crate) fn accepted(view: &OperationView) -> String {
@@ -24,6 +24,13 @@ pub(crate) fn accepted(view: &OperationView) -> String {
     }
     line.push('\n');
     line
+}
+
+/// What became of tasks, to be put behind a sentence; nothing where there were none.
+pub(crate) fn tasks(counts: &TaskCounts) -> String {
+    let counts = [(counts.finished, "finished"), (counts.handed_over, "handed over"), (counts.lost, "lost")];
+    let some = counts.into_iter().filter(|(count, _)| *count > 0);
+    some.map(|(count, what)| format!(", {count} {} {what}", plural(count, "task"))).collect()
 }
 
 /// How it ended: `● support: reload done in 12s, release 1.4.0 → 1.5.0, 3 tasks finished`.
@@ -47,13 +54,7 @@ pub(crate) fn result(result: &OperationResult) -> String {
     {
         line.push_str(&format!(", {from} → {to}"));
     }
-    for (count, what) in
-        [(result.tasks.finished, "finished"), (result.tasks.handed_over, "handed over"), (result.tasks.lost, "lost")]
-    {
-        if count > 0 {
-            line.push_str(&format!(", {count} {} {what}", plural(count, "task")));
-        }
-    }
+    line.push_str(&tasks(&result.tasks));
     if result.connections.cut > 0 {
         let cut = result.connections.cut;
         line.push_str(&format!(", {WARN}{cut} {} cut{WARN:#}", plural(cut, "connection")));
@@ -62,10 +63,27 @@ pub(crate) fn result(result: &OperationResult) -> String {
         line.push_str(&format!(": {why}"));
     }
     line.push('\n');
+    line.push_str(&super::refresh::workers(&result.refreshed));
     for text in &result.log_tail {
         line.push_str(&format!("  {FAINT}│{FAINT:#} {}\n", harmless(text)));
     }
+    for hint in hints(result) {
+        line.push_str(&format!("  {BUSY}help:{BUSY:#} {hint}\n"));
+    }
     line
+}
+
+/// What to do about it, where that is known.
+fn hints(result: &OperationResult) -> Vec<String> {
+    let of_lines = super::hint::of_lines(&result.log_tail).map(str::to_owned);
+    let failed = matches!((result.kind, result.state), (OperationKind::Start, OperationState::Failed));
+    let listed = failed.then(|| {
+        let app = &result.app;
+        format!(
+            "{app} stays listed: start it again when it is mended (agentctl start {app}), or: agentctl delete {app}"
+        )
+    });
+    of_lines.into_iter().chain(listed).collect()
 }
 
 /// `word`, in the plural unless there is one.
@@ -75,7 +93,7 @@ pub(crate) fn plural(count: u64, word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use agentd_protocol::control::{ConnectionCounts, OperationKind, TaskCounts};
+    use agentd_protocol::control::ConnectionCounts;
 
     use super::*;
 
@@ -97,6 +115,7 @@ mod tests {
             deployment: Some(17),
             from: Some("r1".into()),
             to: Some("r2".into()),
+            refreshed: Vec::new(),
         }
     }
 
@@ -128,5 +147,21 @@ mod tests {
           │ Traceback
           │ KeyError: 'MODEL'
         ");
+    }
+
+    #[test]
+    fn a_start_that_failed_says_how_to_go_on_and_how_to_forget_it() {
+        let failed = OperationResult {
+            kind: OperationKind::Start,
+            from: None,
+            to: None,
+            log_tail: vec!["Error: listen EADDRINUSE: address already in use :::3000".into()],
+            tasks: TaskCounts::default(),
+            connections: ConnectionCounts::default(),
+            ..reload(OperationState::Failed)
+        };
+        let text = anstream::adapter::strip_str(&result(&failed)).to_string();
+        assert!(text.contains("  help: it binds its port itself") && text.contains("--listen"), "{text}");
+        assert!(text.ends_with("(agentctl start support), or: agentctl delete support\n"), "{text}");
     }
 }

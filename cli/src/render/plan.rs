@@ -40,6 +40,10 @@ pub(crate) fn page(plan: &UpgradePlan, width: Option<usize>) -> String {
         }
         None => line(2, &format!("{would}; advised is none: {because}")),
     }
+    if let Some(why) = &plan.taken_back {
+        line(0, "taken back before, and only deployed again with --force");
+        line(2, why);
+    }
     line(0, "in flight");
     for sentence in &plan.in_flight {
         line(2, sentence);

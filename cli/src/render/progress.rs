@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentd_protocol::Timestamp;
 use agentd_protocol::control::OperationView;
 use agentd_protocol::events::{Event, EventKind};
-use agentd_protocol::status::{AppView, WorkerView};
+use agentd_protocol::status::{AppView, WorkerState, WorkerView};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::bytes_time::span;
@@ -34,6 +34,8 @@ pub(crate) struct Picture {
     canvas: Canvas,
     area: MultiProgress,
     apps: BTreeMap<String, AppView>,
+    /// Releases that are being cut, by app, since when.
+    cutting: BTreeMap<String, Instant>,
     rows: Vec<ProgressBar>,
 }
 
@@ -47,6 +49,7 @@ impl Progress {
             canvas: Canvas::stderr(),
             area: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             apps: BTreeMap::new(),
+            cutting: BTreeMap::new(),
             rows: Vec::new(),
         })
     }
@@ -75,8 +78,11 @@ impl Progress {
     }
 
     /// Something happened.
-    pub(crate) fn event(&self, happened: &Event) {
-        match (self, &happened.event) {
+    pub(crate) fn event(&mut self, happened: &Event) {
+        if let Self::Picture(picture) = self {
+            picture.note_cutting(happened);
+        }
+        match (&*self, &happened.event) {
             // The result says it better; shares of connections are a matter of `status`.
             (_, EventKind::OperationStarted { .. } | EventKind::OperationFinished { .. } | EventKind::Unknown)
             | (_, EventKind::Weights { .. } | EventKind::TaskBegun { .. } | EventKind::TaskEnded { .. }) => {}
@@ -85,6 +91,7 @@ impl Progress {
             (Self::Picture(_), EventKind::WorkerExited { .. } | EventKind::WorkerFailed { .. })
             | (Self::Picture(_), EventKind::WorkerOutgrown { .. })
             | (Self::Picture(_), EventKind::ProbeFailed { .. } | EventKind::WorkerRestarting { .. })
+            | (Self::Picture(_), EventKind::WorkerRefreshed { .. })
             | (Self::Picture(_), EventKind::ConfigRejected { .. }) => self.say(&event::line(happened)),
             (Self::Picture(_), EventKind::DeploymentJudged { .. } | EventKind::DeploymentStep { why: Some(_), .. }) => {
                 self.say(&event::line(happened))
@@ -103,6 +110,7 @@ impl Progress {
                 | EventKind::WorkerStarting { .. }
                 | EventKind::WorkerReady { .. }
                 | EventKind::WorkerDraining { .. }
+                | EventKind::WorkerDrainDeadline { .. }
                 | EventKind::WorkerDrained { .. }
                 | EventKind::WorkerStopping { .. }
                 | EventKind::DeploymentStarted { .. }
@@ -142,8 +150,24 @@ impl Progress {
 }
 
 impl Picture {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "three events tell of cuts")]
+    fn note_cutting(&mut self, happened: &Event) {
+        let Some(app) = &happened.app else { return };
+        match &happened.event {
+            EventKind::ReleaseCutting { .. } => drop(self.cutting.insert(app.clone(), Instant::now())),
+            EventKind::ReleaseCut { .. } | EventKind::ReleaseFailed { .. } => drop(self.cutting.remove(app)),
+            // Also what was there already, for which nothing is told: its deployment tells.
+            EventKind::DeploymentStarted { .. } => drop(self.cutting.remove(app)),
+            _ => {}
+        }
+    }
+
     fn draw(&mut self) {
-        let lines = lines(self.apps.values(), Timestamp::now());
+        let mut lines = lines(self.apps.values(), Timestamp::now());
+        lines.extend(self.cutting.iter().map(|(app, since)| {
+            let since = span(Duration::from_secs(since.elapsed().as_secs()));
+            format!("{STRONG}{app}{STRONG:#}  {FAINT}a release is being cut and built, {since}{FAINT:#}")
+        }));
         while self.rows.len() < lines.len() {
             let style = ProgressStyle::with_template("{msg}").expect("a template of one known key");
             // Hidden at first: a bar draws itself, and would do so outside of the area.
@@ -163,10 +187,15 @@ impl Picture {
     }
 }
 
-/// A line for each worker: `support  0  ◒ draining  3 in flight  4m58s left`.
+/// A line for each worker: `support  0  ◒ draining  3 in flight  4m58s left`; beneath, how far its deployment is.
 fn lines<'a>(apps: impl Iterator<Item = &'a AppView> + Clone, now: Timestamp) -> Vec<String> {
     let widest = apps.clone().map(|app| app.name.len()).max().unwrap_or(0);
-    apps.flat_map(|app| app.workers.iter().map(move |worker| line(app, worker, widest, now))).collect()
+    let deploys = |app: &AppView| {
+        let line = format!("{FAINT}{}{FAINT:#}", super::apps::deployment(app.deployment.as_ref()?));
+        Some(format!("{:widest$}  {line}", ""))
+    };
+    apps.flat_map(|app| app.workers.iter().map(move |worker| line(app, worker, widest, now)).chain(deploys(app)))
+        .collect()
 }
 
 fn line(app: &AppView, worker: &WorkerView, widest: usize, now: Timestamp) -> String {
@@ -181,16 +210,39 @@ fn line(app: &AppView, worker: &WorkerView, widest: usize, now: Timestamp) -> St
     if let Some(left) = drain_left(worker, now) {
         line.push_str(&format!("  {} left", span(Duration::from_secs(left.as_secs()))));
     }
+    if is_watched(app, worker) {
+        line.push_str("  watched before the old one ends");
+    }
     if let Some(why) = &worker.why {
         line.push_str(&format!("  {}", super::worker::printable(why)));
     }
     line
 }
 
+/// Whether it serves in the place of one that has nothing in hand any more and is kept, to serve again should this one
+/// fail: `reload.settle`, `upgrade.min_uptime`.
+fn is_watched(app: &AppView, worker: &WorkerView) -> bool {
+    let kept = |other: &WorkerView| {
+        other.state == WorkerState::Draining && other.in_flight == 0 && other.generation < worker.generation
+    };
+    worker.state == WorkerState::Ready && app.deployment.is_some() && app.workers.iter().any(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{document, plain};
     use super::*;
+
+    #[test]
+    fn a_new_worker_is_watched_while_the_old_one_is_kept_with_nothing_in_hand() {
+        let document = document();
+        let mut app = document.apps.iter().find(|app| app.name == "support").expect("the fixture has it").clone();
+        app.workers[1].state = WorkerState::Ready;
+        let shown = |app: &AppView| plain(&lines(std::iter::once(app), document.now).join("\n"));
+        assert!(!shown(&app).contains("watched"), "{}", shown(&app));
+        app.workers[0].in_flight = 0;
+        assert!(shown(&app).contains("● ready     #17  watched before the old one ends"), "{}", shown(&app));
+    }
 
     #[test]
     fn every_worker_has_a_line_with_what_is_left_of_its_drain() {

@@ -19,7 +19,8 @@ const COLUMNS: &[Column] = &[
 /// The releases at `width`.
 pub(crate) fn table(list: &Releases, now: Timestamp, width: Option<usize>) -> String {
     if list.releases.is_empty() {
-        return format!("{} runs in place: it has no releases\n", list.app);
+        let serves = list.serves.as_ref().map(|label| format!(", deployed as {label}")).unwrap_or_default();
+        return format!("{} runs in place{serves}: releases are cut where it has a `source`\n", list.app);
     }
     let mut table = Table::new(COLUMNS, 0);
     for release in &list.releases {
@@ -55,7 +56,12 @@ fn standing(release: &ReleaseView) -> Cell {
         (false, true) => ", way back",
         (false, false) => "",
     };
-    let pinned = if release.pinned { ", pinned" } else { "" };
+    let pinned = match release.staying {
+        0 if release.pinned => ", pinned".to_owned(),
+        0 => String::new(),
+        1 => ", 1 task stays".to_owned(),
+        tasks => format!(", {tasks} tasks stay"),
+    };
     let text = format!("{word}{more}{pinned}");
     match release.state {
         ReleaseState::Bad => Cell::styled(text, state::WARN),

@@ -5,8 +5,10 @@
 //! comment, so that whoever reads the configuration can mend it. First comes what says most: a PM2 file, then a server
 //! in Python, then a package of Node, then a single script.
 
+mod ecosystem;
 mod node;
 mod pm2;
+mod port;
 mod python;
 mod script;
 
@@ -17,6 +19,15 @@ use thiserror::Error;
 
 /// Bytes of a source file that are looked at.
 const SOURCE_MAX: u64 = 256 << 10;
+
+/// Paths that a check of health usually has.
+const HEALTH: [&str; 4] = ["/health", "/healthz", "/readyz", "/ready"];
+
+/// Loaded by Node before a program that binds its port itself, so that it takes the daemon's socket instead.
+pub(crate) const PRELOAD: &str = include_str!("agentd-listen.cjs");
+
+/// The file that it is written to, beside the configuration.
+pub(crate) const PRELOAD_NAME: &str = "agentd-listen.cjs";
 
 /// An app that was found, ready to be written down.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +44,12 @@ pub(crate) struct Finding {
     pub(crate) keys: Vec<(String, Option<&'static str>)>,
     /// What is worth knowing and not in force: commented out.
     pub(crate) ideas: Vec<String>,
+    /// What could not be carried over from where it ran before, a sentence each.
+    pub(crate) lost: Vec<String>,
     /// Whether values of it are nobody else's business.
     pub(crate) private: bool,
+    /// Whether its command loads [`PRELOAD`].
+    pub(crate) preload: bool,
 }
 
 /// How an app comes by its address.
@@ -42,6 +57,13 @@ pub(crate) struct Finding {
 pub(crate) enum Listens {
     /// It takes a descriptor: the daemon binds the address.
     Given,
+    /// The same, at the port that it had before.
+    GivenAt {
+        /// Where it is reached: "127.0.0.1", "0.0.0.0".
+        host: &'static str,
+        /// Its port.
+        port: u16,
+    },
     /// It binds by itself, or on nothing.
     #[default]
     Itself,
@@ -97,6 +119,11 @@ fn source(path: &Utf8Path) -> Option<String> {
     let mut bytes = Vec::new();
     fs::File::open(path).ok()?.take(SOURCE_MAX).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The path of the program's check of health, if it has one with a usual name.
+fn health(code: &str) -> Option<&'static str> {
+    HEALTH.into_iter().find(|path| ['"', '\''].iter().any(|quote| code.contains(&format!("{quote}{path}{quote}"))))
 }
 
 /// A program of this name on `PATH`.

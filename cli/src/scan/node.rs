@@ -3,13 +3,17 @@
 use camino::Utf8Path;
 use serde_json::Value;
 
-use super::{Finding, Listens, app_name, folder_name, source};
+use super::{Finding, Listens, PRELOAD_NAME, app_name, folder_name, port, source};
 
 /// Programs that a package without an entry usually has.
 const USUAL: [&str; 6] = ["server.js", "index.js", "app.js", "main.js", "server.mjs", "index.mjs"];
 
 /// What a program that takes a descriptor has in it.
 const TAKES: [&str; 4] = ["AGENTD_FD_", "LISTEN_FDS", "{ fd", "{fd"];
+
+/// Whom an address is for: everybody who reaches the machine, or the machine itself.
+const OTHERS: &str = "0.0.0.0";
+const OWN: &str = "127.0.0.1";
 
 /// The program of the package, or a program with a usual name.
 pub(super) fn find(folder: &Utf8Path, files: &[String]) -> Option<Finding> {
@@ -33,38 +37,52 @@ pub(super) fn find(folder: &Utf8Path, files: &[String]) -> Option<Finding> {
     let what = if express || code.contains("require('express')") { "an Express app" } else { "a Node program" };
     finding.about.push(format!("{what}: {program}, as package.json has it"));
     finding.command = std::iter::once("node".to_owned()).chain(options).chain([program]).collect();
-    describe(&mut finding, &code);
+    describe_here(&mut finding, &code);
     if package.is_some() && !folder.join("node_modules").is_dir() && std::env::var_os("NODE_PATH").is_none() {
         finding.about.push("there is no node_modules here yet: npm ci".to_owned());
     }
     Some(finding)
 }
 
-/// How it listens, by its own words.
-pub(super) fn describe(finding: &mut Finding, code: &str) {
+/// The same for a program in the folder of the configuration, of which nothing else is known.
+pub(super) fn describe_here(finding: &mut Finding, code: &str) {
+    describe(finding, code, None, &format!("./{PRELOAD_NAME}"));
+    if finding.preload {
+        finding.keys.push(("env = { PORT = \"{port:http}\" }".to_owned(), Some("the port that it asks for")));
+    }
+}
+
+/// How it listens, by its own words; `before` is what is known of the port, and `preload` where [`super::PRELOAD`] will be,
+/// as the program's folder sees it.
+pub(super) fn describe(finding: &mut Finding, code: &str, before: Option<u16>, preload: &str) {
+    let at = |host| before.map_or(Listens::Given, |port| Listens::GivenAt { host, port });
     if TAKES.iter().any(|word| code.contains(word)) {
-        finding.listens = Listens::Given;
+        finding.listens = at(OTHERS);
+        let asks_arguments = code.contains("process.argv[2]") && !code.contains("AGENTD_FD_");
+        if asks_arguments && !finding.command.iter().any(|word| word.contains("{fd:")) {
+            finding.command.push("{fd:http}".to_owned());
+        }
         return;
     }
     if !code.contains(".listen(") {
         return;
     }
+    let port = before.or_else(|| port::bound_by(code));
+    let host = if before.is_some() && !port::is_local(code) { OTHERS } else { OWN };
+    finding.listens = port.map_or(Listens::Given, |port| Listens::GivenAt { host, port });
+    finding.preload = true;
+    finding.command.splice(1..1, ["--require".to_owned(), preload.to_owned()]);
     finding.about.extend([
-        "It binds its port itself, so two of it cannot run beside each other and a reload has a gap. Let the"
-            .to_owned(),
-        "daemon hold the port, and a reload refuses and cuts nothing: in the program, where it listens,".to_owned(),
+        format!(
+            "It binds its port itself. {PRELOAD_NAME}, loaded before it, gives it the socket that the daemon holds, so"
+        ),
+        "a reload refuses and cuts nothing. It is not needed once the program listens by itself like this:".to_owned(),
         "    server.listen(process.env.AGENTD_FD_HTTP ? { fd: Number(process.env.AGENTD_FD_HTTP) } : PORT)".to_owned(),
-        "then take `listen` from the comment below, and `reload` out.".to_owned(),
     ]);
-    finding.keys.push((
-        "reload = { max_surge = 0, max_unavailable = 1 }".to_owned(),
-        Some("the port is free only when the old one has ended"),
-    ));
-    finding.ideas.push("listen.http = \"127.0.0.1:3000\"".to_owned());
 }
 
 /// The words of a start script that is nothing but `node OPTIONS PROGRAM`.
-fn node_words(start: &str) -> Option<(Vec<String>, String)> {
+pub(super) fn node_words(start: &str) -> Option<(Vec<String>, String)> {
     let mut words = start.split_whitespace();
     if words.next() != Some("node") || start.contains(['&', '|', ';', '$', '"', '\'', '>']) {
         return None;

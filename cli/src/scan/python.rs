@@ -2,7 +2,7 @@
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::{Finding, Listens, folder_name, on_path, source};
+use super::{Finding, Listens, folder_name, health, on_path, source};
 
 /// What makes an application, and how such a one is served.
 const MAKERS: [(&str, Served, &str); 10] = [
@@ -23,9 +23,6 @@ const FIRST: [&str; 6] = ["main.py", "app.py", "server.py", "api.py", "asgi.py",
 
 /// Where a virtual environment usually is.
 const ENVIRONMENTS: [&str; 3] = [".venv", "venv", "env"];
-
-/// Paths that a check of health usually has.
-const HEALTH: [&str; 4] = ["/health", "/healthz", "/readyz", "/ready"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Served {
@@ -63,7 +60,7 @@ pub(super) fn find(folder: &Utf8Path) -> Option<Finding> {
             .keys
             .push(("balance = \"shared\"".to_owned(), Some("one queue: each worker serves one request at a time")));
     }
-    match HEALTH.iter().find(|path| text.contains(&format!("\"{path}\"")) || text.contains(&format!("'{path}'"))) {
+    match health(&text) {
         Some(path) => finding.keys.push((format!("ready = {{ http = \"{path}\" }}"), None)),
         None => finding
             .ideas

@@ -31,7 +31,7 @@ pub(super) fn find(folder: &Utf8Path, files: &[String]) -> Option<Finding> {
     };
     let code = source(&folder.join(name)).unwrap_or_default();
     if *interpreter == "node" {
-        node::describe(&mut finding, &code);
+        node::describe_here(&mut finding, &code);
     } else if ["LISTEN_FDS", "AGENTD_FD_", "fileno="].iter().any(|word| code.contains(word)) {
         finding.listens = Listens::Given;
     } else {

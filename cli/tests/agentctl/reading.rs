@@ -90,6 +90,25 @@ fn events_shows_what_happened_and_ends() {
     let ended = daemon.run("events --json").expect(0);
     let seqs: Vec<u64> = ended.stdout.lines().map(|line| parse(line)["seq"].as_u64().unwrap()).collect();
     assert_eq!(seqs, [1, 2, 3]);
+    let ended = daemon.run("events -n 2").expect(0);
+    assert_eq!(ended.stdout.lines().count(), 2, "{}", ended.stdout);
+    assert!(ended.stdout.lines().last().is_some_and(|line| line.contains("#3  ")), "{}", ended.stdout);
+}
+
+#[test]
+fn numbers_that_a_dead_daemon_had_set_aside_are_no_alarm() {
+    let gap = json!({ "type": "events_lost", "from": 2, "to": 2 });
+    let started = json!({ "type": "daemon_started", "version": "1", "pid": 7, "adopted": 1 });
+    let begun = |seq| event(seq, &json!({ "type": "worker_starting", "pid": 1 }));
+    let daemon =
+        Daemon::playing(&Play { watch: vec![begun(1), event(2, &gap), event(3, &started)], ..Play::answering(silent) });
+    let shown = daemon.run("events").expect(0).stdout;
+    assert!(shown.contains("-- the daemon before died") && !shown.contains("no longer kept"), "{shown}");
+    let shown = daemon.run("events -n 2").expect(0).stdout;
+    assert!(shown.starts_with("12:") || shown.lines().count() == 1, "{shown}");
+    let daemon = Daemon::playing(&Play { watch: vec![event(2, &gap), begun(3)], ..Play::answering(silent) });
+    let shown = daemon.run("events --since 1").expect(0).stdout;
+    assert!(shown.contains("events 2 to 2 are no longer kept"), "{shown}");
 }
 
 #[test]

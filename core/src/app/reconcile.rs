@@ -31,6 +31,9 @@ impl App {
         } else {
             self.forget_relief(cx);
         }
+        if self.head.refreshes.running.is_some() {
+            self.advance_refresh(cx);
+        }
         if self.conclude(cx) {
             return self.reconcile(cx);
         }

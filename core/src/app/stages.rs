@@ -58,22 +58,28 @@ impl App {
     }
 
     /// Asks for the facts that the present stage waits for; again under a new supervisor.
-    pub(super) fn ask_about_stage(&self, cx: &mut Context<'_>) {
-        let Some(rollout) = self.head.rollout.as_ref().filter(|rollout| rollout.is_undecided()) else { return };
+    pub(crate) fn ask_about_stage(&self, cx: &mut Context<'_>) {
+        let Some(rollout) = self.head.rollout.as_ref() else { return };
+        if !(rollout.is_undecided() || rollout.is_judged_on_the_way()) {
+            return;
+        }
         let (app, id) = (self.head.name.clone(), rollout.id);
         match rollout.stage {
+            Stage::Checking { last: _ } => cx.out.act.push(Effect::Check { app, id }),
             Stage::Verifying { step } => cx.out.act.push(Effect::Verify { app, id, step }),
-            Stage::Sharing { .. } | Stage::Warm { .. } => cx.out.act.push(Effect::Judge { app, id }),
-            Stage::Replacing | Stage::Raising { .. } | Stage::Retiring => {}
+            Stage::Replacing | Stage::Sharing { .. } | Stage::Warm { .. } => {
+                cx.out.act.push(Effect::Judge { app, id });
+            }
+            Stage::Raising { .. } | Stage::Retiring => {}
         }
     }
 
     /// Takes in a fact about the deployment `id`; one about another, or a stage that is over, changes nothing.
     pub(crate) fn on_rollout(&mut self, cx: &mut Context<'_>, id: Operation, event: RolloutEvent) {
-        let Some(rollout) = self.head.rollout.as_mut().filter(|rollout| rollout.id == id && rollout.is_undecided())
-        else {
+        let Some(rollout) = self.head.rollout.as_mut().filter(|rollout| rollout.id == id) else { return };
+        if !(rollout.is_undecided() || rollout.is_judged_on_the_way()) {
             return;
-        };
+        }
         match event {
             RolloutEvent::Verified { step } if rollout.stage == (Stage::Verifying { step }) => {
                 self.next_stage(cx);
@@ -81,8 +87,17 @@ impl App {
             RolloutEvent::Refused { step, why } if rollout.stage == (Stage::Verifying { step }) => {
                 self.reverse(cx, &why, None, BackBy::Failure);
             }
+            RolloutEvent::Checked { last } if rollout.stage == (Stage::Checking { last }) => {
+                self.next_stage(cx);
+            }
+            RolloutEvent::Unfit { why } if matches!(rollout.stage, Stage::Checking { .. }) => {
+                self.reverse(cx, &why, None, BackBy::Failure);
+            }
             // Late or doubled: that stage is over.
-            RolloutEvent::Verified { .. } | RolloutEvent::Refused { .. } => return,
+            RolloutEvent::Verified { .. }
+            | RolloutEvent::Refused { .. }
+            | RolloutEvent::Checked { .. }
+            | RolloutEvent::Unfit { .. } => return,
             RolloutEvent::Judged(said) => {
                 if !rollout.stage.take_judgement(said.clone()) {
                     return;
@@ -107,9 +122,11 @@ impl App {
             (Steer::Abort, Direction::Forward) if !rollout.can_go_back() => Err(Denied::NoWayBack { app, id }),
             (Steer::Promote, Direction::Forward) => match rollout.stage {
                 Stage::Sharing { .. } | Stage::Warm { .. } => Ok(()),
-                Stage::Replacing | Stage::Raising { .. } | Stage::Verifying { .. } | Stage::Retiring => {
-                    Err(Denied::NothingToPromote { app, id })
-                }
+                Stage::Checking { .. }
+                | Stage::Replacing
+                | Stage::Raising { .. }
+                | Stage::Verifying { .. }
+                | Stage::Retiring => Err(Denied::NothingToPromote { app, id }),
             },
             (Steer::Abort | Steer::Pause | Steer::Resume, Direction::Forward) => Ok(()),
         }

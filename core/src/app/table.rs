@@ -129,8 +129,10 @@ fn effect(effect: &Effect) -> String {
         | Effect::ProbeLive { .. }
         | Effect::SendAbort { .. }
         | Effect::Kill { .. }
+        | Effect::Check { .. }
         | Effect::Verify { .. }
         | Effect::Judge { .. }
+        | Effect::Refresh { .. }
         | Effect::Govern { .. }
         | Effect::Forget { .. } => format!("{effect:?}"),
     }

@@ -74,7 +74,10 @@ impl fmt::Display for Grace {
         let bound = Seconds(self.bound);
         write!(out, "{tasks} {}; ", Seconds(self.oldest))?;
         match self.by {
-            SettledBy::Default => write!(out, "nothing observed yet, so the default holds: {bound}"),
+            SettledBy::Default => {
+                let percent = Percent(self.probability);
+                write!(out, "nothing observed yet: by the default, {percent} of such {there} within {bound}")
+            }
             SettledBy::Idle => Ok(()),
             SettledBy::Curve => write!(out, "{} of such {there} within {bound}", Percent(self.probability)),
             SettledBy::Min => {
@@ -173,7 +176,10 @@ mod tests {
         let most = Grace { by: SettledBy::Max, probability: 0.8137, ..grace() };
         assert!(most.to_string().contains("only 81.3 % of such finish within 312 s, the most allowed"), "{most}");
         let first = Grace { by: SettledBy::Default, seen: 0, cut: 0, ..grace() };
-        assert_eq!(first.to_string(), "3 tasks, oldest 41 s; nothing observed yet, so the default holds: 312 s");
+        assert_eq!(
+            first.to_string(),
+            "3 tasks, oldest 41 s; nothing observed yet: by the default, 99 % of such finish within 312 s"
+        );
         assert_eq!(Grace { tasks: 0, by: SettledBy::Idle, ..grace() }.to_string(), "no task in flight");
     }
 }

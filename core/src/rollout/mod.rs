@@ -73,7 +73,7 @@ pub struct Rollout {
 /// A stage of a deployment that was reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepReached {
-    /// Which: `raising`, `verifying`, `sharing`, `warm`, `retiring`, `back`.
+    /// Which: `checking`, `replacing`, `raising`, `verifying`, `sharing`, `warm`, `retiring`, `back`.
     pub name: StepName,
     /// Percent of new connections that the new generation gets from then on, where shares are by stage.
     pub percent: Option<u8>,
@@ -85,6 +85,8 @@ pub struct StepReached {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepName {
+    /// Open checkpoints are shown to the new release.
+    Checking,
     /// Worker by worker.
     Replacing,
     /// New workers start.
@@ -202,6 +204,7 @@ impl Rollout {
     pub(crate) fn note_step(&mut self, at: Moment) {
         let name = match (&self.direction, &self.stage) {
             (Direction::Back { .. }, _) => StepName::Back,
+            (Direction::Forward, Stage::Checking { .. }) => StepName::Checking,
             (Direction::Forward, Stage::Replacing) => StepName::Replacing,
             (Direction::Forward, Stage::Raising { .. }) => StepName::Raising,
             (Direction::Forward, Stage::Verifying { .. }) => StepName::Verifying,
@@ -225,10 +228,23 @@ impl Rollout {
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         let undecided = match self.stage {
-            Stage::Raising { .. } | Stage::Verifying { .. } | Stage::Sharing { .. } | Stage::Warm { .. } => true,
+            Stage::Checking { .. }
+            | Stage::Raising { .. }
+            | Stage::Verifying { .. }
+            | Stage::Sharing { .. }
+            | Stage::Warm { .. } => true,
             Stage::Replacing | Stage::Retiring => false,
         };
         undecided && self.direction == Direction::Forward
+    }
+
+    /// Whether gates may take it back while it replaces worker by worker: another release does so. Nothing waits for their
+    /// word there: what is sure that it is worse condemns it, and else it goes on as its workers prove themselves.
+    #[must_use]
+    pub fn is_judged_on_the_way(&self) -> bool {
+        let another = matches!(self.kind, OperationKind::Upgrade | OperationKind::Rollback);
+        let rolling = self.stage == Stage::Replacing && self.plan.strategy == Strategy::Rolling;
+        another && rolling && self.direction == Direction::Forward && self.plan.judged_by == JudgedBy::Gates
     }
 
     /// Whether workers of `generation` are on their way out.
@@ -240,7 +256,19 @@ impl Rollout {
     /// The new workers that are wanted now, and beside them the old ones.
     #[must_use]
     pub fn raised(&self) -> Side {
-        let count = self.stage.step().map_or(self.to.count, |step| self.plan.workers_at(step, self.to.count));
+        let count = match self.stage {
+            // Nobody before it is known what they could read.
+            Stage::Checking { last: false } => 0,
+            Stage::Checking { last: true }
+            | Stage::Replacing
+            | Stage::Raising { .. }
+            | Stage::Verifying { .. }
+            | Stage::Sharing { .. }
+            | Stage::Warm { .. }
+            | Stage::Retiring => {
+                self.stage.step().map_or(self.to.count, |step| self.plan.workers_at(step, self.to.count))
+            }
+        };
         Side { count, ..self.to }
     }
 

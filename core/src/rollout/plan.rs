@@ -44,6 +44,9 @@ pub struct Plan {
     pub stability: Duration,
     /// What lets a canary take its next step.
     pub judged_by: JudgedBy,
+    /// Whether the new release is shown copies of open checkpoints before it takes anything over.
+    #[serde(default)]
+    pub checks: bool,
 }
 
 impl Plan {

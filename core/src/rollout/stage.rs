@@ -15,6 +15,9 @@
 //!
 //! Blue-green is a canary without steps: `Raising(0) → Verifying(0) → Warm → Retiring`. Rolling and recreating
 //! deployments are at [`Stage::Replacing`] all the way; `app::reconcile` moves them slot by slot.
+//!
+//! Where the new release is shown copies of open checkpoints, `Checking` comes before the first of these, with nobody
+//! started yet; where both generations stay for long, once more before `Retiring`, for the tasks of the meantime.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +28,11 @@ use crate::time::Moment;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
+    /// The new release is shown copies of open checkpoints.
+    Checking {
+        /// Whether all of it serves already: what follows is the end of the old generation.
+        last: bool,
+    },
     /// Worker by worker, without stages.
     #[default]
     Replacing,
@@ -89,6 +97,11 @@ impl Stage {
     /// Where a deployment by `plan` begins.
     #[must_use]
     pub fn first(plan: &Plan) -> Self {
+        if plan.checks { Self::Checking { last: false } } else { Self::begun(plan) }
+    }
+
+    /// Where new workers begin to start.
+    fn begun(plan: &Plan) -> Self {
         if plan.is_staged() { Self::Raising { step: 0 } } else { Self::Replacing }
     }
 
@@ -97,6 +110,7 @@ impl Stage {
     pub fn percent(&self, plan: &Plan) -> Option<u8> {
         match self {
             Self::Replacing => None,
+            Self::Checking { last } => plan.is_staged().then_some(if *last { 100 } else { 0 }),
             Self::Raising { step } | Self::Verifying { step } => {
                 Some(step.checked_sub(1).map_or(0, |before| plan.percent(before)))
             }
@@ -110,7 +124,7 @@ impl Stage {
     pub fn step(&self) -> Option<usize> {
         match self {
             Self::Raising { step } | Self::Verifying { step } | Self::Sharing { step, .. } => Some(*step),
-            Self::Replacing | Self::Warm { .. } | Self::Retiring => None,
+            Self::Checking { .. } | Self::Replacing | Self::Warm { .. } | Self::Retiring => None,
         }
     }
 
@@ -130,7 +144,11 @@ impl Stage {
                 Judgement::TooFew | Judgement::Promote => Some(*since + plan.stability),
                 Judgement::Hold { .. } => None,
             },
-            Self::Replacing | Self::Raising { .. } | Self::Verifying { .. } | Self::Retiring => None,
+            Self::Checking { .. }
+            | Self::Replacing
+            | Self::Raising { .. }
+            | Self::Verifying { .. }
+            | Self::Retiring => None,
         }
     }
 
@@ -139,12 +157,15 @@ impl Stage {
     pub fn next(&self, plan: &Plan, now: Moment) -> Self {
         let warm = Self::Warm { since: now, judgement: Judgement::TooFew };
         match self {
+            Self::Checking { last: false } => Self::begun(plan),
+            Self::Checking { last: true } => Self::Retiring,
             Self::Replacing => Self::Replacing,
             Self::Raising { step } => Self::Verifying { step: *step },
             Self::Verifying { .. } if plan.strategy == Strategy::BlueGreen || plan.steps.is_empty() => warm,
             Self::Verifying { step } => Self::Sharing { step: *step, since: now, judgement: Judgement::TooFew },
             Self::Sharing { step, .. } if step + 1 < plan.steps.len() => Self::Raising { step: step + 1 },
             Self::Sharing { .. } => warm,
+            Self::Warm { .. } if plan.checks => Self::Checking { last: true },
             Self::Warm { .. } | Self::Retiring => Self::Retiring,
         }
     }
@@ -158,6 +179,7 @@ impl Stage {
             }
             Self::Sharing { .. }
             | Self::Warm { .. }
+            | Self::Checking { .. }
             | Self::Replacing
             | Self::Raising { .. }
             | Self::Verifying { .. }

@@ -7,16 +7,17 @@
 //!                     └── a new deadline, or what was cut could not be written
 //! ```
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::id::Launch;
+use crate::id::{AppName, Generation, Launch};
 use crate::time::Moment;
 
 use super::input::{Drain, OnDeadline};
 use super::ledger::{Due, Ledger, Phase};
 use super::name::TaskId;
 use super::outcome::{Fact, Outcome, Row, Tally, Word};
-use super::state::{Loss, Stage, State};
+use super::state::{Loss, Stage, State, Task};
 
 /// The longest time before the deadline at which tasks are asked for one more checkpoint; a quarter of the drain, when
 /// that is less.
@@ -24,6 +25,9 @@ const LAST_CALL: Duration = Duration::from_secs(10);
 
 /// The least time by which a deadline moves.
 const EXTENSION: Duration = Duration::from_secs(1);
+
+/// By how much it moves for tasks that nobody else can go on with.
+const STAY: Duration = Duration::from_secs(60);
 
 /// A worker's drain.
 #[derive(Clone, Debug)]
@@ -33,7 +37,7 @@ pub(super) struct Draining {
     stage: Step,
     pub(super) tally: Tally,
     /// What was last told of what it has in hand.
-    told: Option<(u32, u32)>,
+    told: Option<(u32, u32, u32)>,
 }
 
 /// How far a drain is.
@@ -125,17 +129,67 @@ impl Ledger {
 
     /// Tells how much a draining worker has in hand, when that is something new.
     pub(super) fn tell_in_hand(&mut self, launch: Launch, out: &mut Outcome) {
+        let stay = self.staying(launch);
         let Some(worker) = self.workers.get_mut(&launch) else { return };
         let Phase::Draining(draining) = &mut worker.phase else { return };
         let tasks = u32::try_from(worker.running.len()).unwrap_or(u32::MAX);
         let asker = draining.drain.asked_by.as_ref().is_some_and(|id| worker.running.contains(id));
-        let now = (tasks, u32::from(asker));
+        let now = (tasks, u32::from(asker), stay);
         if draining.told.replace(now) != Some(now) {
             let least = draining.drain.least;
-            out.facts.push(Fact::InHand { launch, tasks, asker: now.1 });
+            out.facts.push(Fact::InHand { launch, tasks, asker: now.1, stay });
             // What is left may be nothing that is waited for.
             self.wake_at(least, Due::Drain(launch));
         }
+    }
+
+    /// Whether a task of a draining worker is left to it because whoever takes its place does not read its checkpoint.
+    pub(super) fn stays(&self, id: &TaskId, launch: Launch) -> bool {
+        let Some(Phase::Draining(draining)) = self.workers.get(&launch).map(|worker| &worker.phase) else {
+            return false;
+        };
+        let (Some(next), Some(task)) = (draining.drain.successor, self.tasks.get(id)) else { return false };
+        !task.is_read_by(next.generation, next.state_version)
+    }
+
+    /// Whether a running task is left to its draining worker until it ends.
+    #[must_use]
+    pub fn is_left_to_its_worker(&self, id: &TaskId) -> bool {
+        let launch = self.tasks.get(id).and_then(|task| task.run()).map(|run| run.launch);
+        launch.is_some_and(|launch| self.stays(id, launch))
+    }
+
+    /// Notes which tasks of an app its next generation does not read.
+    pub(super) fn looked(
+        &mut self,
+        now: Moment,
+        app: &AppName,
+        generation: Generation,
+        unread: &BTreeSet<TaskId>,
+        out: &mut Outcome,
+    ) {
+        let verdict = |task: &Task| unread.contains(&task.id).then_some(generation);
+        let judged = |task: &&Task| task.app == *app && task.checkpoint.is_some() && task.unread_by != verdict(task);
+        let anew: Vec<TaskId> = self.tasks().filter(judged).map(|task| task.id.clone()).collect();
+        for id in anew {
+            self.change(now, &id, |task| task.unread_by = verdict(task));
+            out.rows.push(Row::Task(id));
+        }
+        let launches: Vec<Launch> = self.apps.get(app).into_iter().flat_map(|app| app.workers.clone()).collect();
+        for launch in launches {
+            self.tell_in_hand(launch, out);
+        }
+        self.place(now, app, out);
+    }
+
+    /// How many of a draining worker's tasks are waited for, however long they take.
+    fn staying(&self, launch: Launch) -> u32 {
+        let Some(worker) = self.workers.get(&launch) else { return 0 };
+        let Phase::Draining(draining) = &worker.phase else { return 0 };
+        if draining.drain.successor.is_none_or(|next| !next.waits) {
+            return 0;
+        }
+        u32::try_from(worker.running.iter().filter(|id| self.stays(id, launch)).count()).unwrap_or(u32::MAX)
     }
 
     /// Whether all that is left asked for this, or was stuck before it began and did not get on since: the deadline was
@@ -192,6 +246,7 @@ impl Ledger {
         let Some(worker) = self.workers.get(&launch) else { return };
         let on_deadline = self.apps.get(&worker.app).map_or(OnDeadline::Checkpoint, |app| app.policy.on_deadline);
         let ids: Vec<TaskId> = worker.running.iter().cloned().collect();
+        let stay = self.staying(launch) > 0;
         if on_deadline == OnDeadline::Extend
             && let Some(at) = self.extension(now, launch, &ids)
         {
@@ -200,10 +255,14 @@ impl Ledger {
         if on_deadline != OnDeadline::Kill {
             for id in &ids {
                 // The others may still end before their process does.
-                if self.tasks.get(id).is_some_and(|task| task.resumable() && !task.cancelling()) {
+                let stays = stay && self.stays(id, launch);
+                if !stays && self.tasks.get(id).is_some_and(|task| task.resumable() && !task.cancelling()) {
                     self.cut(now, id, Some(launch), false, out);
                 }
             }
+        }
+        if stay {
+            return self.extend(launch, now + STAY, out);
         }
         if let Some(Phase::Draining(draining)) = self.workers.get_mut(&launch).map(|worker| &mut worker.phase) {
             draining.stage = Step::Over;

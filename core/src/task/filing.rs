@@ -141,6 +141,7 @@ impl Task {
             checkpoint: None,
             intents: 0,
             released: None,
+            unread_by: None,
             state,
         }
     }

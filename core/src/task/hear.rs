@@ -89,6 +89,7 @@ impl Ledger {
             }
             Message::Begin(begin) => self.begin(tick, from, begin, known, out),
             Message::Checkpoint { own, step, safe, state_version } => {
+                let state_version = state_version.or(self.workers[&from.launch].state_version);
                 self.checkpoint(tick.now, from, &own, Mark { step, safe, state_version, at: tick.now }, &known, out)
             }
             Message::EffectBegin { own, key, kind } => self.effect_begin(tick.now, from, &own, key, kind, &known, out),

@@ -3,12 +3,12 @@
 //! No payload passes through here: input, checkpoints and results are the shell's, which stores them by task, step
 //! and key next to the rows that a step asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AppName, Generation, Launch};
+use crate::id::{AppName, Generation, Launch, Operation};
 use crate::time::Moment;
 
 use super::name::{EffectKey, Fence, Key, Kind, Link, Session, TaskId};
@@ -294,6 +294,17 @@ pub enum Order {
         /// Which.
         link: Link,
     },
+    /// The next generation of an app was shown copies of its open checkpoints.
+    Looked {
+        /// Whose.
+        app: AppName,
+        /// By which deployment, for the answer.
+        deployment: Operation,
+        /// Who looked.
+        generation: Generation,
+        /// Tasks whose checkpoint it cannot read. It reads all others.
+        unread: BTreeSet<TaskId>,
+    },
     /// Every process that is there has been told of: what restored tasks' owners are not among them are gone.
     AllTold,
     /// A worker told of a task by datagram.
@@ -347,8 +358,22 @@ pub struct Drain {
     pub latest: Moment,
     /// The task that asked for this. It is never a reason to extend.
     pub asked_by: Option<TaskId>,
+    /// Who takes its place; none where nobody does.
+    pub successor: Option<Successor>,
     /// The longest usual gap between safe points, by kind.
     pub usual: Usual,
+}
+
+/// The workers that take the place of a draining one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// Of which deployment.
+    pub generation: Generation,
+    /// The format of checkpoints that its release writes; it is taken to read older ones.
+    pub state_version: Option<u32>,
+    /// Whether a task whose checkpoint it does not read is waited for until it ends. Where it is not, that task has the
+    /// time of the others, and waits then for a worker that reads it.
+    pub waits: bool,
 }
 
 /// How long tasks usually go without a safe point, from the estimator's gap series.

@@ -11,7 +11,7 @@ use crate::time::{Moment, Tick};
 use super::drain::Draining;
 use super::input::{Gone, Order, TaskPolicy};
 use super::name::{Key, Kind, Link, TaskId};
-use super::outcome::{InHand, Outcome};
+use super::outcome::{Fact, InHand, Outcome};
 use super::state::{Run, State, Task};
 
 /// Pause before what could not be written is decided anew: a full disk does not empty itself at once.
@@ -205,6 +205,10 @@ impl Ledger {
             Order::LaunchReady { launch } => self.launch_ready(tick.now, launch, out),
             Order::DrainBegan { launch, drain } => self.drain_began(tick.now, launch, drain, out),
             Order::LaunchGone { launch, gone } => self.launch_gone(tick, launch, gone, out),
+            Order::Looked { app, deployment, generation, unread } => {
+                self.looked(tick.now, &app, generation, &unread, out);
+                out.facts.push(Fact::Looked { app, deployment });
+            }
             Order::LinkClosed { launch, link } => self.link_closed(launch, link),
             Order::AllTold => {
                 let restored = |worker: &Worker| matches!(worker.phase, Phase::Restored);

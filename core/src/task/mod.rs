@@ -28,7 +28,7 @@ mod taken;
 
 pub use input::{
     Begin, Doubt, Drain, EffectRecord, EffectState, Ended, Ending, Gone, Judged, Known, LEASE, Message, Needs,
-    OnDeadline, Order, Own, Request, TaskPolicy, Told, Usual,
+    OnDeadline, Order, Own, Request, Successor, TaskPolicy, Told, Usual,
 };
 pub use ledger::{Boot, Ledger};
 pub use name::{EffectKey, Fence, Key, Kind, Link, NameError, Session, Speaker, TaskId};

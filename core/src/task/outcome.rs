@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::id::{AppName, Launch};
+use crate::id::{AppName, Launch, Operation};
 use crate::time::Moment;
 
 use super::input::{Drain, EffectState, Ended};
@@ -197,6 +197,9 @@ pub enum Refused {
     /// Nobody could go on with it.
     #[error("task {0} has no checkpoint and no input that another worker could go on from")]
     NotResumable(TaskId),
+    /// Whoever takes over cannot read its checkpoint.
+    #[error("task {0} stays: what takes the place of this worker does not read its checkpoint")]
+    Unread(TaskId),
     /// It would be run elsewhere while its owner may still be at an effect.
     #[error("task {task} has {open} open effects: end them first")]
     EffectsOpen {
@@ -319,6 +322,15 @@ pub enum Fact {
         tasks: u32,
         /// Of these, the one that asked for the drain: whoever it asked need not wait for it.
         asker: u32,
+        /// Of these, those that stay until they end: whoever takes its place does not read their checkpoint.
+        stay: u32,
+    },
+    /// What a generation reads and does not read is written down.
+    Looked {
+        /// Whose.
+        app: AppName,
+        /// By which deployment.
+        deployment: Operation,
     },
     /// When a draining worker's tasks are cut. Told when its drain begins and whenever it moves.
     Deadline {

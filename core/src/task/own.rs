@@ -38,6 +38,8 @@ impl Ledger {
             }
         }
         out.rows.push(Row::Checkpoint { task: own.task.clone(), fence: own.fence, mark });
+        // It may be one now that whoever takes over does not read.
+        self.tell_in_hand(from.launch, out);
         Ok(Answer::Ok)
     }
 
@@ -169,6 +171,9 @@ impl Ledger {
         }
         if !resumable {
             return Err(Refused::NotResumable(own.task.clone()));
+        }
+        if self.stays(&own.task, from.launch) {
+            return Err(Refused::Unread(own.task.clone()));
         }
         let draining = matches!(self.workers[&from.launch].phase, Phase::Draining(_));
         if open > 0 && !draining {

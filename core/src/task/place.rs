@@ -71,9 +71,8 @@ impl Ledger {
 
     fn place_for(&self, id: &TaskId) -> Option<Place> {
         let task = self.tasks.get(id)?;
-        let written = task.checkpoint.and_then(|mark| mark.state_version);
         self.ready_workers(&task.app)
-            .filter(|(_, worker)| reads(worker, written))
+            .filter(|(_, worker)| task.is_read_by(worker.generation, worker.state_version))
             .flat_map(|(launch, worker)| worker.dials.iter().map(move |(&link, dial)| (launch, worker, link, dial)))
             .filter(|(_, _, _, dial)| dial.has_room())
             .min_by_key(|(launch, worker, link, dial)| {
@@ -84,18 +83,20 @@ impl Ledger {
             .map(|(launch, _, link, dial)| Place { launch, link, pid: dial.pid })
     }
 
+    /// Whether a task waits though workers serve, because none of them reads its checkpoint.
+    #[must_use]
+    pub fn has_no_reader(&self, id: &TaskId) -> bool {
+        let Some(task) = self.tasks.get(id).filter(|task| matches!(task.state, State::Waiting { .. })) else {
+            return false;
+        };
+        let mut serving = self.ready_workers(&task.app).map(|(_, worker)| worker).peekable();
+        serving.peek().is_some() && !serving.any(|worker| task.is_read_by(worker.generation, worker.state_version))
+    }
+
     /// Whether a worker's release reads the task's checkpoint.
     pub(super) fn readable(&self, id: &TaskId, launch: Launch) -> bool {
-        let written = self.tasks.get(id).and_then(|task| task.checkpoint).and_then(|mark| mark.state_version);
-        self.workers.get(&launch).is_some_and(|worker| reads(worker, written))
-    }
-}
-
-/// A release reads what it writes and what is older. One that states no version is believed to read all.
-fn reads(worker: &Worker, written: Option<u32>) -> bool {
-    match (worker.state_version, written) {
-        (Some(reads), Some(written)) => written <= reads,
-        (None, _) | (_, None) => true,
+        let (task, worker) = (self.tasks.get(id), self.workers.get(&launch));
+        task.zip(worker).is_some_and(|(task, worker)| task.is_read_by(worker.generation, worker.state_version))
     }
 }
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AppName, Launch, Pid};
+use crate::id::{AppName, Generation, Launch, Pid};
 use crate::time::Moment;
 
 use super::name::{EffectKey, Fence, Key, Kind, Link, Session, TaskId};
@@ -63,6 +63,10 @@ pub struct Task {
     pub intents: u32,
     /// The last time that an owner gave it up and was told so: its word may come again.
     pub released: Option<Released>,
+    /// The generation that was found, by its own `check`, not to read the checkpoint; nor is any later one believed to,
+    /// before another look says so.
+    #[serde(default)]
+    pub unread_by: Option<Generation>,
     /// What it is doing.
     pub state: State,
 }
@@ -248,6 +252,16 @@ impl Task {
                 self.checkpoint.is_some() || self.input == Input::Kept
             }
         }
+    }
+
+    /// Whether a generation reads its checkpoint, as far as is known: it reads what it writes and what is older, unless it
+    /// looked and could not. One that states no version is believed to read all; so is everybody where there is no
+    /// checkpoint.
+    #[must_use]
+    pub fn is_read_by(&self, generation: Generation, state_version: Option<u32>) -> bool {
+        let Some(mark) = self.checkpoint else { return true };
+        let newer = mark.state_version.zip(state_version).is_some_and(|(written, reads)| written > reads);
+        !newer && self.unread_by.is_none_or(|unread| generation < unread)
     }
 
     /// The process start that has it in hand.

@@ -39,6 +39,7 @@ fn drain(deadline: Moment) -> Drain {
         least: deadline,
         deadline,
         latest: deadline,
+        successor: None,
         asked_by: None,
         usual,
     }

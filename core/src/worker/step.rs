@@ -28,6 +28,9 @@ const NOT_WATCHING: Duration = Duration::from_secs(1);
 /// ledger be unable to say that it did.
 const LEDGER_LATE: Duration = Duration::from_secs(5);
 
+/// A deadline that differs by less from the one that was told is not told anew.
+const DEADLINE_MOVED: Duration = Duration::from_millis(100);
+
 /// Tasks remembered per worker; what is told beyond is not counted.
 const TASKS_MAX: usize = 10_000;
 
@@ -140,6 +143,8 @@ impl Worker {
             WorkerEvent::TasksDeadline { at } => self.tasks_deadline(at, out),
             WorkerEvent::TasksTaken => self.tasks_taken(tick, policy, out),
             WorkerEvent::LimitMet(limit) => self.limit_met(tick, policy, limit, out),
+            // Its app has taken it.
+            WorkerEvent::Refreshed { .. } => After::Same,
             WorkerEvent::TasksSettled(_) => {
                 if let Some(process) = self.state.process_mut() {
                     process.in_hand = 0;
@@ -547,13 +552,16 @@ impl Worker {
 
     /// The ledger told when it takes the tasks: by what such tasks take, where the first deadline knew nothing of them.
     fn tasks_deadline(&mut self, at: Moment, out: &mut Outcome) -> After {
-        let State::Draining { reason, deadline, tasks_until, .. } = &mut self.state else { return After::Same };
+        let State::Draining { deadline, tasks_until, .. } = &mut self.state else { return After::Same };
         if *tasks_until != Some(at) {
-            let reason = *reason;
+            let told = tasks_until.unwrap_or(*deadline);
             *tasks_until = Some(at);
             *deadline = at + LEDGER_LATE;
             out.save_worker(&self.id);
-            out.tell(&self.id, News::Draining { reason, deadline: at });
+            // Of a worker without tasks the ledger knows what was told already.
+            if told.max(at).since(told.min(at)) >= DEADLINE_MOVED {
+                out.tell(&self.id, News::DrainDeadline { deadline: at });
+            }
         }
         After::Same
     }

@@ -33,7 +33,7 @@ pub struct DeploymentParams {
 /// A stage that a deployment reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StageView {
-    /// `replacing`, `raising`, `verifying`, `sharing`, `warm`, `retiring` or `back`.
+    /// `checking`, `replacing`, `raising`, `verifying`, `sharing`, `warm`, `retiring` or `back`.
     pub name: String,
     /// Percent of new connections for the new version from then on, where shares are by stage.
     pub percent: Option<u8>,
@@ -118,4 +118,29 @@ pub struct DeploymentReport {
     /// What a version that was taken back did to the outside: rollback does not undo it. At most a hundred.
     #[serde(default)]
     pub effects: Vec<EffectView>,
+    /// Which open checkpoints the new version reads, where that was looked at: the last look.
+    #[serde(default)]
+    pub checkpoints: Option<CheckpointsView>,
+}
+
+/// What a release was shown of the checkpoints of open tasks before it took anything over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckpointsView {
+    /// How many there were.
+    pub open: u64,
+    /// How many were shown to its `check`.
+    pub shown: u64,
+    /// How many it does not read: their tasks stay with the old version until they end.
+    pub unread: u64,
+    /// The first of these.
+    pub tasks: Vec<UnreadTask>,
+}
+
+/// A task whose checkpoint a release does not read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UnreadTask {
+    /// Which.
+    pub task: String,
+    /// Why not.
+    pub why: String,
 }

@@ -38,7 +38,8 @@ pub mod tasks;
 
 pub use apply::{AppDifference, Applied, ApplyParams, FieldChange, Work};
 pub use deployments::{
-    DeploymentList, DeploymentParams, DeploymentReport, DeploymentsParams, Durations, StageView, VerdictView,
+    CheckpointsView, DeploymentList, DeploymentParams, DeploymentReport, DeploymentsParams, Durations, StageView,
+    UnreadTask, VerdictView,
 };
 pub use error::{Diagnostic, ErrorData, ErrorKind, ErrorObject};
 pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMessageError};
@@ -50,8 +51,9 @@ pub use reply::{
 };
 pub use request::{
     AbortParams, Command, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams, DeleteParams, DescribeParams,
-    HelloParams, LogStream, LogsParams, PauseParams, PromoteParams, ReloadParams, Request, RestartParams, ResumeParams,
-    RollbackParams, ScaleParams, SignalParams, StartParams, StartTarget, StatusParams, StopParams, UpgradeParams,
+    HelloParams, LogStream, LogsParams, PauseParams, PromoteParams, RefreshParams, ReloadParams, Request,
+    RestartParams, ResumeParams, RollbackParams, ScaleParams, SignalParams, StartParams, StartTarget, StatusParams,
+    StopParams, UpgradeParams,
 };
 
 pub use supervisor::{DaemonUpgrade, SocketOrigins, SupervisorEnd, SupervisorView};

@@ -16,6 +16,9 @@ pub struct ReleasesParams {
 pub struct Releases {
     /// The app.
     pub app: String,
+    /// What `ls` calls the one that serves: its name, or the number of its deployment where the app runs in place.
+    #[serde(default)]
+    pub serves: Option<String>,
     /// Those that are kept, the one that was cut last first. None for an app that runs in place.
     pub releases: Vec<ReleaseView>,
 }
@@ -55,6 +58,9 @@ pub struct ReleaseView {
     pub rollback: bool,
     /// Something wants it to stay.
     pub pinned: bool,
+    /// Tasks that stay with its workers until they end: what takes over does not read their checkpoints.
+    #[serde(default)]
+    pub staying: u32,
     /// The workers that run it.
     pub workers: Vec<String>,
     /// The version of its checkpoints or of the state that it keeps.

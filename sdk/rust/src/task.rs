@@ -61,6 +61,14 @@ enum Phase {
     Left,
 }
 
+/// What agentd said when an effect was to begin.
+pub(crate) enum Begun {
+    /// It was done before, or is not to be: its result.
+    Over(Value),
+    /// It is to be run.
+    Run { idempotency_key: String },
+}
+
 /// A task in hand.
 #[derive(Debug)]
 pub struct Task {
@@ -210,18 +218,32 @@ impl Task {
         key: &str,
         run: impl FnOnce(&str) -> Result<Value, Error>,
     ) -> Result<Value, Error> {
+        match self.begin_effect(kind, key)? {
+            Begun::Over(result) => Ok(result),
+            Begun::Run { idempotency_key } => self.end_effect(key, run(&idempotency_key)),
+        }
+    }
+
+    /// Whether an effect is to be run.
+    pub(crate) fn begin_effect(&self, kind: &str, key: &str) -> Result<Begun, Error> {
         self.look()?;
         let answer = self.ask("effect.begin", json!({ "key": key, "kind": kind }), false)?;
         match (answer["state"].as_str(), answer["policy"].as_str()) {
-            (Some("done"), _) => return Ok(answer["result"].clone()),
-            (Some("intent"), Some("skip")) => return Ok(Value::Null),
-            (Some("new"), _) | (Some("intent"), Some("retry")) => {}
+            (Some("done"), _) => Ok(Begun::Over(answer["result"].clone())),
+            (Some("intent"), Some("skip")) => Ok(Begun::Over(Value::Null)),
+            (Some("new"), _) | (Some("intent"), Some("retry")) => {
+                let idempotency_key = answer["key"].as_str().ok_or(Error::Answer("key"))?.into();
+                Ok(Begun::Run { idempotency_key })
+            }
             (Some(_) | None, _) => {
                 self.leave();
-                return Err(Error::Indeterminate { task: self.id.clone(), key: key.into() });
+                Err(Error::Indeterminate { task: self.id.clone(), key: key.into() })
             }
         }
-        let ran = run(answer["key"].as_str().ok_or(Error::Answer("key"))?);
+    }
+
+    /// Tells what an effect gave, and gives it.
+    pub(crate) fn end_effect(&self, key: &str, ran: Result<Value, Error>) -> Result<Value, Error> {
         let end = match &ran {
             Ok(result) => json!({ "key": key, "ok": true, "result": result }),
             Err(error) => json!({ "key": key, "ok": false, "error": error.to_string() }),

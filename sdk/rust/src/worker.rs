@@ -15,8 +15,9 @@ use crate::error::Error;
 use crate::link::{Ear, Heard, Link};
 use crate::task::{Options, Signs, Task};
 
-type Handler = Arc<dyn Fn(&Task) -> Result<Value, Error> + Send + Sync>;
+type Handler = Arc<dyn Fn(&Arc<Task>) -> Result<Value, Error> + Send + Sync>;
 type OnDrain = Arc<dyn Fn(&Drain) + Send + Sync>;
+type OnRefresh = Arc<dyn Fn(&str) -> Result<(), Error> + Send + Sync>;
 
 /// What agentd said when it began to replace this worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,7 @@ struct Hand {
     held: HashMap<String, Arc<Signs>>,
     handlers: HashMap<String, Handler>,
     on_drain: Vec<OnDrain>,
+    on_refresh: Option<OnRefresh>,
     drain: Option<Drain>,
     max_tasks: u32,
 }
@@ -97,6 +99,25 @@ impl Shared {
         self.idle.notify_all();
     }
 
+    /// Has its own thread: to read knowledge anew takes time, and beats go on meanwhile.
+    fn refresh(self: &Arc<Self>, word: &Value) {
+        let (shared, call) = (Arc::clone(self), self.hand().on_refresh.clone());
+        let (refresh, scope) = (word["refresh"].clone(), word["scope"].as_str().unwrap_or_default().to_owned());
+        thread::spawn(move || {
+            let renewed = call.map_or_else(
+                || Err("has nothing that renews what it knows: `Worker::on_refresh` was not called".to_owned()),
+                |call| call(&scope).map_err(|error| error.to_string()),
+            );
+            let mut said = json!({ "t": "refreshed", "refresh": refresh, "ok": renewed.is_ok() });
+            if let Err(why) = renewed {
+                said["error"] = Value::from(why.chars().take(1000).collect::<String>());
+            }
+            if let Err(error) = shared.ask(said, None) {
+                eprintln!("agentd-worker: a refresh cannot be answered: {error}");
+            }
+        });
+    }
+
     fn run(self: &Arc<Self>, word: &Value) {
         let text = |name: &str| word[name].as_str().map(Into::into);
         let options = Options {
@@ -112,7 +133,7 @@ impl Shared {
             hand.handlers.get(kind).or_else(|| hand.handlers.get("")).cloned()
         };
         let task = match Task::take(self, word, options, Arc::default()) {
-            Ok(task) => task,
+            Ok(task) => Arc::new(task),
             Err(error) => return eprintln!("agentd-worker: a task cannot be run: {error}"),
         };
         thread::spawn(move || {
@@ -133,7 +154,7 @@ impl Ear for Shared {
         let hand = self.hand();
         json!({
             "t": "hello", "n": 0, "proto": "agentd/1", "pid": std::process::id(), "sdk": "rust/0.1.0",
-            "caps": ["checkpoint", "drain", "kv"],
+            "caps": ["checkpoint", "drain", "kv", "refresh"],
             "max_tasks": if hand.handlers.is_empty() { 0 } else { hand.max_tasks },
         })
     }
@@ -159,6 +180,11 @@ impl Ear for Shared {
                     hand.on_drain.clone()
                 };
                 told.iter().for_each(|call| call(&drain));
+            }
+            ("refresh", _) => {
+                if let Some(me) = self.me.get().and_then(std::sync::Weak::upgrade) {
+                    me.refresh(word);
+                }
             }
             ("undrain", _) => self.hand().drain = None,
             ("ckpt.now", Some(signs)) => signs.checkpoint_wanted.store(true, Ordering::Relaxed),
@@ -220,13 +246,25 @@ impl Worker {
 
     /// Runs `work` as a task, and gives its result. An error of its ends the task as an error.
     pub fn task(&self, options: Options, work: impl FnOnce(&Task) -> Result<Value, Error>) -> Result<Value, Error> {
-        let task = Task::begin(&self.shared, options)?;
+        let task = self.begin(options)?;
         let worked = work(&task);
         task.end(worked)
     }
 
+    pub(crate) fn begin(&self, options: Options) -> Result<Task, Error> {
+        Task::begin(&self.shared, options)
+    }
+
     /// Takes tasks of `kind`; of every other kind when it is empty. At most `max_tasks` at a time, 16 without it.
     pub fn on_task(&self, kind: &str, run: impl Fn(&Task) -> Result<Value, Error> + Send + Sync + 'static) {
+        self.on_shared_task(kind, move |task| run(task));
+    }
+
+    pub(crate) fn on_shared_task(
+        &self,
+        kind: &str,
+        run: impl Fn(&Arc<Task>) -> Result<Value, Error> + Send + Sync + 'static,
+    ) {
         self.shared.hand().handlers.insert(kind.into(), Arc::new(run));
         if let Some(link) = self.shared.link.get() {
             link.redial();
@@ -241,6 +279,13 @@ impl Worker {
     /// Calls `call` when agentd begins to replace this worker.
     pub fn on_drain(&self, call: impl Fn(&Drain) + Send + Sync + 'static) {
         self.shared.hand().on_drain.push(Arc::new(call));
+        self.shared.want();
+    }
+
+    /// Calls `call` with the word for what has changed when agentd asks this worker to renew what it knows. An error
+    /// of its is told as the reason why it cannot.
+    pub fn on_refresh(&self, call: impl Fn(&str) -> Result<(), Error> + Send + Sync + 'static) {
+        self.shared.hand().on_refresh = Some(Arc::new(call));
         self.shared.want();
     }
 

@@ -1,7 +1,7 @@
 //! Measures the task protocol of a running daemon: what `benches/bench.py tasks` runs. One line of JSON.
 //!
 //! Every worker is a process that sleeps; this program speaks for each with its token, from a thread of its own, so that
-//! what is measured is the daemon and not somebody's SDK.
+//! what is measured is the daemon and not somebody's SDK. What the SDKs reach is measured beside it, by `benches/workers`.
 #![forbid(unsafe_code)]
 
 use std::io::Write;
@@ -17,6 +17,10 @@ use serde_json::{Value, json};
 
 const USAGE: &str = "usage: tasks_bench [--agentd PATH] [--workers N] [--seconds N] [--tasks N] [--drains N]";
 const PATIENCE: Duration = Duration::from_secs(60);
+const HALF: Duration = Duration::from_millis(500);
+
+/// Interpreters with the programs of `benches/workers` that begin and end tasks through an SDK.
+const SDKS: [(&str, &str); 2] = [("node", "pairs.js"), ("python3", "pairs.py")];
 
 struct Plan {
     agentd: PathBuf,
@@ -31,19 +35,26 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let bare = bare_commits(plan.seconds);
     let (daemon, tokens) = start(&plan);
-    let one = checkpoints(&daemon, &tokens[..1], plan.seconds);
-    let all = checkpoints(&daemon, &tokens, plan.seconds);
+    // In turns: a disk that others use is not the same one a few seconds later.
+    let (mut bare, mut one) = (Vec::new(), Vec::new());
+    for _ in 0..2 * plan.seconds {
+        bare.extend(bare_commits(HALF));
+        one.extend(checkpoints(&daemon, &tokens[..1], HALF).0);
+    }
+    let (bare, one) = (summary(bare), summary(one));
+    let all = of_all(&daemon, &tokens, plan.seconds);
     let pairs = pairs(&daemon, &tokens[0], plan.seconds);
     let memory = memory(&daemon, &tokens[0], plan.tasks);
     let drains = drains(&daemon, plan.drains);
+    let sdks: Value =
+        SDKS.map(|(sdk, program)| (sdk, through(&daemon, sdk, program, plan.seconds))).into_iter().collect();
     let ratio = one["p50_ms"].as_f64().zip(bare["p50_ms"].as_f64()).map(|(one, bare)| one / bare);
     println!(
         "{}",
         json!({
             "bare_sqlite_commit": bare, "one_worker_ckpt": one, "one_worker_over_bare_p50": ratio,
-            "ckpt": all, "workers": plan.workers, "begin_end": pairs, "memory": memory, "drain_wasted": drains,
+            "ckpt": all, "workers": plan.workers, "begin_end": pairs, "begin_end_through_the_sdk": sdks, "memory": memory, "drain_wasted": drains,
         })
     );
     ExitCode::SUCCESS
@@ -78,7 +89,7 @@ fn summary(mut took: Vec<Duration>) -> Value {
 }
 
 /// What SQLite itself takes for 8 KiB and a commit, WAL and FULL, in the same folder.
-fn bare_commits(seconds: u64) -> Value {
+fn bare_commits(time: Duration) -> Vec<Duration> {
     let folder = tempfile::Builder::new().prefix("agentd-bench-").tempdir_in("/tmp").expect("a folder");
     let db = rusqlite::Connection::open(folder.path().join("bare.db")).expect("a database");
     for (name, value) in [("journal_mode", "WAL"), ("synchronous", "FULL")] {
@@ -88,13 +99,13 @@ fn bare_commits(seconds: u64) -> Value {
     db.execute("CREATE TABLE ckpt (task TEXT, step INTEGER, value BLOB)", []).expect("a table");
     let value = vec![b'x'; 8192];
     let (began, mut took) = (Instant::now(), Vec::new());
-    while began.elapsed() < Duration::from_secs(seconds) {
+    while began.elapsed() < time {
         let asked = Instant::now();
         let mut statement = db.prepare_cached("INSERT INTO ckpt VALUES ('a', 1, ?1)").expect("a statement");
         statement.execute([&value]).expect("written");
         took.push(asked.elapsed());
     }
-    summary(took)
+    took
 }
 
 /// A daemon with sleeping workers, and their tokens by slot.
@@ -126,11 +137,22 @@ fn token(path: &Path) -> String {
     }
 }
 
-/// Acknowledged checkpoints of 8 KiB, one after the other for each worker.
-fn checkpoints(daemon: &Daemon, tokens: &[String], seconds: u64) -> Value {
-    let (socket, cpu, began) = (daemon.worker_socket(), cpu(daemon.pid()), Instant::now());
-    let until = began + Duration::from_secs(seconds);
-    let took: Vec<Duration> = thread::scope(|scope| {
+/// Acknowledged checkpoints of 8 KiB of all workers at the same time.
+fn of_all(daemon: &Daemon, tokens: &[String], seconds: u64) -> Value {
+    let before = cpu(daemon.pid());
+    let (took, elapsed) = checkpoints(daemon, tokens, Duration::from_secs(seconds));
+    let elapsed = elapsed.as_secs_f64();
+    let mut figures = summary(took);
+    figures["per_second"] = (figures["n"].as_f64().unwrap_or(0.0) / elapsed).into();
+    figures["cpu_percent"] = ((cpu(daemon.pid()) - before) / elapsed * 100.0).into();
+    figures
+}
+
+/// Acknowledged checkpoints of 8 KiB, one after the other for each worker: how long each took, and all.
+fn checkpoints(daemon: &Daemon, tokens: &[String], time: Duration) -> (Vec<Duration>, Duration) {
+    let (socket, began) = (daemon.worker_socket(), Instant::now());
+    let until = began + time;
+    let took = thread::scope(|scope| {
         let workers: Vec<_> = tokens
             .iter()
             .map(|token| {
@@ -162,11 +184,7 @@ fn checkpoints(daemon: &Daemon, tokens: &[String], seconds: u64) -> Value {
             .collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("a worker")).collect()
     });
-    let elapsed = began.elapsed().as_secs_f64();
-    let mut figures = summary(took);
-    figures["per_second"] = (figures["n"].as_f64().unwrap_or(0.0) / elapsed).into();
-    figures["cpu_percent"] = ((self::cpu(daemon.pid()) - cpu) / elapsed * 100.0).into();
-    figures
+    (took, began.elapsed())
 }
 
 /// `task.begin` and `task.end` of one worker that has many tasks at a time: how many a second, and the daemon's processor
@@ -202,6 +220,34 @@ fn pairs(daemon: &Daemon, token: &str, seconds: u64) -> Value {
         "n": done, "per_second": per_second, "cpu_percent": busy / elapsed * 100.0,
         "cpu_percent_at_10000": busy / done as f64 * 10_000.0 * 100.0,
     })
+}
+
+/// `task.begin` and `task.end` of one worker through an SDK: how many a second, its own processor time, the daemon's.
+fn through(daemon: &Daemon, interpreter: &str, program: &str, seconds: u64) -> Value {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it is in the repository");
+    let (program, library) = (root.join("benches/workers").join(program), root.join("sdk/python"));
+    let result = daemon.home.path().join(format!("{interpreter}.json"));
+    let config = daemon.config(
+        &format!("{interpreter}.toml"),
+        &format!(
+            "[agent.{interpreter}]\ncommand = [{interpreter:?}, {program:?}]\nready = \"protocol\"\n\
+             env = {{ SECONDS = \"{seconds}\", RESULT = {result:?}, PYTHONPATH = {library:?} }}\n"
+        ),
+    );
+    let before = cpu(daemon.pid());
+    daemon.ctl_ok(&["start", config.to_str().expect("a UTF-8 path")]);
+    let deadline = Instant::now() + PATIENCE + Duration::from_secs(seconds);
+    while !result.exists() {
+        assert!(Instant::now() < deadline, "{} was not written", result.display());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let busy = cpu(daemon.pid()) - before;
+    let mut figures: Value =
+        serde_json::from_slice(&std::fs::read(&result).expect("it was written")).expect("the worker writes JSON");
+    let done = figures["n"].as_f64().unwrap_or(1.0);
+    figures["daemon_cpu_percent_at_10000"] = (busy / done * 10_000.0 * 100.0).into();
+    daemon.ctl_ok(&["delete", interpreter]);
+    figures
 }
 
 /// Memory that open tasks take.

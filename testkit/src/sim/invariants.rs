@@ -115,9 +115,14 @@ fn about(effect: &Effect) -> Option<Launch> {
         | Effect::WatchDrain { launch }
         | Effect::UnwatchDrain { launch }
         | Effect::SendStop { launch }
+        | Effect::Refresh { launch, .. }
         | Effect::SendAbort { launch }
         | Effect::Kill { launch } => Some(*launch),
-        Effect::SetWeights { .. } | Effect::Verify { .. } | Effect::Judge { .. } | Effect::Forget { .. } => None,
+        Effect::SetWeights { .. }
+        | Effect::Check { .. }
+        | Effect::Verify { .. }
+        | Effect::Judge { .. }
+        | Effect::Forget { .. } => None,
     }
 }
 

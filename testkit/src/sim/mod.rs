@@ -84,6 +84,9 @@ fn well_if(calm: bool, event: RolloutEvent) -> RolloutEvent {
     }
     match event {
         RolloutEvent::Refused { step, .. } | RolloutEvent::Verified { step } => RolloutEvent::Verified { step },
+        // Which of the two looks it was about is not known any more; the other one's word says nothing.
+        RolloutEvent::Unfit { .. } => RolloutEvent::Checked { last: false },
+        RolloutEvent::Checked { last } => RolloutEvent::Checked { last },
         RolloutEvent::Condemned { .. } | RolloutEvent::Judged(_) => RolloutEvent::Judged(Judgement::Promote),
     }
 }

@@ -33,6 +33,7 @@ fn at_rest_in(fleet: &Fleet, app: &App) -> Result<(), String> {
     let head = &app.head;
     ensure(head.rollout.is_none(), || format!("deployment {:?} is not over", head.rollout))?;
     ensure(head.pending.is_empty(), || format!("{:?} are not over", head.pending))?;
+    ensure(head.refreshes.running.is_none(), || format!("refresh {:?} is not over", head.refreshes.running))?;
     match head.desired {
         Desired::Stopped => {
             let left = app.workers.values().find(|worker| worker.state.process().is_some());
@@ -69,6 +70,10 @@ fn no_connection_is_lost(app: &App, world: &World) -> Result<(), String> {
     // Where workers share a queue, or may not run beside each other, nobody is started for its sake alone.
     let listens = policy.lanes == Lanes::PerWorker && policy.reload.max_surge > 0;
     if app.head.desired != Desired::Running || app.ready() < app.head.count || !listens {
+        return Ok(());
+    }
+    // Where the one beside an outgrown worker ended for good, enough are ready and not all is well: a person is waited for.
+    if app.workers.values().any(|worker| worker.state.phase() != Phase::Ready) {
         return Ok(());
     }
     let Some(listener) = world.listeners.get(&app.head.name) else { return Ok(()) };

@@ -37,6 +37,8 @@ pub(crate) enum DemoError {
     Kill { pid: i32, source: nix::Error },
     #[error("see the killed worker start again within {seconds} s")]
     NoRestart { seconds: u64 },
+    #[error("see the long task end within {seconds} s")]
+    NoEnd { seconds: u64 },
     #[error("end the daemon (pid {pid}) within {seconds} s; its log is in {log}")]
     DaemonStays { pid: u32, seconds: u64, log: PathBuf },
 }

@@ -1,4 +1,4 @@
-//! The daemon that the demo starts, in a home of its own, with the two apps of `etc/agentd.toml`.
+//! The daemon that the demo starts, in a home of its own, with the apps of `etc/agentd.toml`.
 //!
 //! Owns the folder, the daemon and its end. The configuration is the example as it stands, but for its two ports (somebody
 //! may have them) and for programs that this machine lacks, in whose place the Rust sample works. What the skill's
@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agentd_protocol::control::OperationState;
+use agentd_protocol::control::{OperationState, TaskCounts, TaskList, TaskState, TaskView};
 use agentd_protocol::events::{Event, EventKind};
 use agentd_protocol::exit;
 use agentd_protocol::status::{StatusDocument, WorkerState};
@@ -39,10 +39,29 @@ const EXAMPLE: &str = "etc/agentd.toml";
 /// The folder that the skill's releases are cut from, beside the example and beside the daemon's copy of it.
 const SKILL: &str = "skill";
 
+/// How many steps the long task has: it outlasts a reload or two.
+pub(crate) const CHAPTERS: usize = 60;
+
+/// What the long task sends goes into this file of the home.
+const OUTBOX: &str = "outbox";
+
+/// Commands of the example, whether they are Python's or Node's, and what the sample is told to do in their place.
+const STAND_INS: [(&str, bool, &str); 3] = [
+    ("command = [\"python3\", \"agent.py\"", true, "agent <&{fd:http}"),
+    ("command = [\"python3\", \"writer.py\"", true, "writer"),
+    ("command = [\"node\"", false, "skill <&{fd:http}"),
+];
+
 /// The app that has releases.
 pub(crate) const SKILL_APP: &str = "sample-skill";
 
-/// One of the two apps.
+/// The app that takes no requests, and works on one long task.
+pub(crate) const WRITER_APP: &str = "sample-writer";
+
+/// How long the long task may take, beyond everything else that is shown.
+const TASK_WITHIN: Duration = Duration::from_secs(30);
+
+/// One of the two apps that take requests.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pub(crate) name: &'static str,
@@ -66,6 +85,16 @@ pub(crate) struct Reload {
     pub(crate) state: OperationState,
     pub(crate) duration_ms: u64,
     pub(crate) why: Option<String>,
+    #[serde(default)]
+    pub(crate) tasks: TaskCounts,
+}
+
+/// A long task when it is over, and what it did to the world outside.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) task: TaskView,
+    /// What it sent, in order; by its effects' keys.
+    pub(crate) sent: Vec<String>,
 }
 
 /// A worker that was killed, and how long it took until its slot had a process and a worker that serves.
@@ -104,7 +133,8 @@ impl Instance {
         let text = fs::read_to_string(&example).map_err(|source| DemoError::Read { path: example.clone(), source })?;
         let etc = fs::canonicalize("etc").map_err(|source| DemoError::Read { path: "etc".into(), source })?;
         let [agent, skill] = free_ports()?;
-        let (python, node) = (runs("python3", &["-c", "import asyncio"]), runs("node", &["--version"]));
+        let new_enough = "import asyncio, sys; sys.exit(sys.version_info < (3, 9))";
+        let (python, node) = (runs("python3", &["-c", new_enough]), runs("node", &["--version"]));
         let apps = [
             App {
                 name: "sample",
@@ -119,20 +149,20 @@ impl Instance {
                 manner: "dies on SIGTERM",
             },
         ];
+        let outbox = toml_text(&home.path().join(OUTBOX).display().to_string());
+        let sample = programs.join("sample");
         let mut adapted = String::new();
         for line in text.lines() {
             let line = line.replace("127.0.0.1:8080", &agent.to_string()).replace("127.0.0.1:8081", &skill.to_string());
-            let stand_in = match (line.strip_prefix("command = [\"python3\""), line.strip_prefix("command = [\"node\""))
-            {
-                (Some(_), None) if !python => Some("agent"),
-                (None, Some(_)) if !node => Some("skill"),
-                (Some(_) | None, Some(_) | None) => None,
-            };
+            let ours = format!("env = {{ OUTBOX = {outbox}, CHAPTERS = \"{CHAPTERS}\", PYTHONPATH");
+            let line = line.replace("env = { PYTHONPATH", &ours);
+            let stand_in = STAND_INS
+                .iter()
+                .find(|(command, python_s, _)| line.starts_with(command) && !(if *python_s { python } else { node }));
             match stand_in {
                 None => adapted.push_str(&line),
-                Some(kind) => {
-                    let program = programs.join("sample");
-                    let script = format!("exec '{}' {kind} <&{{fd:http}}", program.display());
+                Some((_, _, arguments)) => {
+                    let script = format!("exec '{}' {arguments}", sample.display());
                     adapted.push_str(&format!("command = [\"sh\", \"-c\", {}]", toml_text(&script)));
                 }
             }
@@ -207,6 +237,25 @@ impl Instance {
             }
         }
         Err(DemoError::NoRestart { seconds: RESTART_WITHIN.as_secs() })
+    }
+
+    /// Waits until the long task is over; what became of it.
+    pub(crate) fn await_written(&self) -> Result<Written, DemoError> {
+        let deadline = Instant::now() + TASK_WITHIN;
+        loop {
+            let command = ["tasks", WRITER_APP, "--json"];
+            let list: TaskList = parse(&command.join(" "), self.agentctl(&command)?)?;
+            let over = list.tasks.into_iter().find(|task| task.state == TaskState::Ended);
+            if let Some(task) = over {
+                let path = self.home.path().join(OUTBOX);
+                let text = fs::read_to_string(&path).map_err(|source| DemoError::Read { path, source })?;
+                return Ok(Written { task, sent: text.lines().map(str::to_owned).collect() });
+            }
+            if Instant::now() > deadline {
+                return Err(DemoError::NoEnd { seconds: TASK_WITHIN.as_secs() });
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Ends the workers, then the daemon. Whoever comes second finds nothing to do.

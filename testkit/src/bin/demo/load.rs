@@ -141,7 +141,7 @@ impl Load {
         let requests = sum(|tally| tally.finished, &[Work::Request]);
         let long = sum(|tally| tally.in_flight, &[Work::Task, Work::Stream]);
         let lost = sum(|tally| tally.lost, &Work::ALL);
-        format!("{requests} requests, {long} tasks and streams in flight, {lost} lost")
+        format!("{requests} requests, {long} long in flight, {lost} lost")
     }
 
     /// Begins nothing more, lets everything under way come to its end, and returns the tallies by app.

@@ -1,4 +1,5 @@
-//! `./demo`: two apps under load, three reloads, two releases, one `kill -9`, and a table of what came of it.
+//! `./demo`: two apps under load and one with a long task, three reloads, two releases, one `kill -9`, and a table of what
+//! came of it.
 //!
 //! Owns the story and nothing else: [`instance`] is the daemon with its apps, [`load`] the clients, [`report`] what is
 //! printed. It ends with 0 when reloads and releases lost nothing, with 1 when something was lost or went wrong, and leaves no
@@ -74,7 +75,7 @@ fn play(instance: &Arc<Instance>, endings: SigSet) -> Result<bool, DemoError> {
 fn tell(instance: &Instance) -> Result<bool, DemoError> {
     let scene = Scene::open(instance.apps());
     instance.start()?;
-    scene.line("agentctl start", "both apps serve");
+    scene.line("agentctl start", "both apps serve, a third writes a report");
 
     let mut report = Report::new(instance.apps());
     let load = Load::begin(instance.apps(), TASK);
@@ -89,6 +90,9 @@ fn tell(instance: &Instance) -> Result<bool, DemoError> {
         scene.line(&format!("agentctl upgrade {version}"), &report.shipped(version, ends, shipped));
     }
     report.under_changes(scene.during("load ends", || load.progress(), || load.end()));
+    let written =
+        scene.during("agentctl tasks", || "the report is being finished".to_owned(), || instance.await_written())?;
+    scene.line("agentctl tasks", &report.written(written));
 
     let load = Load::of(instance.apps(), &[Work::Request], TASK);
     load.await_all_kinds();

@@ -1,5 +1,6 @@
 //! What a person reads: lines as things happen, and the table at the end, within 80 columns.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use agentd_protocol::control::OperationState;
 
-use crate::instance::{App, Reload};
+use crate::instance::{App, CHAPTERS, Reload, WRITER_APP, Written};
 use crate::load::{Tallies, Work};
 
 /// How often the line that moves is drawn.
@@ -113,6 +114,7 @@ pub(crate) struct Report {
     releases: Vec<Shipped>,
     changing: Vec<Tallies>,
     killing: Vec<Tallies>,
+    written: Option<Written>,
 }
 
 impl Report {
@@ -123,6 +125,7 @@ impl Report {
             releases: Vec::new(),
             changing: Vec::new(),
             killing: Vec::new(),
+            written: None,
         }
     }
 
@@ -131,7 +134,11 @@ impl Report {
         let slowest = reloads.iter().map(|reload| reload.duration_ms).max().unwrap_or(0);
         let unfinished = reloads.iter().find(|reload| reload.state != OperationState::Done);
         let told = match unfinished {
-            None => format!("four workers replaced in {:.1} s", seconds(slowest)),
+            None => {
+                let handed_over: u64 = reloads.iter().map(|reload| reload.tasks.handed_over).sum();
+                let on = if handed_over > 0 { "; the report goes on in the new one" } else { "" };
+                format!("five workers replaced in {:.1} s{on}", seconds(slowest))
+            }
             Some(Reload { app, state, why, .. }) => {
                 format!("{app}: {}: {}", ending(*state), why.as_deref().unwrap_or("no reason"))
             }
@@ -154,6 +161,36 @@ impl Report {
         told
     }
 
+    /// Takes in the long task; returns how to tell of it.
+    pub(crate) fn written(&mut self, written: Written) -> String {
+        let workers = written.task.fence;
+        let told =
+            format!("the report is {}, written by {workers} workers", written.task.why.as_deref().unwrap_or("-"));
+        self.written = Some(written);
+        told
+    }
+
+    /// How often reloads handed the long task over, how many of them lost it, and how much it sent more than once.
+    fn handed_over(&self) -> (u64, u64, usize) {
+        let of = self.reloads.iter().flatten().filter(|reload| reload.app == WRITER_APP);
+        let (handed_over, lost) = of.fold((0, 0), |(handed_over, lost), reload| {
+            (handed_over + reload.tasks.handed_over, lost + reload.tasks.lost)
+        });
+        let sent = self.written.as_ref().map_or(&[][..], |written| &written.sent);
+        let twice = sent.len() - sent.iter().collect::<HashSet<_>>().len();
+        (handed_over, lost, twice)
+    }
+
+    /// Whether the long task was handed over, came to its end, and did everything once.
+    fn written_once(&self) -> bool {
+        let (handed_over, lost, twice) = self.handed_over();
+        let whole = self
+            .written
+            .as_ref()
+            .is_some_and(|Written { task, sent }| task.why.as_deref() == Some("ok") && sent.len() == CHAPTERS);
+        handed_over > 0 && lost == 0 && twice == 0 && whole
+    }
+
     pub(crate) fn under_changes(&mut self, tallies: Vec<Tallies>) {
         self.changing = tallies;
     }
@@ -168,7 +205,9 @@ impl Report {
         let as_meant = |shipped: &Shipped| {
             !shipped.ended.is_empty() && shipped.ended.iter().all(|upgrade| upgrade.state == shipped.ends)
         };
-        done && self.releases.iter().all(as_meant) && self.changing.iter().flatten().all(|tally| tally.lost == 0)
+        done && self.releases.iter().all(as_meant)
+            && self.changing.iter().flatten().all(|tally| tally.lost == 0)
+            && self.written_once()
     }
 
     pub(crate) fn print(&self, scene: &Scene) {
@@ -190,6 +229,16 @@ impl Report {
             let state = ended.first().map_or("not shipped", |upgrade| ending(upgrade.state));
             println!("  {}", self.took(&format!("release {version}: {state} in"), ended));
         }
+        if let Some(Written { sent, .. }) = &self.written {
+            let (handed_over, lost, twice) = self.handed_over();
+            let (over, colour) = (
+                format!("handed over {handed_over} times, lost {lost}"),
+                if self.written_once() { GREEN } else { RED },
+            );
+            println!("  {}", wide("the long task of sample-writer", &over));
+            let once = format!("{} done, {twice} of them twice", sent.len());
+            println!("  {}", scene.paint(colour, &wide("  its effects", &once)));
+        }
         let lost = self.killing.iter().map(|app| app[Work::Request as usize].lost);
         println!("  {}", row("requests in the killed worker's hands", lost));
         println!("  {rule}");
@@ -207,6 +256,7 @@ impl Report {
                 "  {}",
                 scene.paint(GREEN, "Nothing was refused, cut or lost by a reload or a release, good or bad.")
             );
+            println!("  The long task went on in each new worker at its last checkpoint: no effect was done again.");
             println!("  A reload waits for tasks: here 3 s a worker, two workers, one after the other.");
             println!("  Your own app: see README.md.\n");
             return;
@@ -241,6 +291,11 @@ const fn labels(work: Work) -> (&'static str, &'static str) {
 
 fn row(label: &str, cells: impl Iterator<Item = impl Display>) -> String {
     cells.fold(format!("{label:<LABEL$}"), |row, cell| row + &format!("{:>COLUMN$}", cell.to_string()))
+}
+
+/// A row of what is no app's that takes requests.
+fn wide(label: &str, text: &str) -> String {
+    format!("{label:<LABEL$}{text:>width$}", width = 2 * COLUMN)
 }
 
 fn seconds(ms: u64) -> f64 {

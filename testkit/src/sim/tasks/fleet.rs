@@ -153,6 +153,7 @@ impl Fleet {
 fn drain_began(launch: Launch, deadline: Moment, latest: Moment) -> Order {
     let usual = Usual { kinds: BTreeMap::new(), other: Duration::from_secs(3) };
     let reason = "reload".to_owned();
-    let drain = Drain { reason, to_release: None, least: deadline, deadline, latest, asked_by: None, usual };
+    let (to_release, asked_by, successor) = (None, None, None);
+    let drain = Drain { reason, to_release, least: deadline, deadline, latest, asked_by, successor, usual };
     Order::DrainBegan { launch, drain }
 }

@@ -268,7 +268,7 @@ impl Tasks {
     pub(super) fn fact(&mut self, fact: Fact) {
         self.log.line(format!("{}   {fact:?}", stamp(self.now)));
         match fact {
-            Fact::Ready { .. } => {}
+            Fact::Ready { .. } | Fact::Looked { .. } => {}
             Fact::InHand { launch, tasks, .. } => {
                 self.hands.insert(launch, tasks);
                 if tasks == 0 {

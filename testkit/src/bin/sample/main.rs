@@ -1,9 +1,13 @@
 //! A small HTTP worker in Rust, for machines without Python or Node: `sample agent` drains itself on SIGTERM, `sample skill`
 //! dies of it, and does not come up without its `words.json`. It answers what `etc/agent.py` and `etc/skill/skill.js` answer.
+//! `sample writer` takes no requests: see [`writer`].
 //!
 //! Owns: one listening socket, which is its standard input (so that no descriptor is made out of a number), and a
 //! thread a connection. A connection carries one request. What can go wrong is a client that goes away: its thread ends.
 
+mod writer;
+
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -27,12 +31,17 @@ fn main() -> ExitCode {
     let drains = match std::env::args().nth(1).as_deref() {
         Some("agent") => true,
         Some("skill") => false,
+        Some("writer") => return ended(writer::serve()),
         Some(_) | None => {
-            eprintln!("usage: sample agent|skill <LISTENING_SOCKET");
+            eprintln!("usage: sample agent|skill <LISTENING_SOCKET, or sample writer");
             return ExitCode::from(2);
         }
     };
-    match words(drains).and_then(|()| serve(drains)) {
+    ended(words(drains).and_then(|()| serve(drains)))
+}
+
+fn ended(outcome: Result<(), impl Display>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sample: {error}");
