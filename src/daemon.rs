@@ -111,6 +111,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     let mut opened = store::open(&home.database())?;
     let instance = instance_name(&mut opened.store, &home)?;
     let launcher = Launcher::of_this_binary().map_err(kernel("open its own binary"))?;
+    let launcher = launcher.under(lock.copy().map_err(kernel("hold its lock a second time"))?);
     let (input_sender, inputs) = mpsc::unbounded_channel();
     let housekeeper = Housekeeper::start(home.logs.clone())?;
     let logs = LogThread::start_telling(told_of_logs(housekeeper.doorbell(), input_sender.clone()))?;

@@ -1,6 +1,6 @@
 //! All apps together: the one entry for facts and requests, and the invariants that hold after every step.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,8 +50,16 @@ impl Fleet {
             let app = App { workers: BTreeMap::new(), weights: Vec::new(), head };
             fleet.apps.insert(app.head.name.clone(), app);
         }
+        let mut launches = BTreeSet::new();
         for mut worker in workers {
             worker.forget_observations();
+            if let Some(launch) = worker.launch() {
+                // One process fills one place: whoever names it second is not believed.
+                if !launches.insert(launch) {
+                    continue;
+                }
+                fleet.counters.launch = fleet.counters.launch.max(launch.next());
+            }
             // A policy or an app that is gone leaves nothing to run it by; the shell finds and ends such processes.
             if let Some(app) = fleet.apps.get_mut(&worker.id.app)
                 && app.head.policies.contains_key(&worker.revision)
@@ -257,7 +265,7 @@ impl Fleet {
         for app in self.apps.values() {
             check_app(app)?;
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for worker in self.apps.values().flat_map(|app| app.workers.values()) {
             let Some(launch) = worker.launch() else { continue };
             let known =

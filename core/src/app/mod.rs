@@ -19,6 +19,7 @@ mod outgrown;
 mod reconcile;
 mod refreshing;
 mod relief;
+mod sound;
 mod stages;
 #[cfg(test)]
 mod table;
@@ -38,6 +39,7 @@ use crate::time::{Moment, Tick};
 use crate::worker::{After, Phase, State, Worker};
 
 pub use operation::{Pending, Undo};
+pub use sound::Unsound;
 pub use stages::Steer;
 
 pub use crate::needs::Rise;
