@@ -75,7 +75,7 @@ impl Site {
         let list = self.daemon.ctl_ok(&["deployments", "work", "--json"]);
         let list: agentd_protocol::control::DeploymentList = list.json();
         let id = list.deployments[0].id.to_string();
-        self.daemon.ctl_ok(&["deployments", &id, "--json"]).json()
+        self.daemon.ctl_ok(&["deployment", &id, "--json"]).json()
     }
 
     /// A task that stayed ended in the worker that began it, and did nothing twice.
@@ -114,7 +114,7 @@ fn tasks_that_a_release_says_it_cannot_read_stay_with_the_old_one_and_the_others
     let seen = report.checkpoints.expect("it was looked at");
     assert_eq!((seen.open, seen.shown, seen.unread), (2, 2, 1), "{seen:?}");
     assert_eq!((seen.tasks[0].task.as_str(), seen.tasks[0].why.as_str()), ("padded", "no field `pad` is known"));
-    let text = site.daemon.ctl_ok(&["deployments", &report.id.to_string()]).stdout;
+    let text = site.daemon.ctl_ok(&["deployment", &report.id.to_string()]).stdout;
     assert!(text.contains("2 open, 2 shown to its check, 1 not read by 1.1.0"), "{text}");
 }
 

@@ -251,6 +251,7 @@ mod tests {
         insta::assert_snapshot!(plain(&shown), @"
         support     0  ◒ draining  #16  3 in flight  4m58s left
         support     0  ◐ starting  #17
+                    deployment 17: rolling 0 of 2, running: support.0.17 is not ready yet
         triage      0  ✗ failed    #3  exited with code 1, 10 times within 5m
         web-search  0  ● ready     #1
         ");
