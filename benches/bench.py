@@ -19,9 +19,12 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import processes  # noqa: E402
 import releases  # noqa: E402
+import rotation  # noqa: E402
+import soak  # noqa: E402
 import tasks  # noqa: E402
 import survival  # noqa: E402
 import traffic  # noqa: E402
+import watching  # noqa: E402
 
 CASES = ("agentd-cooperates", "agentd-dies", "pm2", "pm2-best", "supervisord")
 
@@ -54,6 +57,10 @@ def arguments():
     figure("ready", survival.ready_after_kill, peers=False, n=1000, rounds=10, bin="")
     figure("upgrade", survival.upgrade, peers=False, upgrades=100, bin="")
     figure("fsyncs", survival.fsyncs, peers=False, restarts=50, seconds=10.0, bin="")
+    figure("rotation", rotation.rotation, peers=False, rate=50_000, seconds=20, bin="")
+    figure("status", watching.status, peers=False, n=100, clients=4, seconds=10.0, watchers=50, bin="")
+    sub = figure("soak", soak.soak, peers=False, rounds=2000, warm=0.2, most=256, bin="")
+    sub.add_argument("--points", action="store_true", help="every look at the daemon as well")
     sub = figure("reload", traffic.reload, peers=False, reloads=5, workers=4, surge=4, task=10.0, pause=1.0)
     sub.add_argument("cases", nargs="+", choices=CASES)
     sub.add_argument("--quiet", action="store_true", help="without load: only the time that a reload takes")

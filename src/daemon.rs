@@ -15,8 +15,7 @@ use nix::sys::signal::Signal;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config;
-use crate::control::{self, Access, Identity, adopt_bound, bind_private};
+use crate::control::{self, Identity, adopt_bound, bind_private};
 use crate::dispatcher::{DaemonSignal, Departure, Dispatcher, Input, Parts, Signals, Sources};
 use crate::handover::{self, Checked, HANDOVER, Handover};
 use crate::home::{Home, HomeError};
@@ -25,6 +24,7 @@ use crate::logs::thread::{LogNews, LogThread, LogThreadError, Tell};
 use crate::process::cgroup::Cgroups;
 use crate::process::reaper;
 use crate::process::spawn::Launcher;
+use crate::standing::Standing;
 use crate::status;
 use crate::store::{self, Store, StoreError};
 use crate::systemd::Systemd;
@@ -111,6 +111,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     let mut opened = store::open(&home.database())?;
     let instance = instance_name(&mut opened.store, &home)?;
     let launcher = Launcher::of_this_binary().map_err(kernel("open its own binary"))?;
+    let launcher = launcher.under(lock.copy().map_err(kernel("hold its lock a second time"))?);
     let (input_sender, inputs) = mpsc::unbounded_channel();
     let housekeeper = Housekeeper::start(home.logs.clone())?;
     let logs = LogThread::start_telling(told_of_logs(housekeeper.doorbell(), input_sender.clone()))?;
@@ -140,12 +141,10 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         let (call_sender, control_calls) = mpsc::channel(CALLS_WAITING);
         let (query_sender, queries) = mpsc::channel(CALLS_WAITING);
         let (handed_control, handed_status) = handed.unzip();
-        let Roles { access, control: control_mode, status: status_mode, logs_keep_bytes } = roles(&home, &mut notes);
-        if logs_keep_bytes.is_some() {
-            housekeeper.keep_in_all(logs_keep_bytes);
-        }
-        let status_socket = bind(home.status_socket(), status_mode, handed_status)?;
-        let control_socket = bind(home.control_socket(), control_mode, handed_control)?;
+        let standing = Standing::of(&home);
+        let access = standing.access();
+        let status_socket = bind(home.status_socket(), standing.status(), handed_status)?;
+        let control_socket = bind(home.control_socket(), standing.control(), handed_control)?;
         let doors = vec![control_socket.doors(), status_socket.doors()];
         let copied = kernel("copy its sockets");
         let handed = Handover {
@@ -166,6 +165,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
             opened,
             logs,
             housekeeper,
+            standing,
             tasks,
             launcher,
             cgroups,
@@ -237,40 +237,6 @@ fn start_tasks(home: &Home, inputs: &mpsc::UnboundedSender<Input>, notes: &mut V
             None
         }
     }
-}
-
-/// Who may use the sockets, and the modes of their files: the first gate, as narrow as it can be. And what else the
-/// settings say.
-struct Roles {
-    access: Access,
-    control: u32,
-    status: u32,
-    logs_keep_bytes: Option<u64>,
-}
-
-/// What the settings grant. Nothing, where they are not valid: that is told, and the fleet is served all the same.
-fn roles(home: &Home, notes: &mut Vec<String>) -> Roles {
-    let settings = config::settings(&home.settings).unwrap_or_else(|wrong| {
-        let why = wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        tracing::error!(path = %home.settings, why, "the daemon's settings are not valid: nobody has a role by them");
-        notes.push(format!("{} is not valid, so nobody has a role by it: {why}", home.settings));
-        config::Settings::default()
-    });
-    let (owner, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let (access, unknown) = Access::granted(owner, group, &settings);
-    for why in unknown {
-        tracing::warn!(path = %home.settings, why, "one who is to have a role is not known");
-        notes.push(format!("{}: {why}", home.settings));
-    }
-    // Modes know one group; where roles are given, everybody may knock and the kernel's word about the peer counts.
-    let (control, status) = if settings.gives_roles() { (0o666, 0o666) } else { (0o600, 0o660) };
-    if control == 0o666
-        && let Err(error) = home.open_to_everybody()
-    {
-        tracing::warn!(%error, "those who have roles cannot get at the sockets");
-        notes.push(format!("those who have roles cannot get at the sockets: {error}"));
-    }
-    Roles { access, control, status, logs_keep_bytes: settings.logs_keep_bytes }
 }
 
 /// The socket that was handed over, or a new one.

@@ -22,16 +22,24 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::time::{Duration, Instant};
 
+use agentd_core::id::Pid;
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
+
+use crate::process::stat::Stat;
 
 /// Longest `run` folder below which every socket's name fits 107 bytes (`notify/`, a launch number and `.node`).
 const RUN_MAX: usize = 80;
 
 /// Folders of `run` that workers have something in.
 const PASSED: [&str; 2] = ["notify", "secrets"];
+
+/// How long a lock may outlive its owner: a child that was being started when the owner died holds it until it is another
+/// program, or is there to be found.
+const LET_GO_WITHIN: Duration = Duration::from_secs(2);
 
 /// The bits of a folder's mode that let its group pass through.
 const GROUP: u32 = 0o010;
@@ -80,6 +88,17 @@ pub enum HomeError {
     #[error("another agentd (pid {pid}) runs in {run}; `agentctl daemon status` tells of it")]
     Taken {
         /// Its pid, as far as it told.
+        pid: String,
+        /// Where.
+        run: Utf8PathBuf,
+    },
+    /// Another daemon had it, and somebody holds it still.
+    #[error(
+        "agentd (pid {pid}) ended and a process that it was starting still holds {run}; it lets go when it goes on or ends: \
+         `fuser {run}/agentd.lock` names it"
+    )]
+    StillHeld {
+        /// The pid of the daemon that ended.
         pid: String,
         /// Where.
         run: Utf8PathBuf,
@@ -277,20 +296,34 @@ fn lock(run: &Utf8Path) -> Result<InstanceLock, HomeError> {
         .mode(0o600)
         .open(&path)
         .map_err(failed)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut file) => {
-            file.set_len(0).map_err(failed)?;
-            file.rewind().map_err(failed)?;
-            writeln!(file, "{}", std::process::id()).map_err(failed)?;
-            Ok(InstanceLock { file })
+    let deadline = Instant::now() + LET_GO_WITHIN;
+    let mut wanted = file;
+    loop {
+        match Flock::lock(wanted, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                file.set_len(0).map_err(failed)?;
+                file.rewind().map_err(failed)?;
+                writeln!(file, "{}", std::process::id()).map_err(failed)?;
+                return Ok(InstanceLock { file });
+            }
+            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+                let mut pid = String::new();
+                file.rewind().map_err(failed)?;
+                file.read_to_string(&mut pid).map_err(failed)?;
+                let pid = pid.trim();
+                let owner = pid.parse().ok().and_then(|pid| Stat::of(Pid(pid)));
+                let (named, run) = (if pid.is_empty() { "unknown" } else { pid }.to_owned(), run.to_owned());
+                if owner.is_some_and(|owner| !owner.is_zombie) {
+                    return Err(HomeError::Taken { pid: named, run });
+                }
+                if Instant::now() >= deadline {
+                    return Err(HomeError::StillHeld { pid: named, run });
+                }
+                std::thread::sleep(Duration::from_millis(1));
+                wanted = file;
+            }
+            Err((_, errno)) => return Err(failed(errno.into())),
         }
-        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid).map_err(failed)?;
-            let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
-            Err(HomeError::Taken { pid, run: run.to_owned() })
-        }
-        Err((_, errno)) => Err(failed(errno.into())),
     }
 }
 

@@ -19,9 +19,11 @@
 //! | [`probe`] | asking a worker whether it is well |
 //! | [`releases`] | cutting immutable releases from folders, archives and git, in a process of their own |
 //! | [`revision`] | one resolved configuration, kept as long as a worker runs it |
+//! | [`diary`] | what the daemon says of itself, and that its file stays bounded |
 //! | [`daemon`] | the daemon from its first breath to the loop |
 //! | [`dispatcher`] | the loop that ties all of it to core |
-//! | [`schedule`], [`watch`] | when the clock, or a changed file, asks for a reload |
+//! | [`schedule`], [`watch`] | when the clock, or a changed file, asks for a reload or a refresh |
+//! | [`standing`] | the daemon's settings in force: roles, and what follows from them |
 //! | [`store`] | what survives the supervisor |
 //! | [`systemd`] | what systemd is told when it started us, and the descriptors that it keeps for us |
 //! | [`tasks`] | what workers tell of their work, their socket and their database |
@@ -31,6 +33,7 @@
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod diary;
 pub mod dispatcher;
 pub mod fault;
 pub mod handover;
@@ -45,6 +48,7 @@ pub mod releases;
 pub mod revision;
 pub mod schedule;
 pub mod sockets;
+pub mod standing;
 pub mod status;
 pub mod store;
 pub mod supervisors;

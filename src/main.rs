@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use agentd::daemon::DaemonError;
+use agentd::diary::Diary;
 use agentd::dispatcher::Departure;
 use agentd::handover::{self, Handover};
 use agentd::home::Home;
@@ -57,8 +58,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    log_to_stderr();
-    match agentd::daemon::run(Home::locate(home.as_deref()), handed) {
+    let home = Home::locate(home.as_deref());
+    log_to_stderr(&home);
+    match agentd::daemon::run(home, handed) {
         // A daemon that becomes another program does not come here.
         Ok(Departure::Stopped | Departure::Upgrade(_)) => ExitCode::SUCCESS,
         Ok(Departure::Left(signal)) => end_by(signal),
@@ -152,15 +154,17 @@ fn arguments(given: impl Iterator<Item = String>) -> Result<Asked, String> {
     Ok(if check { Asked::Check(home) } else { Asked::Run { home, handed } })
 }
 
-fn log_to_stderr() {
+fn log_to_stderr(home: &Home) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("AGENTD_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let diary = Diary::of(home);
+    let needs_times = diary.needs_times();
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(diary)
         .with_target(false)
         // What cannot be logged, on a full disk above all, must not end what it is about.
         .log_internal_errors(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    if needs_times { log.init() } else { log.without_time().init() }
 }

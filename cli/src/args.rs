@@ -76,6 +76,8 @@ pub(crate) enum Command {
     /// Replace the workers of apps one by one, without refusing a connection or cutting a task
     #[command(visible_alias = "gracefulReload")]
     Reload(ReloadArgs),
+    /// Let the workers of apps renew what they know, one after the other, without a restart
+    Refresh(ChangeArgs),
     /// Put a new release in an app's place: rolling, blue-green, as a canary, or after its end
     Upgrade(UpgradeArgs),
     /// Put a release that served before in its place again

@@ -261,7 +261,9 @@ fn open_log(home: &Home) -> Result<(File, u64), LaunchError> {
 fn said(home: &Home, from: u64) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut log = File::open(home.daemon_log())?;
-        log.seek(SeekFrom::Start(from))?;
+        // A new one is shorter: what was there before was put aside meanwhile.
+        let anew = log.metadata()?.len() < from;
+        log.seek(SeekFrom::Start(if anew { 0 } else { from }))?;
         let mut text = Vec::new();
         log.take(SAID_MAX).read_to_end(&mut text)?;
         Ok(text)

@@ -96,6 +96,11 @@ pub enum Request {
         /// Its policy as of now.
         policy: AppPolicy,
     },
+    /// Let its workers renew what they know, without another process.
+    Refresh {
+        /// Which.
+        app: AppName,
+    },
     /// Change how many workers serve.
     Scale {
         /// Which.
@@ -130,6 +135,20 @@ pub enum Denied {
         /// The running one.
         id: Operation,
     },
+    /// Nothing is put in the place of workers that are being asked to renew what they know.
+    #[error("refresh {id} of {app} is running")]
+    RefreshRunning {
+        /// Whose.
+        app: AppName,
+        /// The running one.
+        id: Operation,
+    },
+    /// Its configuration does not say how.
+    #[error("{0} says nowhere how its workers are asked to refresh")]
+    NoRefresh(AppName),
+    /// There is nobody to ask.
+    #[error("no worker of {0} runs, so none can be asked to refresh")]
+    NobodyRuns(AppName),
     /// There is no deployment to say something to.
     #[error("no deployment of {0} is running")]
     NothingDeploys(AppName),
@@ -182,6 +201,7 @@ impl Request {
             | Self::Steer { app, .. }
             | Self::Create { app, .. }
             | Self::Adopt { app, .. }
+            | Self::Refresh { app }
             | Self::Scale { app, .. } => app,
         }
     }
@@ -204,13 +224,15 @@ impl Fleet {
                 | Request::Upgrade { .. }
                 | Request::Steer { .. }
                 | Request::Adopt { .. }
+                | Request::Refresh { .. }
                 | Request::Scale { .. } => Err(Denied::NoSuchApp(name.clone())),
             };
         };
         let deleted = app.head.desired == Desired::Deleted;
-        let free = || match &app.head.rollout {
-            Some(rollout) => Err(Denied::DeploymentRunning { app: name.clone(), id: rollout.id }),
-            None => Ok(()),
+        let free = || match (&app.head.rollout, &app.head.refreshes.running) {
+            (Some(rollout), _) => Err(Denied::DeploymentRunning { app: name.clone(), id: rollout.id }),
+            (None, Some(refresh)) => Err(Denied::RefreshRunning { app: name.clone(), id: refresh.id }),
+            (None, None) => Ok(()),
         };
         let running = || match app.head.desired {
             Desired::Running => Ok(()),
@@ -229,6 +251,7 @@ impl Fleet {
                 worker_count(policy.workers).and_then(|()| running()).and_then(|()| free())
             }
             Request::Scale { workers, .. } => worker_count(*workers).and_then(|()| free()),
+            Request::Refresh { .. } => running().and_then(|()| free()).and_then(|()| app.may_refresh()),
         }
     }
 }
@@ -273,6 +296,7 @@ impl App {
             Request::Steer { steer, .. } => self.steer(cx, steer),
             Request::Restart { revision, policy, .. } => self.begin_start(cx, id, revision, policy, None),
             Request::Scale { workers, .. } => self.begin_scale(cx, id, workers),
+            Request::Refresh { .. } => self.begin_refresh(cx, id),
         };
         cx.out.save_app(&self.head.name);
         self.reconcile(cx);
@@ -373,6 +397,7 @@ impl App {
         }
         let why = if kind == OperationKind::Stop { "the app was stopped" } else { "the app was deleted" };
         self.abort_rollout(cx, why);
+        self.end_refresh(cx, OperationResult::Aborted, Some(why.to_owned()));
         self.abort_pending(cx, &[OperationKind::Start, OperationKind::Scale, OperationKind::Adopt], why);
         self.head.desired = desired;
         self.push(cx, id, kind, None);

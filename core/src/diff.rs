@@ -32,7 +32,7 @@ pub enum Work {
 
 /// Fields that only the supervisor goes by. A worker is told nothing of them when it starts, so they can change under
 /// it. `ready` is among them because it is asked at a start only: it holds from the next one on.
-const IN_PLACE: [&str; 24] = [
+const IN_PLACE: [&str; 25] = [
     "changes",
     "cron_reload",
     "file",
@@ -49,6 +49,7 @@ const IN_PLACE: [&str; 24] = [
     "log.max_size",
     "needs",
     "ready",
+    "refresh",
     "releases",
     "reload",
     "restart",

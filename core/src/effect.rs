@@ -9,6 +9,7 @@ use crate::event::{Exit, InFlight, Proof};
 use crate::id::{AppName, Generation, Lane, Launch, Operation, Pid, Revision, Slot, WorkerId};
 use crate::limit::LimitMet;
 use crate::policy::DrainBy;
+use crate::refresh::Renewal;
 use crate::rollout::{StepName, StepReached};
 use crate::task::{Loss, Tally, TaskId};
 use crate::time::Moment;
@@ -129,6 +130,13 @@ pub enum Effect {
         /// Whose.
         app: AppName,
         /// Which deployment.
+        id: Operation,
+    },
+    /// Ask it to renew what it knows, as its configuration says; answered by `Refreshed`, or not in time.
+    Refresh {
+        /// Which process.
+        launch: Launch,
+        /// For which refresh.
         id: Operation,
     },
     /// Nothing of the app is left; give its sockets and names back.
@@ -286,6 +294,8 @@ pub enum News {
         /// Its id.
         id: Operation,
     },
+    /// It was asked to renew what it knows, and this came of it.
+    Refreshed(Renewal),
     /// An operation is over; a deployment's id is its operation's.
     Finished(Finished),
 }
@@ -369,6 +379,8 @@ pub enum OperationKind {
     Rollback,
     /// Another configuration for the workers that run.
     Adopt,
+    /// Let the workers that run renew what they know.
+    Refresh,
 }
 
 /// How an operation ended.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{AppName, Launch, Operation, Pid};
 use crate::limit::LimitMet;
+use crate::refresh::RefreshAnswer;
 use crate::rollout::Judgement;
 use crate::task::Tally;
 use crate::time::Moment;
@@ -154,6 +155,13 @@ pub enum WorkerEvent {
     TasksTaken,
     /// It met one of its limits. Of a process that ended by it, told right before its end.
     LimitMet(LimitMet),
+    /// What it says to the refresh that asked it.
+    Refreshed {
+        /// Which.
+        id: Operation,
+        /// The reason when it cannot.
+        result: Result<RefreshAnswer, String>,
+    },
     /// What became of its tasks in its drain. Told right before its end.
     TasksSettled(Tally),
 }

@@ -1,6 +1,6 @@
 //! All apps together: the one entry for facts and requests, and the invariants that hold after every step.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,8 +50,16 @@ impl Fleet {
             let app = App { workers: BTreeMap::new(), weights: Vec::new(), head };
             fleet.apps.insert(app.head.name.clone(), app);
         }
+        let mut launches = BTreeSet::new();
         for mut worker in workers {
             worker.forget_observations();
+            if let Some(launch) = worker.launch() {
+                // One process fills one place: whoever names it second is not believed.
+                if !launches.insert(launch) {
+                    continue;
+                }
+                fleet.counters.launch = fleet.counters.launch.max(launch.next());
+            }
             // A policy or an app that is gone leaves nothing to run it by; the shell finds and ends such processes.
             if let Some(app) = fleet.apps.get_mut(&worker.id.app)
                 && app.head.policies.contains_key(&worker.revision)
@@ -257,7 +265,7 @@ impl Fleet {
         for app in self.apps.values() {
             check_app(app)?;
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for worker in self.apps.values().flat_map(|app| app.workers.values()) {
             let Some(launch) = worker.launch() else { continue };
             let known =
@@ -312,6 +320,9 @@ pub enum Violation {
     /// An app starts workers before what it needs was ready.
     #[error("{0} starts although its app waits for others")]
     StartedBeforeNeeds(WorkerId),
+    /// Workers are asked to renew what they know while others take their place.
+    #[error("{0}: a refresh and a deployment run together")]
+    RefreshInDeployment(AppName),
     /// An app that nobody wants to run starts workers.
     #[error("{0} has a starting worker although its app is not wanted")]
     UnwantedStart(WorkerId),
@@ -332,6 +343,9 @@ fn check_app(app: &App) -> Result<(), Violation> {
         if weight > 0 && !ready_lanes.is_empty() && !ready_lanes.contains(&lane) {
             return Err(Violation::WeightWithoutReady { app: name.clone(), lane });
         }
+    }
+    if app.head.rollout.is_some() && app.head.refreshes.running.is_some() {
+        return Err(Violation::RefreshInDeployment(name.clone()));
     }
     for worker in app.workers.values() {
         check_worker(app, worker)?;

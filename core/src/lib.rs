@@ -24,6 +24,7 @@ pub mod limit;
 pub mod needs;
 pub mod policy;
 pub mod rate;
+pub mod refresh;
 pub mod release;
 pub mod restart;
 pub mod rollout;

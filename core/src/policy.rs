@@ -36,6 +36,16 @@ pub struct AppPolicy {
     /// Apps that must have been ready once before this one starts, and that end after it (see `needs`).
     #[serde(default)]
     pub needs: BTreeSet<AppName>,
+    /// How long a worker may take to renew what it knows; none where it cannot be asked to.
+    #[serde(default)]
+    pub refresh: Option<RefreshPolicy>,
+}
+
+/// Renewing what workers know without another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshPolicy {
+    /// Longest wait for one worker.
+    pub timeout: Duration,
 }
 
 /// How an app's listening sockets are shared among its workers.
@@ -162,6 +172,7 @@ impl Default for AppPolicy {
             },
             reload: ReloadPolicy { max_surge: 1, max_unavailable: 0, settle: Duration::from_millis(250) },
             needs: BTreeSet::new(),
+            refresh: None,
         }
     }
 }

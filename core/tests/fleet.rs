@@ -392,6 +392,21 @@ fn a_worker_that_outgrew_its_memory_is_drained_once_another_is_ready_and_its_end
 }
 
 #[test]
+fn a_worker_that_outgrew_its_memory_beside_a_relief_is_the_next_to_go_and_nobody_is_started_for_it() {
+    let mut story = Story::new(&policy(1, Lanes::PerWorker));
+    story.tell(Launch(1), WorkerEvent::Spawned { pid: Pid(1), start_time: 1 });
+    story.reload(&policy(1, Lanes::PerWorker));
+    story.exit(Launch(1), 0);
+    story.prove(Launch(2));
+    assert_eq!(story.spawned(), [Launch(3)], "a relief, where connections were left behind");
+    story.now = story.now + Duration::from_secs(60);
+    story.tell(Launch(2), TOO_MUCH);
+    assert_eq!(story.spawned(), [], "there is room for one more, and that is the relief");
+    story.prove(Launch(3));
+    assert_eq!(story.phases(), [Phase::Ready, Phase::Draining], "the relief is in its place");
+}
+
+#[test]
 fn without_room_for_one_more_an_outgrown_worker_is_drained_first_and_where_a_queue_is_shared_not_at_all() {
     let narrow = ReloadPolicy { max_surge: 0, max_unavailable: 1, ..AppPolicy::default().reload };
     let mut story = Story::ready(&AppPolicy { reload: narrow, ..policy(2, Lanes::PerWorker) });

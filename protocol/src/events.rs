@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{OperationKind, OperationState, TaskCounts};
-use crate::status::{AppKind, AppState, DeploymentState, ExitReason, GateVerdict, GateView, Strategy};
+use crate::status::{AppKind, AppState, DeploymentState, ExitReason, GateVerdict, GateView, RefreshOutcome, Strategy};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -153,6 +153,15 @@ pub enum EventKind {
         failures: u32,
         /// How many in a row lead to a replacement.
         allowed: u32,
+    },
+    /// It was asked to renew what it knows.
+    WorkerRefreshed {
+        /// What came of it.
+        outcome: RefreshOutcome,
+        /// Why it failed.
+        why: Option<String>,
+        /// How long it took, in milliseconds.
+        took_ms: u64,
     },
     /// New connections are shared out anew.
     Weights {

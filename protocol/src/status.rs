@@ -103,6 +103,9 @@ pub struct AppView {
     /// Listening sockets by the name given to them in the configuration: `http` → `0.0.0.0:8080`.
     #[serde(default)]
     pub listen: BTreeMap<String, String>,
+    /// The refresh that runs, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<RefreshView>,
     /// Why it is degraded or failed, in a sentence.
     #[serde(default)]
     pub why: Option<String>,
@@ -459,4 +462,78 @@ impl StatusLine {
             None => serde_json::from_value(value).map(Self::Event).map_err(StatusLineError::Event),
         }
     }
+}
+
+/// How a refresh is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RefreshState {
+    /// A worker is being asked, or awaited.
+    Running,
+    /// Every worker knows it.
+    Done,
+    /// A worker could not; those after it were not asked.
+    Failed,
+    /// Another command took its place.
+    Aborted,
+    /// A state newer than this reader.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// Workers that renew what they know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RefreshView {
+    /// The operation's number.
+    pub id: u64,
+    /// How it is.
+    pub state: RefreshState,
+    /// Who is being asked just now.
+    pub asking: Option<String>,
+    /// Why it failed or was aborted.
+    pub why: Option<String>,
+    /// When it ended; none while it runs, and once the machine was started anew since.
+    pub finished_at: Option<Timestamp>,
+    /// What came of each worker so far.
+    pub workers: Vec<RefreshedWorker>,
+    /// How many renewals were seen to their end, of the last 200.
+    pub n: u64,
+    /// Half of them took at most so many milliseconds.
+    pub p50_ms: Option<u64>,
+    /// The longest of them took so many milliseconds.
+    pub max_ms: Option<u64>,
+}
+
+/// What came of one worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RefreshedWorker {
+    /// `app.slot.generation`.
+    pub worker: String,
+    /// What came of it.
+    pub outcome: RefreshOutcome,
+    /// Why it failed.
+    pub why: Option<String>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// What came of asking a worker to renew what it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RefreshOutcome {
+    /// It said that it knows it by now.
+    Renewed,
+    /// It was told, by a way on which it says nothing back.
+    Told,
+    /// It was on its way out: whoever took its place read it at its start.
+    Gone,
+    /// It refused, did not answer in time, or fell.
+    Failed,
+    /// It was not asked, because one before it failed.
+    Spared,
+    /// An outcome newer than this reader.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }

@@ -324,6 +324,7 @@ fn an_error_newer_than_its_client_still_says_what_to_exit_with() {
 
 fn result(state: OperationState) -> OperationResult {
     OperationResult {
+        refreshed: Vec::new(),
         id: 1,
         app: "web".to_owned(),
         kind: OperationKind::Reload,

@@ -13,6 +13,8 @@ const name = (error) => (error.name === 'Error' ? 'failed' : error.name.toLowerC
 async function step(op, task) {
   switch (op.op) {
     case 'ready': return worker.ready();
+    case 'on_refresh':
+      return void worker.onRefresh.push(async (scope) => { if (op.fails) throw new Error(op.fails); say({ renewed: scope }); });
     case 'save': return task.save(op.step, op.state, { safe: op.safe });
     case 'effect': return task.effect(op.kind, op.key, () => { if (op.fails) throw new Error(op.fails); return op.result; });
     case 'done': return task.done(op.result, op.figures);

@@ -38,6 +38,12 @@ async def step(op, task, is_async):
     name, value = op["op"], None
     if name == "ready":
         worker.ready()
+    elif name == "on_refresh":
+        def renew(scope):
+            if "fails" in op:
+                raise Failed(op["fails"])
+            say(renewed=scope)
+        worker.on_refresh.append(renew)
     elif name == "save":
         value = task.save(op["step"], op["state"], safe=op.get("safe", True))
     elif name == "effect":

@@ -44,7 +44,7 @@ export interface Kv {
 export class Worker {
   constructor(options?: { maxTasks?: number });
   readonly inside: boolean; readonly draining: boolean; readonly drain: Drain | null;
-  readonly onDrain: ((drain: Drain) => void)[]; readonly onUndrain: (() => void)[]; readonly onRefresh: ((scope: string) => void)[];
+  readonly onDrain: ((drain: Drain) => void)[]; readonly onUndrain: (() => void)[]; readonly onRefresh: ((scope: string) => void | Promise<void>)[];
   ready(): Promise<void>;
   begin(options?: TaskOptions): Promise<Task>;
   task<T>(options: TaskOptions, body: (task: Task) => T | Promise<T>): Promise<T>;

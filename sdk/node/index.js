@@ -375,7 +375,7 @@ class Worker {
       case 'task.run': if (!held) this.run(word); break;
       case 'drain': this.drain = word; this.tell(this.onDrain, word); break;
       case 'undrain': this.drain = null; this.tell(this.onUndrain); break;
-      case 'refresh': this.tell(this.onRefresh, word.scope); break;
+      case 'refresh': this.refresh(word); break;
       case 'ckpt.now': if (held) held.checkpointWanted = true; break;
       case 'cancel':
         if (held) { held.cancelled = word.reason || 'cancelled'; held.abort.abort(new Cancelled(held.cancelled)); }
@@ -386,6 +386,18 @@ class Worker {
 
   tell(who, what) {
     for (const call of who) try { call(what); } catch (error) { console.error(error); }
+  }
+
+  async refresh(word) {
+    const said = { t: 'refreshed', refresh: word.refresh, ok: this.onRefresh.length > 0 };
+    if (!said.ok) said.error = 'has nothing that renews what it knows: `worker.onRefresh` is empty';
+    for (const call of this.onRefresh) {
+      try { await call(word.scope); } catch (error) {
+        console.error(error);
+        Object.assign(said, { ok: false, error: String(error).slice(0, 1000) });
+      }
+    }
+    try { await this.link.ask(said); } catch (error) { console.error(error); }
   }
 
   async run(word) {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use agentd_core::gate::panel::Rules;
 use agentd_core::id::AppName;
 use agentd_core::policy::{
-    AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, StopPolicy,
+    AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, RefreshPolicy, ReloadPolicy, RestartPolicy,
+    StopPolicy,
 };
 use agentd_core::task::TaskPolicy;
 use camino::Utf8PathBuf;
@@ -20,6 +21,7 @@ use super::hooks::Hook;
 use super::limits::Limits;
 use super::logs::LogConfig;
 use super::placeholder;
+use super::refresh::Refresh;
 use super::releases::Releases;
 use super::secrets::SecretSource;
 use super::signal::StopSignal;
@@ -92,6 +94,9 @@ pub struct AppConfig {
     /// Patterns of files below `cwd` whose change reloads it; with `!` of those whose change does not.
     #[serde(default)]
     pub watch: Vec<String>,
+    /// How its workers renew what they know.
+    #[serde(default)]
+    pub refresh: Option<Refresh>,
     /// Apps that must have been ready once before this one starts.
     #[serde(default)]
     pub needs: BTreeSet<AppName>,
@@ -289,6 +294,7 @@ impl AppConfig {
             hooks: Vec::new(),
             cron_reload: None,
             watch: Vec::new(),
+            refresh: None,
             needs: BTreeSet::new(),
             umask: None,
             account: Account::default(),
@@ -314,6 +320,7 @@ impl AppConfig {
             grace: self.grace,
             reload: self.reload,
             needs: self.needs.clone(),
+            refresh: self.refresh.as_ref().map(|refresh| RefreshPolicy { timeout: refresh.timeout }),
         }
     }
 

@@ -79,7 +79,7 @@ pub(super) fn live(field: &Field<'_>, listen: &Listeners) -> Option<Live> {
     Some(Live { check, every, timeout, failures })
 }
 
-fn one_of<'r>(table: &TableReader<'r>, proofs: &[&'static str], whole: &Field<'r>) -> Option<Field<'r>> {
+pub(super) fn one_of<'r>(table: &TableReader<'r>, proofs: &[&'static str], whole: &Field<'r>) -> Option<Field<'r>> {
     let mut given = table.given(proofs);
     let known = || format!("one of `{}`", proofs.join("`, `"));
     if given.is_empty() {
@@ -95,7 +95,12 @@ fn one_of<'r>(table: &TableReader<'r>, proofs: &[&'static str], whole: &Field<'r
 }
 
 /// Refuses keys that mean nothing beside the proof that was taken.
-fn refuse_strays(table: &TableReader<'_>, proof: Option<&Field<'_>>, keys: &[&'static str], beside: &[&str]) {
+pub(super) fn refuse_strays(
+    table: &TableReader<'_>,
+    proof: Option<&Field<'_>>,
+    keys: &[&'static str],
+    beside: &[&str],
+) {
     let Some(proof) = proof.filter(|proof| !beside.contains(&proof.name.as_str())) else { return };
     for stray in table.given(keys) {
         let message = format!("`{}` means nothing beside `{}`", stray.name, proof.name);
@@ -154,7 +159,7 @@ fn status(field: &Field<'_>) -> Option<(u16, u16)> {
 }
 
 /// The listener to ask on: the one that `on` names, else "http", else the only one.
-fn listener(proof: &Field<'_>, table: &TableReader<'_>, listen: &Listeners) -> Option<String> {
+pub(super) fn listener(proof: &Field<'_>, table: &TableReader<'_>, listen: &Listeners) -> Option<String> {
     if let Some(on) = table.get("on") {
         let name = on.text()?;
         let diagnostic = match listen.get(name) {

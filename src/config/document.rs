@@ -16,7 +16,7 @@ use super::env_file;
 use super::keys;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
-use super::{account, checks, hooks, needs, occasions, quantity, releases, secrets, sections};
+use super::{account, checks, hooks, needs, occasions, quantity, refresh, releases, secrets, sections};
 use crate::sockets::ListenAddr;
 
 /// Variables that the daemon sets itself: what the user put there would be lost without a word.
@@ -154,6 +154,7 @@ fn fill(
     app.secret = secrets::read(table, folder, &app.env);
     app.cron_reload = occasions::cron(table);
     app.watch = occasions::watch(table, &app.cwd);
+    app.refresh = refresh::read(table, app);
     app.hooks = hooks::read(table);
     sections::fill(app, table);
     listeners

@@ -139,7 +139,7 @@ static APP: [Key; 35] = [
     now("upgrade", Form::Table(&UPGRADE), "how a new release takes the place of the old one"),
     now("gates", Form::Table(&GATES), "what a new release must hold to"),
     later("session", TABLE, "tasks that must see one version", ""),
-    later("refresh", TABLE, "how knowledge is renewed without a reload", ""),
+    now("refresh", Form::Table(&REFRESH), "how workers renew what they know without a reload"),
     now(
         "watch",
         Form::Texts("a list of patterns, such as [\"app/**/*.py\", \"!app/generated/**\"]"),
@@ -247,6 +247,25 @@ pub(super) static LIVE: Table = Table {
         now("every", DURATION, "pause between probes; 10s without it"),
         now("timeout", DURATION, "longest wait for an answer; 5s without it"),
         now("failures", Form::Count(1, 1000), "how many in a row replace the worker; 3 without it"),
+    ],
+};
+
+/// `refresh`.
+pub(super) static REFRESH: Table = Table {
+    name: "`refresh`",
+    first: &[],
+    keys: &[
+        now("http", Form::Text("a method and a path, such as \"POST /admin/reindex\""), "a request to each worker"),
+        ON,
+        now("signal", Form::Text("a signal's name, such as \"SIGHUP\""), "a signal to each worker's main process"),
+        now("notify", Form::Flag, "after the signal, RELOADING=1 and READY=1 over NOTIFY_SOCKET are awaited"),
+        now("protocol", Form::Text("a word for what has changed"), "`refresh` over AGENTD_WORKER_SOCKET"),
+        now("timeout", DURATION, "longest wait for one worker; 2m without it"),
+        now(
+            "watch",
+            Form::Texts("a list of patterns, such as [\"knowledge/**\"]"),
+            "files below `cwd`, or below a `source` that is a folder, whose change asks for it",
+        ),
     ],
 };
 
@@ -505,13 +524,8 @@ pub(super) static LOG: Table = Table {
     keys: &[
         now(
             "sink",
-            Form::Word(&[
-                word("fifo"),
-                word("file"),
-                later_word("journald", "take \"fifo\" and read with `agentctl logs`"),
-                word("none"),
-            ]),
-            "through the daemon to a file, straight to a file, or nowhere",
+            Form::Word(&[word("fifo"), word("file"), word("journald"), word("none")]),
+            "through the daemon to a file, straight to a file, through the daemon to journald, or nowhere",
         ),
         now("max_size", SIZE, "size after which a file is put aside"),
         now("max_age", DURATION, "age of its first line after which a file is put aside"),

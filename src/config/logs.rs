@@ -75,6 +75,8 @@ pub enum LogSink {
     Fifo,
     /// Straight to a file: the worker never waits for the daemon, and the file is put aside only when a worker starts.
     File,
+    /// To journald, an entry a line. What bounds files bounds nothing there; journald has bounds of its own.
+    Journald,
     /// Nowhere.
     None,
 }
@@ -84,6 +86,7 @@ pub(super) fn read(table: &TableReader<'_>) -> LogConfig {
     match table.get("sink").and_then(|field| field.word()) {
         Some("fifo") => log.sink = LogSink::Fifo,
         Some("file") => log.sink = LogSink::File,
+        Some("journald") => log.sink = LogSink::Journald,
         Some(_) => log.sink = LogSink::None,
         None => {}
     }

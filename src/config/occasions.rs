@@ -30,13 +30,13 @@ pub(super) fn cron(table: &TableReader<'_>) -> Option<Schedule> {
     }
 }
 
-/// Reads `watch`.
-pub(super) fn watch(table: &TableReader<'_>, cwd: &Utf8Path) -> Vec<String> {
+/// Reads `watch`, of an app or of its `refresh`.
+pub(super) fn watch(table: &TableReader<'_>, folder: &Utf8Path) -> Vec<String> {
     let Some(field) = table.get("watch") else { return Vec::new() };
     let mut patterns = Vec::new();
     for item in field.texts().unwrap_or_default() {
         let Some(pattern) = item.text() else { continue };
-        match watch::check(cwd, pattern) {
+        match watch::check(folder, pattern) {
             Ok(()) => patterns.push(pattern.to_owned()),
             Err(why) => item.refuse(format!("`watch`: {why}")),
         }

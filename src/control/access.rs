@@ -1,11 +1,13 @@
 //! Who a peer is, by the kernel's word, and what it may do.
 //!
 //! Owns: the credentials of a connection and the rule that turns them into a [`Role`]. The mode of the socket file is
-//! the first gate; this is the second, and holds when somebody widened the first.
+//! the first gate; this is the second, and holds when somebody widened the first. Who is connected keeps the role that it
+//! came with.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use agentd_protocol::control::Role;
 use interprocess::local_socket::tokio::Stream;
@@ -47,9 +49,14 @@ impl Peer {
     }
 }
 
-/// Who may do what, by effective user and by group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Who may do what, by effective user and by group, as it is now: every clone tells the same.
+#[derive(Clone, Debug, Default)]
 pub struct Access {
+    rules: Arc<RwLock<Rules>>,
+}
+
+#[derive(Debug, Default)]
+struct Rules {
     operators: Granted,
     viewers: Granted,
     /// The daemon's own group, which may read the status.
@@ -89,40 +96,59 @@ impl Access {
     /// `owner`, the daemon's own user, and root operate; nobody else may even look.
     #[must_use]
     pub fn owner_only(owner: u32) -> Self {
-        let operators = Granted { users: BTreeSet::from([0, owner]), groups: BTreeSet::new() };
-        Self { operators, ..Self::default() }
+        Self { rules: Arc::new(RwLock::new(Rules::owner_only(owner))) }
     }
 
     /// The same, and `settings` give roles to others; and the members of `group` may read the status. Whom nobody is
     /// called is told in words, and has no role.
     #[must_use]
     pub fn granted(owner: u32, group: u32, settings: &Settings) -> (Self, Vec<String>) {
-        let mut access = Self { readers: BTreeSet::from([group]), ..Self::owner_only(owner) };
-        let mut unknown = access.operators.add(&settings.operate);
-        unknown.extend(access.viewers.add(&settings.view));
+        let access = Self::owner_only(owner);
+        let unknown = access.grant(owner, group, settings);
         (access, unknown)
+    }
+
+    /// What [`granted`](Self::granted) says is so from now on, here and in every clone.
+    pub fn grant(&self, owner: u32, group: u32, settings: &Settings) -> Vec<String> {
+        let mut rules = Rules { readers: BTreeSet::from([group]), ..Rules::owner_only(owner) };
+        let mut unknown = rules.operators.add(&settings.operate);
+        unknown.extend(rules.viewers.add(&settings.view));
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        unknown
     }
 
     /// The same, and `uid` may look.
     #[must_use]
-    pub fn with_viewer(mut self, uid: u32) -> Self {
-        self.viewers.users.insert(uid);
+    pub fn with_viewer(self, uid: u32) -> Self {
+        self.rules.write().unwrap_or_else(PoisonError::into_inner).viewers.users.insert(uid);
         self
     }
 
     /// What `peer` may do; none when it may do nothing.
     #[must_use]
     pub fn role(&self, peer: &Peer) -> Option<Role> {
-        if self.operators.has(peer) {
-            return Some(Role::Operate);
-        }
-        self.viewers.has(peer).then_some(Role::View)
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).role(peer)
     }
 
     /// Whether `peer` may read the status document and events.
     #[must_use]
     pub fn may_read_status(&self, peer: &Peer) -> bool {
-        self.role(peer).is_some() || peer.is_in(&self.readers)
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules.role(peer).is_some() || peer.is_in(&rules.readers)
+    }
+}
+
+impl Rules {
+    fn owner_only(owner: u32) -> Self {
+        let operators = Granted { users: BTreeSet::from([0, owner]), groups: BTreeSet::new() };
+        Self { operators, ..Self::default() }
+    }
+
+    fn role(&self, peer: &Peer) -> Option<Role> {
+        if self.operators.has(peer) {
+            return Some(Role::Operate);
+        }
+        self.viewers.has(peer).then_some(Role::View)
     }
 }
 

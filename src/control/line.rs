@@ -19,12 +19,13 @@ const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the client is gone, or takes no byte for `stall`.
 pub(crate) async fn write_line(mut stream: &Stream, line: &str, stall: Duration) -> io::Result<()> {
-    for mut rest in [line.as_bytes(), b"\n"] {
-        while !rest.is_empty() {
-            match timeout(stall, stream.write(rest)).await?? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                count => rest = &rest[count..],
-            }
+    // In one call: the reader wakes once, and has it whole.
+    let whole = [line.as_bytes(), b"\n"].concat();
+    let mut rest = &whole[..];
+    while !rest.is_empty() {
+        match timeout(stall, stream.write(rest)).await?? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => rest = &rest[count..],
         }
     }
     Ok(())

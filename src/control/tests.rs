@@ -114,6 +114,7 @@ async fn dispatch(mut calls: mpsc::Receiver<ControlCall>, tell: mpsc::UnboundedS
             Request::Hello(_) => panic!("hello is the server's own"),
             Request::Start(_)
             | Request::Restart(_)
+            | Request::Refresh(_)
             | Request::Delete(_)
             | Request::Scale(_)
             | Request::Upgrade(_)
@@ -151,7 +152,7 @@ async fn read_back(reply: ReplySink, lines: u32, tell: mpsc::UnboundedSender<Tol
             return;
         }
     }
-    reply.finish(Ok(Reply::LogsEnd(LogsEnd { lines: u64::from(lines), skipped: 0 })));
+    reply.finish(Ok(Reply::LogsEnd(LogsEnd { lines: u64::from(lines), ..LogsEnd::default() })));
 }
 
 fn log(n: u32) -> Notice {

@@ -23,7 +23,7 @@ use super::{Child, Dispatcher};
 use crate::config::LogSink;
 use crate::keeper::Held;
 use crate::logs::fifo;
-use crate::logs::layout::{StreamKind, fifo_path, live_path};
+use crate::logs::layout::{StreamKind, fifo_path};
 use crate::logs::thread::{Stream, StreamId};
 use crate::notify::NotifySocket;
 use crate::process::stat::{self, StartTime};
@@ -80,6 +80,7 @@ impl Dispatcher {
             gauge,
             stay: 0,
             told: std::collections::HashMap::new(),
+            reloading: None,
             status_text: None,
         };
         self.processes.insert(launch, shell);
@@ -103,11 +104,10 @@ impl Dispatcher {
         record: &RevisionRecord,
         taken: &mut Takeover,
     ) -> Vec<Stream> {
-        let log = record.config.log;
-        if log.sink != LogSink::Fifo {
-            return Vec::new();
+        match record.config.log.sink {
+            LogSink::Fifo | LogSink::Journald => {}
+            LogSink::File | LogSink::None => return Vec::new(),
         }
-        let rotation = log.rotation();
         let mut streams = Vec::new();
         for stream in StreamKind::BOTH {
             let name = fifo_path(&self.home.run, &worker.id.app, worker.id.slot, launch, stream);
@@ -121,8 +121,8 @@ impl Dispatcher {
             };
             let id = StreamId(self.next_stream);
             self.next_stream += 1;
-            let path = live_path(&self.home.logs, &worker.id.app, worker.id.slot, stream);
-            streams.push(Stream { id, fifo, fifo_path: Some(name), path, launch, rotation });
+            let to = self.log_target(&worker.id, launch, record, stream);
+            streams.push(Stream { id, fifo, fifo_path: Some(name), launch, to });
         }
         streams
     }

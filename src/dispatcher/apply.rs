@@ -58,6 +58,7 @@ impl Dispatcher {
             Effect::Check { app, id } => self.check(&app, id),
             Effect::Verify { app, id, step } => self.verify(&app, id, step),
             Effect::Judge { app, id } => self.judge(&app, id),
+            Effect::Refresh { launch, id } => self.ask_to_refresh(launch, id),
             Effect::Forget { app } => self.forget(&app),
         }
     }

@@ -178,10 +178,10 @@ impl Dispatcher {
             cgroup: None,
             listen_names: Vec::new(),
             listen_pid: false,
+            node_channel: false,
             account: record.config.account.clone(),
             secrets: Secrets::default(),
             stdin: true,
-            node_channel: false,
             argv,
         };
         let (program, within) = (plan.argv.join(" "), record.config.upgrade.eval_timeout);

@@ -72,6 +72,10 @@ impl Dispatcher {
                 let prepared = prepared.map(|all| if params.changed { self.only_changed(all) } else { all });
                 self.begin(prepared, params.wait, reply, None);
             }
+            Request::Refresh(params) => {
+                let prepared = self.plain(&params.names, |app| CoreRequest::Refresh { app });
+                self.begin(prepared.map(|all| self.that_can_refresh(&params.names, all)), params.wait, reply, None);
+            }
             Request::Rollback(params) => {
                 let prepared = self.prepare_rollback(&params);
                 self.begin(prepared, params.wait, reply, None);
@@ -308,7 +312,13 @@ impl Dispatcher {
                 self.record(None, None, EventKind::ConfigRejected { file, why });
             }
         }
-        tracing::info!("SIGHUP: configuration files were checked; `agentctl reload` applies changes");
+        if self.standing.read_again(&self.home) {
+            self.bound_all_logs();
+        } else {
+            let (file, why) = (self.home.settings.to_string(), self.standing.notes().join("\n"));
+            self.record(None, None, EventKind::ConfigRejected { file, why });
+        }
+        tracing::info!("SIGHUP: settings were read, configuration files checked; `agentctl reload` applies changes");
         self.systemd.ready();
     }
 
@@ -358,6 +368,7 @@ fn kind_of(request: &CoreRequest) -> CoreKind {
         CoreRequest::Steer { .. } => CoreKind::Upgrade,
         CoreRequest::Create { .. } => CoreKind::Start,
         CoreRequest::Adopt { .. } => CoreKind::Adopt,
+        CoreRequest::Refresh { .. } => CoreKind::Refresh,
     }
 }
 
@@ -368,6 +379,13 @@ pub(super) fn refusal(denied: &Denied) -> ErrorObject {
         Denied::DeploymentRunning { app, .. } => {
             error(ErrorKind::Refused).with_help(format!("`agentctl status {app} --watch` shows it"))
         }
+        Denied::RefreshRunning { app, .. } => {
+            error(ErrorKind::Refused).with_help(format!("it is soon over: `agentctl describe {app}` shows it"))
+        }
+        Denied::NoRefresh(app) => error(ErrorKind::Refused).with_help(format!(
+            "`refresh` in its configuration says how; `agentctl reload {app}` replaces its workers instead"
+        )),
+        Denied::NobodyRuns(app) => error(ErrorKind::Refused).with_help(format!("`agentctl start {app}` starts them")),
         Denied::Stopped(app) => error(ErrorKind::Refused).with_help(format!("`agentctl start {app}` starts it")),
         Denied::NothingDeploys(_) => {
             error(ErrorKind::Refused).with_help("`agentctl upgrade` or `agentctl reload` begins one")

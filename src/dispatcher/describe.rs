@@ -79,6 +79,9 @@ impl Dispatcher {
         if !config.watch.is_empty() {
             words.insert("watch".to_owned(), config.watch.join(", "));
         }
+        if let Some(refresh) = &config.refresh {
+            words.insert("refresh".to_owned(), super::refresh::words(refresh));
+        }
         if !config.account.is_unset() {
             words.insert("runs as".to_owned(), config.account.to_string());
         }
@@ -99,6 +102,7 @@ impl Dispatcher {
     pub(super) fn daemon_view(&self) -> DaemonView {
         let workers = u32::try_from(self.processes.len()).unwrap_or(u32::MAX);
         let mut notes = self.notes.clone();
+        notes.extend_from_slice(self.standing.notes());
         notes.extend(self.log_notes());
         notes.extend(self.hook_notes());
         notes.extend(self.saving.trouble());

@@ -64,6 +64,7 @@ impl Dispatcher {
             | News::Backoff { .. }
             | News::Parked { .. }
             | News::Outgrown { .. }
+            | News::Refreshed(_)
             | News::ProbeFailed { .. } => {}
         }
     }

@@ -47,7 +47,7 @@ pub enum Input {
     /// A worker that is not our child has ended.
     Gone(Launch),
     /// A file that an app watches was changed.
-    FileChanged(AppName, PathBuf),
+    FileChanged(AppName, super::tend::Watches, PathBuf),
     /// The binary that is to take our place was asked whether it can.
     SuccessorChecked(super::CheckResult),
     /// Workers that use more memory than their ceiling were found.

@@ -156,6 +156,7 @@ impl Dispatcher {
             gauge,
             stay: 0,
             told: std::collections::HashMap::new(),
+            reloading: None,
             status_text: None,
         };
         self.processes.insert(launch, shell);
@@ -203,7 +204,7 @@ impl Dispatcher {
         let log = record.config.log;
         let rotation = log.rotation();
         let sink = match log.sink {
-            LogSink::Fifo => Sink::Fifo,
+            LogSink::Fifo | LogSink::Journald => Sink::Fifo,
             LogSink::File => Sink::File,
             LogSink::None => Sink::None,
         };
@@ -218,8 +219,8 @@ impl Dispatcher {
                 Opened::Fifo(pipe) => {
                     let id = StreamId(self.next_stream);
                     self.next_stream += 1;
-                    let fifo_path = Some(fifo);
-                    streams.push(Stream { id, fifo: pipe.supervisor, fifo_path, path, launch, rotation });
+                    let to = self.log_target(worker, launch, record, kind);
+                    streams.push(Stream { id, fifo: pipe.supervisor, fifo_path: Some(fifo), launch, to });
                     Ok(pipe.worker)
                 }
             }

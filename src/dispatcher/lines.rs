@@ -30,6 +30,8 @@ struct Reading {
     wanted: Wanted,
     /// Which worker a launch was, as far as it is still known.
     workers: BTreeMap<Launch, WorkerId>,
+    /// Where else lines are.
+    elsewhere: Vec<String>,
 }
 
 impl Dispatcher {
@@ -81,14 +83,18 @@ impl Dispatcher {
             let past = worker.last_exit.as_ref().map(|last| last.launch);
             workers.extend(worker.launch().into_iter().chain(past).map(|launch| (launch, worker.id.clone())));
         }
-        Ok(Reading { sources: found, start, follow: params.follow, wanted, workers })
+        let elsewhere: Vec<_> = apps.iter().filter_map(|app| self.elsewhere(app)).collect();
+        // Where nothing will ever come nobody is left waiting.
+        let follow = params.follow && elsewhere.len() < apps.len();
+        Ok(Reading { sources: found, start, follow, wanted, workers, elsewhere })
     }
 }
 
-async fn read(reading: Reading, mut grew: watch::Receiver<u64>, reply: ReplySink) {
+async fn read(mut reading: Reading, mut grew: watch::Receiver<u64>, reply: ReplySink) {
     let mut shown = 0;
+    let elsewhere = std::mem::take(&mut reading.elsewhere);
     let answer = match stream(reading, &mut grew, &reply, &mut shown).await {
-        Ok(()) => Ok(Reply::LogsEnd(LogsEnd { lines: shown, skipped: 0 })),
+        Ok(()) => Ok(Reply::LogsEnd(LogsEnd { lines: shown, skipped: 0, elsewhere })),
         Err(why) => Err(ErrorObject::new(ErrorKind::Internal, format!("failed to {why}"))),
     };
     reply.finish(answer);
@@ -100,7 +106,7 @@ async fn stream(
     reply: &ReplySink,
     shown: &mut u64,
 ) -> Result<(), String> {
-    let Reading { sources, start, follow, mut wanted, workers } = reading;
+    let Reading { sources, start, follow, mut wanted, workers, elsewhere: _ } = reading;
     let opened = tokio::task::spawn_blocking(move || Follower::start(&sources, start)).await;
     let (lines, mut follower) = opened.map_err(|error| error.to_string())?.map_err(|error| in_full(&error))?;
     if !send(wanted.pick(lines), &workers, reply, shown).await {

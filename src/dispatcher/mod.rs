@@ -38,6 +38,7 @@ mod planning;
 mod prepare;
 mod probe;
 mod rebuild;
+mod refresh;
 mod releases;
 mod restore;
 mod rights;
@@ -77,6 +78,7 @@ use crate::process::spawn::Launcher;
 use crate::process::sys;
 use crate::releases::store::ReleaseFolders;
 use crate::sockets::SockDiag;
+use crate::standing::Standing;
 use crate::status::EventJournal;
 use crate::store::{Damage, Opened, Store, Stored};
 use crate::supervisors::Supervisors;
@@ -87,6 +89,7 @@ pub use hooks::HookEnd;
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
 pub use successor::CheckResult;
+pub use tend::Watches;
 
 use shell::{AppShell, ProcessShell};
 use tell::Waiter;
@@ -120,6 +123,7 @@ pub struct Dispatcher {
     sock_diag: Option<SockDiag>,
     logs: LogThread,
     housekeeper: Housekeeper,
+    standing: Standing,
     dropping: outputs::Dropping,
     hooks: hooks::Hooks,
     /// The ledger of tasks; none where it could not be started.
@@ -219,6 +223,8 @@ pub struct Parts {
     pub logs: LogThread,
     /// What becomes of logs that were put aside.
     pub housekeeper: Housekeeper,
+    /// The daemon's settings in force.
+    pub standing: Standing,
     /// The ledger of tasks; none where it could not be started, which `notes` tell of.
     pub tasks: Option<TaskThread>,
     /// Starts processes.
@@ -249,6 +255,7 @@ impl Dispatcher {
             opened,
             logs,
             housekeeper,
+            standing,
             tasks,
             launcher,
             cgroups,
@@ -277,6 +284,7 @@ impl Dispatcher {
             sock_diag: None,
             logs,
             housekeeper,
+            standing,
             dropping: outputs::Dropping::default(),
             hooks: hooks::Hooks::default(),
             tasks,
@@ -372,7 +380,7 @@ impl Dispatcher {
             Input::LogsDrained(launch) => self.logs_drained(launch),
             Input::Reaped(launch, pid, exit) => self.reaped(launch, pid, exit),
             Input::Gone(launch) => self.gone(launch),
-            Input::FileChanged(app, path) => self.file_changed(&app, &path),
+            Input::FileChanged(app, watched, path) => self.file_changed(&app, watched, &path),
             Input::Measured(found) => self.beyond_limits(found),
             Input::Logs(news) => self.heard_of_logs(news),
             Input::HookEnded(number, end) => self.hook_ended(number, end),

@@ -4,14 +4,20 @@
 
 use std::collections::BTreeMap;
 
-use agentd_core::id::AppName;
+use agentd_core::id::{AppName, Launch, WorkerId};
 use agentd_protocol::events::EventKind;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::Dispatcher;
 use super::commit::in_full;
-use crate::logs::layout::whose;
-use crate::logs::thread::LogNews;
+use crate::config::LogSink;
+use crate::logs::housekeeper::TOTAL_BYTES;
+use crate::logs::layout::{StreamKind, live_path, whose};
+use crate::logs::thread::{Fields, LogNews, Target};
+use crate::revision::RevisionRecord;
+
+/// The folder of what goes to the journal, in the names that news are told by.
+const JOURNAL: &str = "journald";
 
 /// What does not reach its file.
 #[derive(Debug, Default)]
@@ -29,6 +35,47 @@ impl Dispatcher {
         let record = app.and_then(|app| self.apps.get(name)?.revisions.get(&app.head.revision));
         if let Some(record) = record {
             self.housekeeper.keep(name, record.config.log.retention());
+        }
+    }
+
+    /// Sees to it that all logs together are kept as the daemon's settings have it.
+    pub(super) fn bound_all_logs(&self) {
+        self.housekeeper.keep_in_all(Some(self.standing.logs_keep_bytes().unwrap_or(TOTAL_BYTES)));
+    }
+
+    /// Where the lines of a launch that come through the log thread are kept.
+    pub(super) fn log_target(
+        &self,
+        worker: &WorkerId,
+        launch: Launch,
+        record: &RevisionRecord,
+        stream: StreamKind,
+    ) -> Target {
+        let log = &record.config.log;
+        match log.sink {
+            LogSink::Journald => {
+                let release = record.label(worker.generation.0);
+                let fields = Fields::of(&self.instance, worker, launch, &release, stream);
+                Target::Journal { name: live_path(Utf8Path::new(JOURNAL), &worker.app, worker.slot, stream), fields }
+            }
+            LogSink::Fifo | LogSink::File | LogSink::None => {
+                let path = live_path(&self.home.logs, &worker.app, worker.slot, stream);
+                Target::File { path, rotation: log.rotation() }
+            }
+        }
+    }
+
+    /// Where else than in its files an app's lines are, and how they are read there.
+    pub(super) fn elsewhere(&self, app: &AppName) -> Option<String> {
+        let revision = self.fleet.app(app)?.head.revision;
+        let record = self.apps.get(app)?.revisions.get(&revision)?;
+        match record.config.log.sink {
+            LogSink::Fifo | LogSink::File => None,
+            LogSink::None => Some(format!("{app} keeps no log: its log.sink is \"none\"")),
+            LogSink::Journald => Some(format!(
+                "{app} prints to the journal: journalctl AGENTD_INSTANCE={} AGENTD_APP={app}",
+                self.instance
+            )),
         }
     }
 
@@ -54,7 +101,7 @@ impl Dispatcher {
     }
 
     /// Other limits for the files that a launch prints into.
-    pub(super) fn govern_logs(&self, launch: agentd_core::id::Launch) {
+    pub(super) fn govern_logs(&self, launch: Launch) {
         let Some(process) = self.processes.get(&launch) else { return };
         for id in &process.streams {
             if let Err(error) = self.logs.govern(*id, process.record.config.log.rotation()) {

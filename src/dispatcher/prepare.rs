@@ -124,6 +124,7 @@ impl Dispatcher {
             CoreKind::Reload => CoreRequest::Reload { app, revision, policy },
             CoreKind::Restart => CoreRequest::Restart { app, revision, policy },
             CoreKind::Upgrade | CoreKind::Rollback => CoreRequest::Upgrade { app, revision, policy, plan, kind },
+            CoreKind::Refresh => CoreRequest::Refresh { app },
             CoreKind::Start | CoreKind::Stop | CoreKind::Delete | CoreKind::Scale | CoreKind::Adopt => {
                 CoreRequest::Start { app, revision, policy }
             }
@@ -159,6 +160,7 @@ impl Dispatcher {
                 | CoreRequest::Adopt { .. }
                 | CoreRequest::Upgrade { .. }
                 | CoreRequest::Steer { .. }
+                | CoreRequest::Refresh { .. }
                 | CoreRequest::Scale { .. } => (0, place),
             }
         });

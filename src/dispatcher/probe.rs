@@ -178,6 +178,7 @@ impl Dispatcher {
     }
 
     fn heed(&mut self, launch: Launch, notice: Notice, fds: &mut Vec<std::os::fd::OwnedFd>) {
+        self.heed_refresh(launch, &notice);
         let Some(process) = self.processes.get_mut(&launch) else { return };
         let event = match notice {
             Notice::Ready if process.record.config.ready.check == ReadyCheck::Notify => {
@@ -302,6 +303,7 @@ impl Knock {
         let check = match &self.http {
             None => probe::ReadyCheck::Accepts,
             Some(http) => probe::ReadyCheck::Http(probe::HttpCheck {
+                method: "GET".to_owned(),
                 path: http.path.clone(),
                 host: "localhost".to_owned(),
                 expect: http.status_min..=http.status_max,

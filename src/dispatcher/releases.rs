@@ -439,7 +439,8 @@ impl Dispatcher {
                 | CoreKind::Restart
                 | CoreKind::Adopt
                 | CoreKind::Upgrade
-                | CoreKind::Rollback,
+                | CoreKind::Rollback
+                | CoreKind::Refresh,
                 _,
             ) => {}
         }

@@ -24,6 +24,7 @@ use super::{Dispatcher, rebuild};
 use crate::fault;
 use crate::keeper::{Held, Keeper, Taken};
 use crate::process::boot::Boot;
+use crate::process::cgroup::Cgroups;
 use crate::process::stat::{self, ProcessTable, Stat};
 use crate::process::sys;
 use crate::process::tree::{Identity, Tree};
@@ -129,6 +130,7 @@ impl Dispatcher {
         for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
             self.tend(&name);
         }
+        self.bound_all_logs();
         self.housekeeper.sweep();
         if damage.is_some() {
             self.store.replace(&self.everything())?;
@@ -192,14 +194,14 @@ impl Dispatcher {
             Ok(table) => {
                 for process in table.processes {
                     let mark = Identity::of(process.pid).filter(|mark| mark.instance == self.instance);
-                    let Some(mark) = mark.filter(|_| !process.is_zombie) else { continue };
-                    let earlier = taken.marked.get(&mark.launch).is_some_and(|first| first.started <= process.started);
-                    if !earlier {
-                        taken.marked.insert(mark.launch, process);
-                    }
+                    taken.note(mark.map(|mark| mark.launch), process);
                 }
             }
             Err(error) => tracing::warn!(%error, "processes of an earlier daemon could not be looked for"),
+        }
+        // One that was just born has no environment of its own yet.
+        for (launch, pids) in self.cgroups.iter().flat_map(Cgroups::by_launch) {
+            pids.into_iter().filter_map(Stat::of).for_each(|process| taken.note(Some(launch), process));
         }
         taken
     }
@@ -348,6 +350,14 @@ impl Dispatcher {
 }
 
 impl Takeover {
+    /// Notes a living process of `launch`; the first that was started of each counts.
+    fn note(&mut self, launch: Option<Launch>, process: Stat) {
+        let Some(launch) = launch.filter(|_| !process.is_zombie) else { return };
+        if self.marked.get(&launch).is_none_or(|first| process.started < first.started) {
+            self.marked.insert(launch, process);
+        }
+    }
+
     /// Living processes with our mark.
     pub(super) fn marked(&self) -> impl Iterator<Item = (&Launch, &Stat)> {
         self.marked.iter()
@@ -403,4 +413,5 @@ fn forget_the_running(head: &mut Head) {
     head.parked = None;
     head.owed.clear();
     head.relief = None;
+    head.refreshes.forget_the_running();
 }

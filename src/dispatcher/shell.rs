@@ -80,6 +80,8 @@ pub(super) struct ProcessShell {
     pub(super) stay: u32,
     /// Tasks that it told of by datagram, and when.
     pub(super) told: HashMap<String, Moment>,
+    /// How far it is, where a signal asked it to renew what it knows.
+    pub(super) reloading: Option<super::refresh::Reloading>,
     /// Its last `STATUS=`.
     pub(super) status_text: Option<String>,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use agentd_core::effect::StopReason;
 use agentd_core::event::{Exit, Proof, WorkerEvent};
 use agentd_core::id::{Launch, Pid, WorkerId};
+use agentd_core::refresh::RefreshAnswer;
 use agentd_core::rollout::Direction;
 use agentd_core::task::{Ending, Fact, Gone, Kind, Successor, TaskId, Told};
 use agentd_core::worker::{State, Worker};
@@ -149,6 +150,10 @@ impl Dispatcher {
             Report::Fact(Fact::Deadline { launch, at }) => self.fact(launch, WorkerEvent::TasksDeadline { at }),
             Report::Fact(Fact::TimeOver { launch }) => self.fact(launch, WorkerEvent::TasksTaken),
             Report::Fact(Fact::Settled { launch, tally }) => self.fact(launch, WorkerEvent::TasksSettled(tally)),
+            Report::Refreshed { launch, id, result } => {
+                let result = result.map(|()| RefreshAnswer::Renewed);
+                self.fact(launch, WorkerEvent::Refreshed { id, result });
+            }
             Report::Judged(judged) => self.judged(*judged),
             Report::Measured(measured) => self.measured(*measured),
             Report::Gone(launch) => self.tell_exit(launch),

@@ -180,6 +180,10 @@ impl Dispatcher {
                 EventKind::WorkerFailed { why, log_tail }
             }
             News::Outgrown { limit } => EventKind::WorkerOutgrown { why: limit.to_string() },
+            News::Refreshed(renewal) => {
+                let super::refresh::RefreshedWorker { outcome, why, took_ms, .. } = super::refresh::renewed(&renewal);
+                EventKind::WorkerRefreshed { outcome, why, took_ms }
+            }
             News::ProbeFailed { why, failures, of } => {
                 EventKind::ProbeFailed { probe: "live".to_owned(), why, failures, allowed: of }
             }
@@ -268,6 +272,7 @@ impl Dispatcher {
                 cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),
             }),
             deployment: report.as_ref().map(|_| id),
+            refreshed: self.renewals_of(app, finished.id),
             from: report.as_ref().map(|report| self.label_of(app, report.from.0)),
             to: report.as_ref().map(|report| self.label_of(app, report.to.0)),
         };
@@ -284,10 +289,10 @@ impl Dispatcher {
     /// The last lines that a launch printed.
     pub(super) fn log_tail(&self, app: &AppName, launch: Launch) -> Vec<String> {
         let slot = self.fleet.app(app).and_then(|app| {
-            let of = |worker: &&Box<agentd_core::worker::Worker>| {
+            let of = |worker: &agentd_core::worker::Worker| {
                 worker.launch() == Some(launch) || worker.last_exit.as_ref().is_some_and(|last| last.launch == launch)
             };
-            app.workers.values().find(of).map(|worker| worker.id.slot)
+            app.workers.values().find(|worker| of(worker)).map(|worker| worker.id.slot)
         });
         // A worker that was removed from its slot left its words there all the same.
         let slots = self.fleet.app(app).map_or(SLOTS_OF_THE_GONE, |app| app.weights.len().max(app.workers.len() + 1));
@@ -398,6 +403,9 @@ fn trace(app: &AppName, worker: Option<&str>, news: &News) {
         News::ProbeFailed { why, failures, of } => {
             tracing::warn!(worker = who, why, failures, of, "liveness probe failed");
         }
+        News::Refreshed(renewal) => {
+            tracing::info!(worker = who, outcome = ?renewal.outcome, took = ?renewal.took, "asked to refresh")
+        }
         News::Outgrown { limit } => tracing::warn!(worker = who, %limit, "another is to take its place"),
         News::Killed => tracing::warn!(worker = who, "killed: it did not end in time"),
         News::AppAdded
@@ -465,6 +473,7 @@ pub(super) fn operation_kind(kind: effect::OperationKind) -> OperationKind {
         effect::OperationKind::Upgrade => OperationKind::Upgrade,
         effect::OperationKind::Rollback => OperationKind::Rollback,
         effect::OperationKind::Adopt => OperationKind::Adopt,
+        effect::OperationKind::Refresh => OperationKind::Refresh,
     }
 }
 

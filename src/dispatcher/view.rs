@@ -102,6 +102,7 @@ impl Dispatcher {
             why: self.why(app),
             workers,
             listen: listen.collect(),
+            refresh: super::refresh::view(app),
         }
     }
 

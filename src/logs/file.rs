@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 use thiserror::Error;
 
+use super::debt::Debt;
 use super::index::{IndexReader, IndexWriter, Record};
 use super::layout::index_path;
 use super::rotate::{RotateError, Rotation, repair, rotate};
@@ -53,29 +54,21 @@ impl FileError {
             | Self::Write { source, .. } => source,
             Self::Rotate(error) => error.source_error(),
         };
-        let text = source.to_string();
-        text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+        Debt::reason_of(source)
     }
 }
 
-/// What became of the bytes that waited in a pipe.
+/// What became of the bytes that waited in a pipe, whatever takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// There were none.
     Nothing,
-    /// This many are in the file.
+    /// They stay in the pipe for now: half a line, or the journal has its hands full.
+    Waiting,
+    /// This many are where they belong.
     Written(u64),
     /// This many are lost, and counted.
     Dropped(u64),
-}
-
-/// What was lost and of which the file does not yet tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Debt {
-    pub(super) bytes: u64,
-    /// Newlines among them.
-    pub(super) lines: u64,
-    pub(super) reason: String,
 }
 
 #[derive(Debug)]
@@ -115,9 +108,8 @@ impl LogFile {
         self.rotation = rotation;
     }
 
-    /// Moves what waits in `pipe`, at most `max` bytes, into the file. Where that fails it is read into `scratch`, counted
-    /// and dropped.
-    pub(super) fn take(&mut self, pipe: &OwnedFd, launch: Launch, max: usize, scratch: &mut [u8]) -> Taken {
+    /// Moves what waits in `pipe`, at most `max` bytes, into the file. Where that fails it is counted and dropped.
+    pub(super) fn take(&mut self, pipe: &OwnedFd, launch: Launch, max: usize) -> Taken {
         // Asked first, because most wake-ups of a stream that just fell silent find nothing.
         if rustix::io::ioctl_fionread(pipe).is_ok_and(|waiting| waiting == 0) {
             return Taken::Nothing;
@@ -125,7 +117,7 @@ impl LogFile {
         match self.write(pipe, launch, max) {
             Ok(0) => Taken::Nothing,
             Ok(bytes) => Taken::Written(bytes),
-            Err(error) => self.discard(pipe, max, scratch, &error),
+            Err(error) => self.discard(pipe, max, &error),
         }
     }
 
@@ -192,26 +184,15 @@ impl LogFile {
         Ok(())
     }
 
-    fn discard(&mut self, pipe: &OwnedFd, max: usize, scratch: &mut [u8], error: &FileError) -> Taken {
+    fn discard(&mut self, pipe: &OwnedFd, max: usize, error: &FileError) -> Taken {
         let reason = error.reason();
         if self.debt.is_none() {
             tracing::warn!(log = %self.path, error = %error, reason, "log lines are being dropped");
         }
-        let (mut bytes, mut lines) = (0, 0);
-        while bytes < max {
-            // The pipe does not block: an error is an empty one.
-            let Ok(got) = rustix::io::read(pipe, &mut *scratch) else { break };
-            if got == 0 {
-                break;
-            }
-            bytes += got;
-            lines += scratch[..got].iter().filter(|&&byte| byte == b'\n').count();
+        match self.debt.get_or_insert_default().drop_waiting(pipe, max, reason) {
+            0 => Taken::Nothing,
+            bytes => Taken::Dropped(bytes),
         }
-        let debt = self.debt.get_or_insert(Debt { bytes: 0, lines: 0, reason: String::new() });
-        debt.bytes += bytes as u64;
-        debt.lines += lines as u64;
-        debt.reason = reason;
-        if bytes == 0 { Taken::Nothing } else { Taken::Dropped(bytes as u64) }
     }
 
     fn announce_debt(&mut self) -> Result<(), FileError> {
@@ -223,8 +204,7 @@ impl LogFile {
         }
         // What ends the worker's broken line is still the worker's, what follows is ours.
         let newline = if last == [b'\n'] { "" } else { "\n" };
-        let Debt { bytes, lines, reason } = debt;
-        let text = format!("{newline}[agentd] {lines} lines dropped ({bytes} bytes): {reason}\n");
+        let text = format!("{newline}{debt}\n");
         let start = open.end + newline.len() as u64;
         open.announce(start, None);
         if let Err(source) = open.file.write_all_at(text.as_bytes(), open.end) {
@@ -234,7 +214,7 @@ impl LogFile {
         }
         open.settle();
         open.end += text.len() as u64;
-        tracing::info!(log = %self.path, bytes, lines, "log lines are written again");
+        tracing::info!(log = %self.path, bytes = debt.bytes, lines = debt.lines, "log lines are written again");
         self.debt = None;
         Ok(())
     }

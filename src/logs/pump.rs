@@ -33,10 +33,12 @@ use rustix::io::Errno;
 
 use tokio::sync::{oneshot, watch};
 
+use super::debt::Debt;
 use super::fifo::{PIPE_BYTES, capacity};
-use super::file::{Debt, LogFile, Taken};
+use super::file::{LogFile, Taken};
+use super::journal::{Journal, JournalStream, SOCKET};
 use super::rotate::Rotation;
-use super::thread::{Command, Counters, Finished, LogNews, LogThreadError, Stream, StreamId, Tell};
+use super::thread::{Command, Counters, Finished, LogNews, LogThreadError, Stream, StreamId, Target, Tell};
 
 /// How long bytes may gather.
 const PAUSE_LONGEST: Duration = Duration::from_millis(8);
@@ -48,8 +50,6 @@ const SLACK: Duration = Duration::from_millis(2);
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
 /// Splices in a row for one stream before the others have their turn.
 const TURNS: usize = 8;
-/// Bytes that are dropped at once where a file refuses them.
-const SCRATCH_BYTES: usize = 64 << 10;
 /// The eventfd's name in epoll; no stream has it.
 const WAKE: u64 = u64::MAX;
 
@@ -66,6 +66,8 @@ struct Attached {
     capacity: usize,
     phase: Phase,
     moved: Finished,
+    /// Its way to the journal; none where it goes to a file, which is in `files`.
+    journal: Option<JournalStream>,
 }
 
 /// A log file and how many streams print into it.
@@ -81,7 +83,8 @@ pub(super) struct Pump {
     inbox: mpsc::Receiver<Command>,
     grew: watch::Sender<u64>,
     counters: Arc<Counters>,
-    /// Where bytes are read to that no file takes.
+    journal: Journal,
+    /// Where bytes are looked at that go to the journal.
     scratch: Vec<u8>,
     tell: Tell,
     /// When files that lack lines are asked again whether they take the words about it.
@@ -110,8 +113,9 @@ impl Pump {
             Ok(epoll)
         });
         let epoll = made.map_err(|errno| LogThreadError::Epoll(errno.into()))?;
-        let (scratch, streams, files) = (vec![0; SCRATCH_BYTES], BTreeMap::new(), BTreeMap::new());
-        Ok(Self { epoll, wake, inbox, grew, counters, scratch, tell, settle_at: None, streams, files })
+        let (journal, scratch) = (Journal::at(SOCKET), Vec::new());
+        let (streams, files) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { epoll, wake, inbox, grew, counters, journal, scratch, tell, settle_at: None, streams, files })
     }
 
     /// The thread's life. Returns after `Stop`, or when the handle is gone.
@@ -191,33 +195,45 @@ impl Pump {
     }
 
     fn attach(&mut self, stream: Stream) {
-        let (id, path) = (stream.id, &stream.path);
+        let id = stream.id;
         let added =
             epoll::add(&self.epoll, &stream.fifo, EventData::new_u64(id.0), EventFlags::IN | EventFlags::ONESHOT);
         if let Err(errno) = added {
             // Only when memory or watches have run out: served by pauses alone until epoll takes it.
-            tracing::warn!(log = %path, error = %errno, "log stream is polled");
+            tracing::warn!(log = %stream.to.name(), error = %errno, "log stream is polled");
         }
-        match self.files.get_mut(path) {
-            Some(shared) => {
-                shared.streams += 1;
-                shared.file.set_rotation(stream.rotation);
+        let journal = match &stream.to {
+            Target::Journal { fields, .. } => Some(JournalStream::new(fields.clone())),
+            Target::File { path, rotation } => {
+                self.share(path, *rotation);
+                None
             }
-            None => {
-                let file = LogFile::new(path.clone(), stream.rotation);
-                self.files.insert(path.clone(), Shared { file, streams: 1 });
-            }
-        }
+        };
         let capacity = capacity(&stream.fifo).unwrap_or(PIPE_BYTES);
         let phase = match added {
             Ok(()) => Phase::Armed,
             Err(_) => Phase::Pausing { until: Instant::now(), pause: PAUSE_LONGEST },
         };
-        if let Some(old) = self.streams.insert(id, Attached { stream, capacity, phase, moved: Finished::default() }) {
+        let attached = Attached { stream, capacity, phase, moved: Finished::default(), journal };
+        if let Some(old) = self.streams.insert(id, attached) {
             tracing::error!(stream = id.0, "a log stream was attached twice; the first is let go");
             // Closing is not enough: the keeper holds a duplicate, so epoll would go on telling of it.
             let _ = epoll::delete(&self.epoll, &old.stream.fifo);
-            self.release(&old.stream.path);
+            self.release(old);
+        }
+    }
+
+    /// One stream more prints into the file at `path`.
+    fn share(&mut self, path: &Utf8Path, rotation: Rotation) {
+        match self.files.get_mut(path) {
+            Some(shared) => {
+                shared.streams += 1;
+                shared.file.set_rotation(rotation);
+            }
+            None => {
+                let file = LogFile::new(path.to_owned(), rotation);
+                self.files.insert(path.to_owned(), Shared { file, streams: 1 });
+            }
         }
     }
 
@@ -232,8 +248,9 @@ impl Pump {
                     // Swept with the runtime folder otherwise.
                     let _ = std::fs::remove_file(path);
                 }
-                self.release(&attached.stream.path);
-                attached.moved
+                let moved = attached.moved;
+                self.release(attached);
+                moved
             }
         };
         self.tell(grown);
@@ -241,27 +258,42 @@ impl Pump {
     }
 
     fn govern(&mut self, id: StreamId, rotation: Rotation) {
-        let path = self.streams.get(&id).map(|attached| &attached.stream.path);
+        let path = self.streams.get(&id).and_then(|attached| match &attached.stream.to {
+            Target::File { path, .. } => Some(path),
+            Target::Journal { .. } => None,
+        });
         if let Some(shared) = path.and_then(|path| self.files.get_mut(path)) {
             shared.file.set_rotation(rotation);
         }
     }
 
-    fn release(&mut self, path: &Utf8Path) {
-        let Some(shared) = self.files.get_mut(path) else { return };
-        shared.streams -= 1;
-        if shared.streams == 0 {
+    /// A stream is over: what it or, after its last stream, its file owes is told now or never.
+    fn release(&mut self, attached: Attached) {
+        let Attached { stream, journal, .. } = attached;
+        let name = stream.to.name();
+        let owed = if let Some(mut journal) = journal {
+            let before = journal.owed().cloned();
+            journal.settle_debt(&mut self.journal);
+            tell_of_debt(&self.tell, name, before, journal.owed());
+            journal.owed().cloned()
+        } else {
+            let Some(shared) = self.files.get_mut(name) else { return };
+            shared.streams -= 1;
+            if shared.streams > 0 {
+                return;
+            }
             let before = shared.file.owed().cloned();
             shared.file.settle_debt();
-            tell_of_file(&self.tell, path, &mut shared.file, before);
-            if let Some(owed) = shared.file.owed() {
-                tracing::warn!(log = %path, ?owed, "log closed with dropped lines that it does not tell of");
-            }
-            self.files.remove(path);
+            tell_of_file(&self.tell, name, &mut shared.file, before);
+            self.files.remove(name).and_then(|shared| shared.file.owed().cloned())
+        };
+        if let Some(owed) = owed {
+            tracing::warn!(log = %name, ?owed, "log closed with dropped lines that it does not tell of");
         }
     }
 
-    /// Tells in files what they lack, once they take it, though nobody prints any more. Tried every second.
+    /// Tells in files and in the journal what they lack, once they take it, though nobody prints any more. Tried every
+    /// second.
     fn settle_debts(&mut self) -> bool {
         let now = Instant::now();
         if self.settle_at.is_some_and(|at| now < at) {
@@ -277,6 +309,15 @@ impl Pump {
                 tell_of_file(&self.tell, path, &mut shared.file, before);
             }
             left |= shared.file.owed().is_some();
+        }
+        for Attached { stream, journal, .. } in self.streams.values_mut() {
+            let Some(journal) = journal.as_mut().filter(|journal| journal.owed().is_some()) else { continue };
+            if due {
+                let before = journal.owed().cloned();
+                journal.settle_debt(&mut self.journal);
+                tell_of_debt(&self.tell, stream.to.name(), before, journal.owed());
+            }
+            left |= journal.owed().is_some();
         }
         self.settle_at = left.then(|| now + SETTLE_EVERY);
         grown
@@ -303,9 +344,14 @@ impl Pump {
         let mut filled = false;
         let mut quiet = true;
         for _ in 0..TURNS {
-            let Some((moved, capacity)) = self.take(id) else { return grown };
+            let Some((moved, capacity)) = self.take(id, Pace::AsItComes) else { return grown };
             let bytes = match moved {
                 Taken::Nothing => break,
+                Taken::Waiting => {
+                    // Not watched: what waits would wake at once.
+                    (quiet, filled) = (false, false);
+                    break;
+                }
                 Taken::Written(bytes) => {
                     grown = true;
                     bytes
@@ -332,15 +378,26 @@ impl Pump {
         grown
     }
 
-    fn take(&mut self, id: StreamId) -> Option<(Taken, u64)> {
+    fn take(&mut self, id: StreamId, pace: Pace) -> Option<(Taken, u64)> {
         let attached = self.streams.get_mut(&id)?;
         let stream = &attached.stream;
-        let shared = self.files.get_mut(&stream.path)?;
-        let before = shared.file.owed().cloned();
-        let taken = shared.file.take(&stream.fifo, stream.launch, attached.capacity, &mut self.scratch);
-        tell_of_file(&self.tell, &stream.path, &mut shared.file, before);
+        let taken = if let Some(to) = &mut attached.journal {
+            let before = to.owed().cloned();
+            let taken = match pace {
+                Pace::AsItComes => to.take(&stream.fifo, &mut self.journal, &mut self.scratch),
+                Pace::AllOfIt => to.finish(&stream.fifo, &mut self.journal, &mut self.scratch),
+            };
+            tell_of_debt(&self.tell, stream.to.name(), before, to.owed());
+            taken
+        } else {
+            let shared = self.files.get_mut(stream.to.name())?;
+            let before = shared.file.owed().cloned();
+            let taken = shared.file.take(&stream.fifo, stream.launch, attached.capacity);
+            tell_of_file(&self.tell, stream.to.name(), &mut shared.file, before);
+            taken
+        };
         match taken {
-            Taken::Nothing => {}
+            Taken::Nothing | Taken::Waiting => {}
             Taken::Written(bytes) => attached.moved.written += bytes,
             Taken::Dropped(bytes) => {
                 attached.moved.dropped += bytes;
@@ -356,8 +413,10 @@ impl Pump {
         let mut left = rustix::io::ioctl_fionread(&attached.stream.fifo).unwrap_or(attached.capacity as u64);
         let mut grown = false;
         while left > 0 {
-            match self.take(id) {
+            match self.take(id, Pace::AllOfIt) {
                 None | Some((Taken::Nothing, _)) => break,
+                // Room is there again, or the next answer is that there is none.
+                Some((Taken::Waiting, _)) => {}
                 Some((Taken::Written(bytes), _)) => {
                     grown = true;
                     left = left.saturating_sub(bytes);
@@ -378,12 +437,26 @@ impl Pump {
     }
 }
 
+/// How much of a stream is to be moved.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// What is ready.
+    AsItComes,
+    /// Half lines too, waiting where it has to be waited.
+    AllOfIt,
+}
+
 /// Tells what befell a file whose debt was `before`.
 fn tell_of_file(tell: &Tell, path: &Utf8Path, file: &mut LogFile, before: Option<Debt>) {
     if file.take_rotated() {
         tell(LogNews::Rotated { path: path.to_owned() });
     }
-    match (before, file.owed()) {
+    tell_of_debt(tell, path, before, file.owed());
+}
+
+/// Tells that dropping began, or ended.
+fn tell_of_debt(tell: &Tell, path: &Utf8Path, before: Option<Debt>, now: Option<&Debt>) {
+    match (before, now) {
         (None, Some(debt)) => tell(LogNews::Dropping { path: path.to_owned(), why: debt.reason.clone() }),
         (Some(Debt { bytes, lines, .. }), None) => tell(LogNews::Resumed { path: path.to_owned(), lines, bytes }),
         (None, None) | (Some(_), Some(_)) => {}

@@ -166,14 +166,13 @@ fn a_burst_is_shown_from_its_first_line_and_never_less_than_asked_for() {
 fn what_the_writing_side_makes_of_a_restart_after_kill_9_is_read_with_the_right_launches() {
     let shelf = Shelf::new();
     let source = shelf.source(0);
-    let mut scratch = [0; 512];
     for launch in 1..4 {
         // A writer that is dropped without a word is what a kill leaves, but for a record of bytes that never came.
         let mut log = LogFile::new(source.path.clone(), Rotation::default());
         let fifo = Fifo::create(&shelf.logs.join(format!("{launch}.fifo"))).expect("create");
         rustix::io::write(&fifo.worker, format!("launch {launch}\n").as_bytes()).expect("print");
-        assert_eq!(log.take(&fifo.supervisor, Launch(launch), 1 << 20, &mut scratch), Taken::Written(9));
-        assert_eq!(log.take(&fifo.supervisor, Launch(launch), 1 << 20, &mut scratch), Taken::Nothing);
+        assert_eq!(log.take(&fifo.supervisor, Launch(launch), 1 << 20), Taken::Written(9));
+        assert_eq!(log.take(&fifo.supervisor, Launch(launch), 1 << 20), Taken::Nothing);
         drop(log);
         let index = index_path(&source.path);
         let mut bytes = std::fs::read(&index).expect("read");

@@ -13,11 +13,12 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use agentd_core::id::Launch;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use rustix::event::EventfdFlags;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
+pub use super::journal::Fields;
 use super::pump::Pump;
 use super::rotate::Rotation;
 
@@ -28,8 +29,7 @@ const STACK_BYTES: usize = 256 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
-/// A FIFO to move and the file that it goes to. Several may share a file: during a reload two launches print into the
-/// same slot's log.
+/// A FIFO to move and where it goes.
 #[derive(Debug)]
 pub struct Stream {
     /// Its name in later commands.
@@ -38,12 +38,39 @@ pub struct Stream {
     pub fifo: OwnedFd,
     /// The FIFO's name, removed when the stream is finished; none when there is nothing to remove.
     pub fifo_path: Option<Utf8PathBuf>,
-    /// The live log file; its folder is made when missing. The time index lies beside it.
-    pub path: Utf8PathBuf,
     /// Which process prints.
     pub launch: Launch,
-    /// Limits of the file; the last attached stream of a file decides.
-    pub rotation: Rotation,
+    /// Where its lines are kept.
+    pub to: Target,
+}
+
+/// Where the lines of a stream are kept.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// In a file. Several streams may share it: during a reload two launches print into the same slot's log.
+    File {
+        /// The live log file; its folder is made when missing. The time index lies beside it.
+        path: Utf8PathBuf,
+        /// Limits of the file; the last attached stream of a file decides.
+        rotation: Rotation,
+    },
+    /// In journald.
+    Journal {
+        /// What the stream is called in news: the name that a file of it would have, in the folder "journald".
+        name: Utf8PathBuf,
+        /// What each entry carries.
+        fields: Fields,
+    },
+}
+
+impl Target {
+    /// What it is called in news.
+    pub(super) fn name(&self) -> &Utf8Path {
+        match self {
+            Self::File { path, .. } => path,
+            Self::Journal { name, .. } => name,
+        }
+    }
 }
 
 /// What a finished stream came to.
@@ -89,16 +116,16 @@ pub enum LogNews {
         /// The live file.
         path: Utf8PathBuf,
     },
-    /// A file takes nothing, and lines are being dropped.
+    /// A file, or journald, takes nothing, and lines are being dropped.
     Dropping {
-        /// The live file.
+        /// The live file, or what stands for it.
         path: Utf8PathBuf,
         /// What the kernel said: "no space left on device".
         why: String,
     },
     /// It takes lines again, and tells what is missing.
     Resumed {
-        /// The live file.
+        /// The live file, or what stands for it.
         path: Utf8PathBuf,
         /// Lines dropped meanwhile.
         lines: u64,

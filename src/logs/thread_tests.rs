@@ -50,7 +50,8 @@ impl Bench {
 
     fn attach_end(&self, id: u64, fifo: OwnedFd, path: Utf8PathBuf, rotation: Rotation) {
         let (launch, id) = (Launch(id), StreamId(id));
-        let stream = Stream { id, fifo, fifo_path: Some(path), path: self.log(), launch, rotation };
+        let to = Target::File { path: self.log(), rotation };
+        let stream = Stream { id, fifo, fifo_path: Some(path), launch, to };
         self.logs.attach(stream).expect("attach");
     }
 

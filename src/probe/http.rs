@@ -1,4 +1,4 @@
-//! A minimal HTTP/1.1 client: one `GET`, and the status of the answer.
+//! A minimal HTTP/1.1 client: one request without a body, and the status of the answer.
 //!
 //! Owns the request's text and the reading of the answer's head. Does not connect, follow redirects or read bodies: the
 //! caller closes the connection after the head. A server that answers slowly, badly or too much costs 16 KiB and the time
@@ -19,6 +19,8 @@ const HEAD_MAX: usize = 16 * 1024;
 /// What to ask for, and which answer is good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpCheck {
+    /// `GET`, or another method, in capitals.
+    pub method: String,
     /// Path and query; starts with `/`.
     pub path: String,
     /// The `Host` header.
@@ -102,16 +104,18 @@ async fn ask<S>(stream: &mut S, check: &HttpCheck) -> Result<Status, HttpError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    for part in [&check.path, &check.host] {
+    for part in [&check.method, &check.path, &check.host] {
         if part.is_empty() || part.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
             return Err(HttpError::Request(part.clone()));
         }
     }
     let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: agentd-probe/{}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        "{} {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: agentd-probe/{}\r\nAccept: */*\r\n{}Connection: close\r\n\r\n",
+        check.method,
         check.path,
         check.host,
         env!("CARGO_PKG_VERSION"),
+        if check.method == "GET" { "" } else { "Content-Length: 0\r\n" },
     );
     // A server may answer without reading and close; what it said counts, so a failed write is not the end.
     let written = stream.write_all(request.as_bytes()).await;

@@ -185,6 +185,16 @@ impl Cgroups {
         (found.file_name() == Some(&launch.to_string())).then(|| Cgroup { dir: found.to_owned() })
     }
 
+    /// The processes in this instance's cgroups, by launch.
+    pub fn by_launch(&self) -> impl Iterator<Item = (Launch, Vec<Pid>)> {
+        let folders = self.dir.read_dir_utf8().into_iter().flatten().flatten();
+        folders.filter_map(|entry| {
+            let launch = Launch(entry.file_name().parse().ok()?);
+            // One that was removed since has none.
+            Some((launch, Cgroup { dir: entry.into_path() }.processes().unwrap_or_default()))
+        })
+    }
+
     /// Removes the cgroups of this instance that hold no process any more, and says how many they were.
     #[must_use]
     pub fn remove_empty(&self) -> usize {

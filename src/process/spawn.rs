@@ -52,6 +52,8 @@ pub struct Launcher {
     shim: Utf8PathBuf,
     /// Started when it is needed first.
     zygote: Option<Zygote>,
+    /// Kept from everybody else until what was ordered of the zygote is there.
+    lock: Option<OwnedFd>,
 }
 
 impl Launcher {
@@ -70,7 +72,14 @@ impl Launcher {
     pub fn of_binary_at(path: &Utf8Path) -> io::Result<Self> {
         let binary = rustix::fs::open(path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let shim = format!("/proc/self/fd/{}", binary.as_raw_fd()).into();
-        Ok(Self { binary, shim, zygote: None })
+        Ok(Self { binary, shim, zygote: None, lock: None })
+    }
+
+    /// The same for the holder of an instance's lock: a successor cannot begin before every process that was ordered is
+    /// there to be found.
+    #[must_use]
+    pub fn under(self, lock: OwnedFd) -> Self {
+        Self { lock: Some(lock), ..self }
     }
 }
 
@@ -107,7 +116,7 @@ impl Launcher {
                     return None;
                 }
             };
-            match zygote.copy(parcel, folder.as_fd()) {
+            match zygote.copy(parcel, folder.as_fd(), self.lock.as_ref().map(AsFd::as_fd)) {
                 Ok(pid) => {
                     self.zygote = Some(zygote);
                     return Some(Ok(pid));

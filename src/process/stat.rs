@@ -113,11 +113,19 @@ pub fn is_same(pid: Pid, started: StartTime) -> bool {
 #[must_use]
 pub fn catches(pid: Pid, signal: Signal) -> Option<bool> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    caught(&status, signal as i32)
+    in_mask(&status, "SigCgt:", signal as i32)
 }
 
-fn caught(status: &str, signal: i32) -> Option<bool> {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+/// Whether `pid` waits for `signal` in a way of its own: by a handler, or blocked, to be taken from a descriptor.
+#[must_use]
+pub fn expects(pid: Pid, signal: Signal) -> Option<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let has = |mask| in_mask(&status, mask, signal as i32);
+    Some(has("SigCgt:")? || has("SigBlk:")?)
+}
+
+fn in_mask(status: &str, mask: &str, signal: i32) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix(mask))?;
     let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
     Some(mask >> (signal - 1) & 1 == 1)
 }
@@ -231,10 +239,10 @@ mod tests {
     #[test]
     fn caught_signals_are_bits_counted_from_one() {
         let status = "Name:\tx\nSigCgt:\t0000000000004001\nThreads:\t1\n";
-        assert_eq!(caught(status, 1), Some(true));
-        assert_eq!(caught(status, 15), Some(true));
-        assert_eq!(caught(status, 2), Some(false));
-        assert_eq!(caught("Name:\tx\n", 1), None);
+        assert_eq!(in_mask(status, "SigCgt:", 1), Some(true));
+        assert_eq!(in_mask(status, "SigCgt:", 15), Some(true));
+        assert_eq!(in_mask(status, "SigCgt:", 2), Some(false));
+        assert_eq!(in_mask("Name:\tx\n", "SigCgt:", 1), None);
     }
 
     #[test]

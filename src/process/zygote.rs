@@ -11,6 +11,9 @@
 //!  ◄───────────────────────── pid ── waits for the next order         the shim's steps, execve
 //! ```
 //!
+//! Every order carries the instance's lock until the copy is born: a supervisor that dies before the answer leaves an order
+//! that may still be carried out, and its successor cannot begin before that. It finds the copy by its cgroup.
+//!
 //! What can go wrong: it was killed, and another is started ([`Launcher`](super::spawn::Launcher)); the kernel refuses the
 //! copy, which is answered and has the supervisor take the longer road; it took an order and does not answer, and is
 //! killed with all that is in the cgroup. It ends when its supervisor does.
@@ -38,6 +41,9 @@ pub const COMMAND: &str = "zygote";
 
 /// Longest wait for an answer. It takes a tenth of a millisecond; a machine that is out of memory may take long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Descriptors of an order: the parcel's socket, the cgroup's folder, and the lock where there is one.
+const ORDER_MAX: usize = 3;
 
 /// The supervisor's hold on its zygote.
 #[derive(Debug)]
@@ -69,12 +75,18 @@ impl Zygote {
         Ok(Self { socket: ours, pid: Pid::from_child(&child) })
     }
 
-    /// Has it copy itself into `cgroup`; the copy carries out what waits in the socket `parcel`. Waits for the answer.
-    pub(super) fn copy(&self, parcel: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> Result<Pid, Refusal> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
+    /// Has it copy itself into `cgroup`; the copy carries out what waits in the socket `parcel`. Nobody else gets `lock`
+    /// before that. Waits for the answer.
+    pub(super) fn copy(
+        &self,
+        parcel: BorrowedFd<'_>,
+        cgroup: BorrowedFd<'_>,
+        lock: Option<BorrowedFd<'_>>,
+    ) -> Result<Pid, Refusal> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(ORDER_MAX))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let both = [parcel, cgroup];
-        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&both)), "the space holds two descriptors");
+        let order: Vec<BorrowedFd<'_>> = [Some(parcel), Some(cgroup), lock].into_iter().flatten().collect();
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&order)), "the space holds an order");
         sendmsg(&self.socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL).map_err(Refusal::Gone)?;
         let mut answer = [0_u8; size_of::<i32>()];
         let length = loop {
@@ -107,9 +119,11 @@ pub fn run() -> ExitCode {
     // What a terminal or systemd sends to everybody is the supervisor's to act upon. It leads no group yet.
     let _ = setsid();
     loop {
-        let Ok([parcel, cgroup]) = receive_order() else { return ExitCode::SUCCESS };
+        let Ok(Order { parcel, cgroup, lock }) = receive_order() else { return ExitCode::SUCCESS };
         let answer = match sys::copy_into_cgroup(cgroup.as_fd()) {
             Ok(Copied::Copy) => {
+                // From here on it is found by its cgroup. What it does next may take long.
+                drop(lock);
                 return match sys::place_descriptor(parcel.as_fd(), 0) {
                     Ok(()) => shim::run(shim::Birth::InCgroup),
                     Err(_) => ExitCode::FAILURE,
@@ -124,18 +138,32 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// The next order: the socket of a parcel, and the folder of a cgroup. An error when there is nobody to give one.
-fn receive_order() -> Result<[OwnedFd; 2], Errno> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
+/// What a copy is made of.
+struct Order {
+    parcel: OwnedFd,
+    cgroup: OwnedFd,
+    /// Held for no other purpose than that nobody else has it.
+    lock: Option<OwnedFd>,
+}
+
+/// The next order. An error when there is nobody to give one.
+fn receive_order() -> Result<Order, Errno> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(ORDER_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0_u8; 1];
     let received = recvmsg(io::stdin(), &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
     if received?.bytes == 0 {
         return Err(Errno::CONNRESET);
     }
-    let descriptors = ancillary.drain().flat_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
-        _ => Vec::new(),
-    });
-    <[OwnedFd; 2]>::try_from(descriptors.collect::<Vec<_>>()).map_err(|_| Errno::BADMSG)
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(came) = message {
+            descriptors.extend(came);
+        }
+    }
+    let mut descriptors = descriptors.into_iter();
+    match (descriptors.next(), descriptors.next(), descriptors.next()) {
+        (Some(parcel), Some(cgroup), lock) => Ok(Order { parcel, cgroup, lock }),
+        (_, _, _) => Err(Errno::BADMSG),
+    }
 }

@@ -148,6 +148,21 @@ impl Subscription {
             Err(broadcast::error::RecvError::Lagged(missed)) => Err(Lagged { missed }),
         }
     }
+
+    /// The next event, if it has happened already.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_at_once(&mut self) -> Result<Option<Arc<str>>, Lagged> {
+        if let Some(line) = self.backlog.pop_front() {
+            return Ok(Some(line));
+        }
+        match self.live.try_recv() {
+            Ok(line) => Ok(Some(line)),
+            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => Ok(None),
+            Err(broadcast::error::TryRecvError::Lagged(missed)) => Err(Lagged { missed }),
+        }
+    }
 }
 
 fn encode(event: &Event) -> Arc<str> {

@@ -50,6 +50,9 @@ const WRITE_STALL: Duration = Duration::from_secs(10);
 /// Longest request in bytes.
 const REQUEST_MAX: usize = 4096;
 
+/// Bytes of events that are written together, and the event with which they pass this.
+const TOGETHER_MAX: usize = 16 << 10;
+
 /// A question of a client, for the dispatcher. Dropping the reply closes the client.
 #[derive(Debug)]
 pub enum StatusQuery {
@@ -200,7 +203,15 @@ impl Client {
                 () = &mut hung_up => return Err(Trouble::Gone),
                 next = events.next() => next.map_err(|_| TOO_SLOW)?.ok_or(ENDING)?,
             };
-            self.write(&line).await?;
+            let mut lines = String::from(&*line);
+            // What happened together is written together: a call each would make fifty watchers wait for one another.
+            while lines.len() < TOGETHER_MAX
+                && let Some(line) = events.next_at_once().map_err(|_| TOO_SLOW)?
+            {
+                lines.push('\n');
+                lines.push_str(&line);
+            }
+            self.write(&lines).await?;
         }
     }
 

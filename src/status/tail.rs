@@ -8,7 +8,7 @@
 //! that is kept is written anew as soon as that works. A line that is torn or foreign ends what is read.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use agentd_protocol::events::Event;
 use camino::Utf8PathBuf;
@@ -86,14 +86,15 @@ impl EventTail {
 
     fn write_anew<'k>(&mut self, kept: impl Iterator<Item = &'k str>) -> io::Result<()> {
         let part = Utf8PathBuf::from(format!("{}.part", self.path));
-        let mut text = String::new();
+        // Piece by piece: a text of all of them would leave its megabyte with the allocator for good.
+        let mut file = BufWriter::new(File::create(&part)?);
         let mut lines = 0;
         for line in kept {
-            text.push_str(line);
-            text.push('\n');
+            file.write_all(line.as_bytes())?;
+            file.write_all(b"\n")?;
             lines += 1;
         }
-        std::fs::write(&part, text)?;
+        file.flush()?;
         std::fs::rename(&part, &self.path)?;
         self.file = Some(File::options().append(true).open(&self.path)?);
         self.lines = lines;

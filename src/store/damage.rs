@@ -8,6 +8,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use serde::de::DeserializeOwned;
 
+use agentd_core::app::{Head, Unsound};
+use agentd_core::worker::Worker;
+
 use super::{Counters, Durability, Revision, Store, StoreError, Stored};
 
 /// Beside the database: the instance's name, which its processes carry.
@@ -88,7 +91,7 @@ impl StoreError {
             None => true,
         };
         match self {
-            Self::Record { .. } => true,
+            Self::Record { .. } | Self::Unsound { .. } => true,
             Self::Open { source, .. } | Self::Read { source, .. } | Self::Migrate { source, .. } => of_sqlite(source),
             // While it is in use, only what SQLite itself calls so: anything else may pass.
             Self::Commit(source) => {
@@ -132,7 +135,8 @@ fn salvage(path: &Utf8Path) -> Stored {
     let Ok(connection) = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE) else { return nothing };
     let store = Store { connection, durability: Durability::Power };
     let meta = |key: &str| store.meta(key).ok().flatten();
-    let counters = meta("counters").and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+    let counters = meta("counters").and_then(|json| serde_json::from_str::<Counters>(&json).ok());
+    let counters = counters.filter(|counters| counters.check_sound().is_ok()).unwrap_or_default();
     let revisions = texts(&store.connection, "SELECT app, CAST(id AS TEXT), config FROM revision");
     let revisions = revisions.into_iter().filter_map(|[app, id, config]| {
         let id = id.parse::<i64>().ok()?;
@@ -145,17 +149,22 @@ fn salvage(path: &Utf8Path) -> Stored {
     Stored {
         counters,
         releases: releases.collect(),
-        heads: records(&store.connection, "SELECT name, '', head FROM app ORDER BY name"),
-        workers: records(&store.connection, "SELECT app, '', record FROM worker ORDER BY app, slot"),
+        heads: records(&store.connection, "SELECT name, '', head FROM app ORDER BY name", Head::check_sound),
+        workers: records(
+            &store.connection,
+            "SELECT app, '', record FROM worker ORDER BY app, slot",
+            Worker::check_sound,
+        ),
         revisions: revisions.collect(),
         boot: meta("boot"),
     }
 }
 
-fn records<T: DeserializeOwned>(connection: &Connection, query: &str) -> Vec<T> {
+fn records<T: DeserializeOwned>(connection: &Connection, query: &str, check: fn(&T) -> Result<(), Unsound>) -> Vec<T> {
     let understood = |[key, _, json]: [String; 3]| {
-        let record = serde_json::from_str(&json);
-        record.inspect_err(|error| tracing::warn!(key, %error, "a record of the damaged state is lost")).ok()
+        let record = serde_json::from_str(&json).map_err(|error| error.to_string());
+        let sound = record.and_then(|record| check(&record).map(|()| record).map_err(|error| error.to_string()));
+        sound.inspect_err(|error| tracing::warn!(key, error, "a record of the damaged state is lost")).ok()
     };
     texts(connection, query).into_iter().filter_map(understood).collect()
 }

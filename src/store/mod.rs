@@ -25,7 +25,7 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension, params};
 use thiserror::Error;
 
-use agentd_core::app::Head;
+use agentd_core::app::{Head, Unsound};
 use agentd_core::fleet::Counters;
 use agentd_core::id::{AppName, Generation, Operation, Revision, Slot};
 use agentd_core::release::ReleaseId;
@@ -102,6 +102,16 @@ pub enum StoreError {
         key: String,
         /// Why.
         source: serde_json::Error,
+    },
+    /// A record in it is well formed and makes no sense.
+    #[error("failed to go on from {what} {key} in the state database")]
+    Unsound {
+        /// What.
+        what: &'static str,
+        /// Which.
+        key: String,
+        /// Why.
+        source: Unsound,
     },
     /// A record could not be put into words.
     #[error("failed to encode {what} {key} for the state database")]
@@ -342,10 +352,11 @@ impl Store {
     /// # Errors
     /// What could not be read, and which record of it.
     pub fn load(&self) -> Result<Stored, StoreError> {
-        let heads = self.records("app", "SELECT name, head FROM app ORDER BY name")?;
-        let workers = self.records("worker", "SELECT app || '.' || slot, record FROM worker ORDER BY app, slot")?;
+        let heads = self.records("app", "SELECT name, head FROM app ORDER BY name", Head::check_sound)?;
+        let workers = "SELECT app || '.' || slot, record FROM worker ORDER BY app, slot";
+        let workers = self.records("worker", workers, Worker::check_sound)?;
         let revisions = self.revisions()?;
-        let counters = match self.meta("counters")? {
+        let counters: Counters = match self.meta("counters")? {
             Some(json) => serde_json::from_str(&json).map_err(|source| StoreError::Record {
                 what: "numbers",
                 key: "counters".to_owned(),
@@ -353,6 +364,8 @@ impl Store {
             })?,
             None => Counters::default(),
         };
+        let unsound = |source| StoreError::Unsound { what: "numbers", key: "counters".to_owned(), source };
+        counters.check_sound().map_err(unsound)?;
         let releases = self.releases()?;
         Ok(Stored { counters, heads, workers, revisions, releases, boot: self.meta("boot")? })
     }
@@ -405,14 +418,26 @@ impl Store {
         rows.map(|row| row.map(i64::cast_unsigned).map_err(read)).collect()
     }
 
-    fn records<T: serde::de::DeserializeOwned>(&self, what: &'static str, query: &str) -> Result<Vec<T>, StoreError> {
+    fn records<T: serde::de::DeserializeOwned>(
+        &self,
+        what: &'static str,
+        query: &str,
+        check: fn(&T) -> Result<(), Unsound>,
+    ) -> Result<Vec<T>, StoreError> {
         let read = |source| StoreError::Read { what, source };
         let mut statement = self.connection.prepare(query).map_err(read)?;
         let rows =
             statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).map_err(read)?;
         rows.map(|row| {
             let (key, json) = row.map_err(read)?;
-            serde_json::from_str(&json).map_err(|source| StoreError::Record { what, key, source })
+            let record = match serde_json::from_str(&json) {
+                Ok(record) => record,
+                Err(source) => return Err(StoreError::Record { what, key, source }),
+            };
+            match check(&record) {
+                Ok(()) => Ok(record),
+                Err(source) => Err(StoreError::Unsound { what, key, source }),
+            }
         })
         .collect()
     }
@@ -518,6 +543,8 @@ fn encode<T: serde::Serialize>(what: &'static str, key: &str, value: &T) -> Resu
     serde_json::to_string(value).map_err(|source| StoreError::Encode { what, key: key.to_owned(), source })
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod migrations;
 #[cfg(test)]

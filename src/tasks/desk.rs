@@ -37,6 +37,7 @@ use super::listener::Listener;
 use super::measure::Measures;
 use super::orders::Launched;
 use super::panels::Panels;
+use super::renewing::Renewing;
 use super::retention::Sweeper;
 use super::showing::Showing;
 use super::thread::{Asker, Command, Governed, Report, TasksError};
@@ -92,6 +93,8 @@ pub(super) struct Desk {
     pub(super) links: BTreeMap<u64, Link>,
     pub(super) secret: Secret,
     pub(super) batch: Batch,
+    /// Who was told to renew what it knows.
+    pub(super) renewing: HashMap<Launch, Renewing>,
     pub(super) sweeper: Sweeper,
     /// Launches whose gauge is out of date.
     pub(super) unshown: BTreeSet<Launch>,
@@ -154,6 +157,7 @@ impl Desk {
             links: BTreeMap::new(),
             secret,
             batch: Batch::default(),
+            renewing: HashMap::new(),
             sweeper,
             unshown: BTreeSet::new(),
             listener,
@@ -251,6 +255,7 @@ impl Desk {
         }
         self.sweep();
         self.settle(tick);
+        self.sweep_blobs();
         self.end_links(gone);
         self.show();
         next
@@ -421,6 +426,7 @@ impl Desk {
         self.large_waiting.retain(|other| *other != id);
         self.next_large();
         if let Some(launch) = launch {
+            self.refresh_link_closed(launch, id);
             self.link_closed(launch, id);
         }
     }

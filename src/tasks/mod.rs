@@ -15,6 +15,7 @@
 //! | [`panels`], `figures` | the gates of deployments, fed with the ends of tasks |
 //! | `link`, `listener` | connections and their bounds |
 //! | `db`, `lookup`, `effects`, `kv`, `schema` | `tasks.db` |
+//! | `renewing` | a refresh that workers are told of |
 //! | `blob`, `payload` | what tasks carry |
 //! | [`retention`] | how much is kept |
 //! | [`versions`] | what two versions did, for the report of a deployment |
@@ -37,6 +38,7 @@ mod measure;
 mod orders;
 pub mod panels;
 mod payload;
+mod renewing;
 pub mod retention;
 mod schema;
 mod serve;

@@ -50,11 +50,13 @@ impl Desk {
                 self.batch.gone.push(launch);
                 self.launches.remove(&launch);
                 self.unshown.remove(&launch);
+                self.renewing.remove(&launch);
             }
             Command::Told(launch, task, word) => {
                 self.unshown.insert(launch);
                 self.order(tick, Order::Told { launch, task, word });
             }
+            Command::Refresh { launch, id, scope } => self.tell_refresh(launch, id, scope),
             Command::Judge(judge) => self.panels.judge(&self.db, *judge),
             Command::Unjudge(app) => self.panels.forget(&app),
             Command::Inspect(inspect) => self.inspect(*inspect),

@@ -147,6 +147,7 @@ impl Desk {
             if let Some(link) = self.links.get_mut(&id) {
                 link.answer(n, &welcome);
             }
+            self.tell_refresh_again(id, launch);
         }
         self.write_rows(&mut out, Some(request))?;
         self.take_up(tick, out);
@@ -330,6 +331,10 @@ impl Desk {
             | Request::End(_)
             | Request::Yield(_)
             | Request::Beat(_) => self.say(id, n, &Nothing {}),
+            Request::Refreshed(said) => {
+                self.heard_refreshed(id, from.launch, said);
+                self.say(id, n, &Nothing {});
+            }
         }
         Ok(())
     }

@@ -159,6 +159,15 @@ pub enum Command {
     Drain(Box<Drain>),
     /// Its process ended, with all its tree.
     Gone(Launch, Gone),
+    /// It is to renew what it knows.
+    Refresh {
+        /// Which.
+        launch: Launch,
+        /// For which refresh.
+        id: Operation,
+        /// What, in the configuration's word.
+        scope: String,
+    },
     /// It told of a task by datagram.
     Told(Launch, TaskId, Told),
     /// A deployment's new version is judged from now on, or still.
@@ -217,6 +226,15 @@ pub enum Report {
     Measured(Box<Measured>),
     /// Something that the fleet is to know; durable.
     Fact(Fact),
+    /// What a worker made of a refresh.
+    Refreshed {
+        /// Which.
+        launch: Launch,
+        /// For which refresh.
+        id: Operation,
+        /// Why not.
+        result: Result<(), String>,
+    },
     /// All that there was to tell of a process start whose end it was told.
     Gone(Launch),
     /// Writing fails since now; why.

@@ -64,7 +64,7 @@ pub(super) fn message(request: &Request<'_>) -> Result<Option<Message>, Refusal>
                 }
             }
         }
-        Request::KvGet(_) | Request::KvScan(_) => return Ok(None),
+        Request::KvGet(_) | Request::KvScan(_) | Request::Refreshed(_) => return Ok(None),
     };
     Ok(Some(message))
 }

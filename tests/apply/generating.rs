@@ -107,7 +107,7 @@ fn a_pm2_file_becomes_its_apps_and_a_script_an_app() {
 /// a bot.
 const ECOSYSTEM: &str = r"module.exports = { apps: [
   { name: 'api', script: './src/api.js', instances: 3, exec_mode: 'cluster', env: { PORT: @API@, TAG: 'from pm2' },
-    wait_ready: true, error_file: './err.log', env_staging: { TAG: 'no' }, kill_timeout: 5000 },
+    wait_ready: true, shutdown_with_message: true, error_file: './err.log', env_staging: { TAG: 'no' }, kill_timeout: 5000 },
   { name: 'own', script: 'own.mjs', node_args: '--no-warnings', args: '--x 1' },
   { name: 'fast', script: 'uvicorn', args: 'asgi:app --host 0.0.0.0 --port @FAST@', interpreter: 'none', cwd: './fast' },
   { name: 'bot', script: 'bot.py', interpreter: './fast/venv/bin/python', max_memory_restart: '300M' },
@@ -117,7 +117,8 @@ const ECOSYSTEM: &str = r"module.exports = { apps: [
 const API: &str = "const express = require('express');\nconst app = express();\n\
     app.get('/health', (request, response) => response.send('well'));\n\
     app.get('/', (request, response) => response.send(`${process.env.TAG} ${process.argv.length}`));\n\
-    app.listen(process.env.PORT || 3000);\n";
+    app.listen(process.env.PORT || 3000, () => process.send('ready'));\n\
+    process.on('message', (said) => said === 'shutdown' && process.exit(0));\n";
 
 const OWN: &str = "import http from 'node:http';\nconst port = @OWN@;\n\
     http.createServer((request, response) => response.end(process.argv.slice(2).join(' '))).listen({ port, host: '127.0.0.1' });\n\
@@ -157,7 +158,7 @@ fn a_pm2_file_with_a_cluster_a_module_and_uvicorn_starts_as_written_at_the_same_
         said
     };
     let said = ctl(&["init", "pm2"]);
-    for lost in ["api: not carried over: wait_ready", "api: not carried over: env_staging", "agentctl logs"] {
+    for lost in ["api: not carried over: env_staging", "agentctl logs"] {
         assert!(said.contains(lost), "{lost} is not told: {said}");
     }
     let written = std::fs::read_to_string(folder.join("agentd.toml")).expect("it was written");
@@ -165,6 +166,9 @@ fn a_pm2_file_with_a_cluster_a_module_and_uvicorn_starts_as_written_at_the_same_
         format!("listen.http = \"0.0.0.0:{api}\""),
         format!("listen.http = \"127.0.0.1:{own}\""),
         format!("listen.http = \"0.0.0.0:{fast}\""),
+        "ipc = \"node\"".to_owned(),
+        "ready = { notify = true }".to_owned(),
+        "message = true".to_owned(),
     ] {
         assert!(written.contains(&line), "{line} is missing: {written}");
     }

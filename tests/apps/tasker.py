@@ -176,8 +176,7 @@ def on_message(message):
         cancelled.add(message["task"])
 
 
-def serve(path):
-    """Requests from outside, one connection each: {"t":"task.begin",…} is begun and worked on here."""
+def door(path):
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -185,6 +184,11 @@ def serve(path):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(128)
+    return listener
+
+
+def serve(listener):
+    """Requests from outside, one connection each: {"t":"task.begin",…} is begun and worked on here."""
     while True:
         client, _ = listener.accept()
         threading.Thread(target=answer, args=(client,), daemon=True).start()
@@ -208,7 +212,8 @@ link = Link(on_message, max_tasks=int(os.environ.get("TASKER_MAX", "8")))
 link.welcome.wait()
 if os.environ.get("TASKER_SOCKET"):
     path = os.environ["TASKER_SOCKET"] + "." + os.environ["AGENTD_SLOT"] + "." + os.environ["AGENTD_GENERATION"]
-    threading.Thread(target=serve, args=(path,), daemon=True).start()
+    # There before it says that it is ready.
+    threading.Thread(target=serve, args=(door(path),), daemon=True).start()
 link.tell(t="ready")
 while True:
     time.sleep(0.05)

@@ -135,7 +135,8 @@ fn the_runbook() {
 #[test]
 fn every_guide_is_followed_by_a_test() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guides");
-    let tests = [include_str!("pages.rs"), include_str!("../systemd/guide.rs")].concat();
+    let tests =
+        [include_str!("pages.rs"), include_str!("../systemd/guide.rs"), include_str!("../sdk/guide.rs")].concat();
     for entry in std::fs::read_dir(folder).expect("the folder is there") {
         let name = entry.expect("an entry").file_name().into_string().expect("a name of letters");
         // A table of outcomes, each held by a test that it names.

@@ -1,8 +1,10 @@
 //! Who may look and who may change, by user and by group.
 
+use std::os::unix::fs::PermissionsExt;
+
 use agentd_testkit::e2e::Daemon;
 
-use crate::site::{AGENTD, NOBODY, ctl_as_nobody, give, is_root, mode, open_home, teller};
+use crate::site::{AGENTD, NOBODY, PATIENCE, ctl_as_nobody, give, is_root, mode, open_home, teller};
 
 fn daemon(settings: &str) -> Daemon {
     let home = open_home();
@@ -13,6 +15,10 @@ fn daemon(settings: &str) -> Daemon {
     let daemon = Daemon::start_in(AGENTD, home);
     daemon.ctl_ok(&["start", "./teller.toml"]);
     daemon
+}
+
+fn mode_of(path: &std::path::Path) -> u32 {
+    std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777
 }
 
 /// What commands of nobody, in these further groups, come to: looking by the status socket, by the control socket,
@@ -89,4 +95,39 @@ fn settings_that_others_may_write_or_that_are_not_valid_grant_nothing_and_the_da
         let notes = daemon.ctl_ok(&["daemon", "status"]).stdout;
         assert!(notes.contains("nobody has a role by it"), "{notes}");
     }
+}
+
+#[test]
+fn settings_are_read_again_at_a_sighup_and_those_that_are_not_valid_change_nothing() {
+    if !is_root() {
+        return;
+    }
+    let daemon = daemon("");
+    let hang_up = || {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.pid()).expect("a pid"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).expect("it lives");
+    };
+    let becomes = |expected: [Option<i32>; 3]| {
+        hang_up();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while codes(&daemon, "") != expected {
+            assert!(std::time::Instant::now() < deadline, "{:?}, not {expected:?}", codes(&daemon, ""));
+        }
+    };
+    assert_eq!(codes(&daemon, ""), [Some(8); 3]);
+    let viewer = format!("[daemon]\nroles = {{ view = [\"{NOBODY}\"] }}\n");
+    daemon.config("daemon.toml", &viewer);
+    becomes([Some(0), Some(0), Some(8)]);
+    daemon.config("daemon.toml", &viewer.replace("view", "operate"));
+    becomes([Some(0); 3]);
+    daemon.config("daemon.toml", "[daemon]\nroles = { operate = 1 }\n");
+    hang_up();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !daemon.ctl_ok(&["daemon", "status"]).stdout.contains("what it said before still holds") {
+        assert!(std::time::Instant::now() < deadline, "nobody is told");
+    }
+    assert_eq!(codes(&daemon, ""), [Some(0); 3]);
+    daemon.config("daemon.toml", "");
+    becomes([Some(8); 3]);
+    assert_eq!(mode_of(&daemon.home.socket("control.sock")), 0o600);
 }

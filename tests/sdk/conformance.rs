@@ -124,7 +124,7 @@ impl Player<'_> {
                 self.expect(wanted).map_err(told)?;
             } else if let Some(answer) = turn.get("answer") {
                 let mut answer = self.fill(answer);
-                answer["re"] = turn.get("to").unwrap_or(&self.last["n"]).clone();
+                answer["re"] = turn.get("to").map_or_else(|| self.last["n"].clone(), |to| self.fill(to));
                 answer["ok"] = json!(answer.get("err").is_none());
                 self.say(&answer).map_err(told)?;
             } else if let Some(word) = turn.get("tell") {

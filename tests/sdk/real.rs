@@ -86,7 +86,7 @@ impl Running {
         let deadline = Instant::now() + PATIENCE;
         while self.sent().len() < count {
             assert!(Instant::now() < deadline, "{} of {count} sent: {}", self.sent().len(), self.daemon.log());
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -99,7 +99,7 @@ impl Running {
                 return;
             }
             assert!(Instant::now() < deadline, "it does not stop: {stat}: {}", self.daemon.log());
-            std::thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(2));
         }
     }
 
@@ -117,7 +117,7 @@ impl Running {
                 return task;
             }
             assert!(Instant::now() < deadline, "it does not end: {task:?}");
-            std::thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
         }
     }
 

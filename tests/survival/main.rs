@@ -2,6 +2,7 @@
 //!
 //! Real workers: Python programs of the standard library alone, so that this runs wherever python3 is.
 
+mod born;
 mod both;
 mod chaos;
 mod store;

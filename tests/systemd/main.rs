@@ -8,6 +8,7 @@ mod blocks;
 mod boot;
 mod guide;
 mod install;
+mod journal;
 #[path = "../docs/guide.rs"]
 mod page;
 mod reload;

@@ -3,6 +3,7 @@
 mod asking;
 mod full;
 mod handing;
+mod keeping;
 mod reading;
 mod refusing;
 mod upgrading;

@@ -1,6 +1,8 @@
-//! `stop`, `restart`, `delete`, `reload`, `scale`: they differ in what is asked for, not in how it is waited for.
+//! `stop`, `restart`, `delete`, `reload`, `refresh`, `scale`: they differ in what is asked for, not in how it is waited for.
 
-use agentd_protocol::control::{ALL, DeleteParams, ReloadParams, Request, RestartParams, ScaleParams, StopParams};
+use agentd_protocol::control::{
+    ALL, DeleteParams, RefreshParams, ReloadParams, Request, RestartParams, ScaleParams, StopParams,
+};
 use agentd_protocol::exit;
 use agentd_protocol::status::AppState;
 
@@ -63,6 +65,15 @@ pub(crate) fn reload(context: &Context, args: ReloadArgs) -> Result<u8, Failure>
     let ReloadArgs { change: ChangeArgs { names, wait }, changed, task } = args;
     let params = ReloadParams { names, changed, task, wait: !wait.no_wait };
     wait::change(context, vec![Request::Reload(params)], wait)
+}
+
+/// Lets workers renew what they know.
+///
+/// # Errors
+/// As [`wait::change`].
+pub(crate) fn refresh(context: &Context, args: ChangeArgs) -> Result<u8, Failure> {
+    let params = RefreshParams { names: args.names, wait: !args.wait.no_wait };
+    wait::change(context, vec![Request::Refresh(params)], args.wait)
 }
 
 /// Wants another number of workers.

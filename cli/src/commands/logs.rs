@@ -49,6 +49,7 @@ pub(crate) fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
                 if end.skipped > 0 {
                     render::note(&format!("{} lines were left out: they were read too slowly", end.skipped));
                 }
+                end.elsewhere.iter().for_each(|where_and_how| render::note(where_and_how));
                 return Ok(exit::DONE);
             }
             Heard::Answer(..)

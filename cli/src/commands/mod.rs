@@ -55,6 +55,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Signal(args) => signal::run(&context, args),
         Command::Apply(args) => apply::run(&context, args),
         Command::Reload(args) => change::reload(&context, args),
+        Command::Refresh(args) => change::refresh(&context, args),
         Command::Upgrade(args) => upgrade::run(&context, args),
         Command::Rollback(args) => upgrade::rollback(&context, args),
         Command::Deployments(args) => deployments::list(&context, args),

@@ -28,6 +28,10 @@ pub(crate) fn page(details: &AppDetails, now: Timestamp, width: Option<usize>) -
         heading(&mut text, "workers");
         text.push_str(&worker::table(&details.app, now, width));
     }
+    if let Some(refresh) = &details.app.refresh {
+        heading(&mut text, "refresh");
+        text.push_str(&super::refresh::section(refresh, now));
+    }
     let policy = details.policy.iter().map(|(key, value)| (key.clone(), value.clone()));
     section(&mut text, "policy", policy);
     if !details.env.is_empty() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use agentd_protocol::control::{OperationKind, OperationState};
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
-use agentd_protocol::status::{AppState, DeploymentState, ExitView};
+use agentd_protocol::status::{AppState, DeploymentState, ExitView, RefreshOutcome};
 use anstyle::Style;
 
 use super::bytes_time::{between, bytes, span};
@@ -100,6 +100,9 @@ fn what(event: &Event) -> String {
             let view = ExitView { code: *code, signal: signal.clone(), reason: *reason, why: why.clone() };
             format!("exited after {}: {}", ms(*uptime_ms), exit(&view))
         }
+        EventKind::WorkerRefreshed { outcome, why, took_ms } => {
+            super::refresh::outcome(*outcome, why.as_deref(), *took_ms)
+        }
         EventKind::WorkerRestarting { in_ms, attempt } => format!("restart {attempt} in {}", ms(*in_ms)),
         EventKind::WorkerFailed { why, log_tail: _ } => format!("failed{}", because(Some(why))),
         EventKind::DeploymentStarted { id, strategy, from, to, steps } => {
@@ -156,6 +159,7 @@ pub(crate) const fn operation(kind: OperationKind) -> &'static str {
         OperationKind::Upgrade => "upgrade",
         OperationKind::Rollback => "rollback",
         OperationKind::Adopt => "change in place",
+        OperationKind::Refresh => "refresh",
         OperationKind::Unknown => "change",
     }
 }
@@ -178,6 +182,7 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::WorkerFailed { .. }
         | EventKind::ConfigRejected { .. }
         | EventKind::ReleaseFailed { .. }
+        | EventKind::WorkerRefreshed { outcome: RefreshOutcome::Failed, .. }
         | EventKind::DeploymentFinished { state: DeploymentState::Failed | DeploymentState::RolledBack, .. }
         | EventKind::OperationFinished { state: OperationState::Failed | OperationState::RolledBack, .. } => BAD,
         EventKind::AppState { to: AppState::Degraded, .. }
@@ -191,6 +196,7 @@ fn style(kind: &EventKind) -> Style {
         | EventKind::EventsLost { .. } => WARN,
         EventKind::AppState { to: AppState::Running, .. }
         | EventKind::WorkerReady { .. }
+        | EventKind::WorkerRefreshed { .. }
         | EventKind::DaemonStarted { .. }
         | EventKind::DeploymentFinished { .. }
         | EventKind::OperationFinished { .. } => GOOD,
@@ -253,7 +259,7 @@ mod tests {
         12:00:00.500Z  #7  support.0.17  drained
         12:00:00.500Z  #7  support.0.17  exited after 1m5s: out of memory, SIGKILL
         12:00:00.500Z  #7  support  running → degraded: support.0.17 crashed
-        12:00:00.500Z  #7  support  deployment 3 rolled back after 9s: not ready
+        12:00:00.500Z  #7  support  deployment 3 rolled back after 9s, 2 tasks finished, 1 task handed over: not ready
         12:00:00.500Z  #7  support  an event that this agentctl does not know
         ");
     }

@@ -21,6 +21,7 @@ pub(crate) mod operation;
 pub(crate) mod page;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod refresh;
 pub(crate) mod releases;
 pub(crate) mod sessions;
 pub(crate) mod state;

@@ -63,6 +63,7 @@ pub(crate) fn result(result: &OperationResult) -> String {
         line.push_str(&format!(": {why}"));
     }
     line.push('\n');
+    line.push_str(&super::refresh::workers(&result.refreshed));
     for text in &result.log_tail {
         line.push_str(&format!("  {FAINT}│{FAINT:#} {}\n", harmless(text)));
     }
@@ -114,6 +115,7 @@ mod tests {
             deployment: Some(17),
             from: Some("r1".into()),
             to: Some("r2".into()),
+            refreshed: Vec::new(),
         }
     }
 

@@ -91,6 +91,7 @@ impl Progress {
             (Self::Picture(_), EventKind::WorkerExited { .. } | EventKind::WorkerFailed { .. })
             | (Self::Picture(_), EventKind::WorkerOutgrown { .. })
             | (Self::Picture(_), EventKind::ProbeFailed { .. } | EventKind::WorkerRestarting { .. })
+            | (Self::Picture(_), EventKind::WorkerRefreshed { .. })
             | (Self::Picture(_), EventKind::ConfigRejected { .. }) => self.say(&event::line(happened)),
             (Self::Picture(_), EventKind::DeploymentJudged { .. } | EventKind::DeploymentStep { why: Some(_), .. }) => {
                 self.say(&event::line(happened))

@@ -96,7 +96,10 @@ fn beneath(task: &TaskView, now: Timestamp) -> Vec<Cell> {
         said.push(Cell::styled(line, state::WARN));
     }
     let ended = task.ended_at.map(|at| format!(", {} ago", span(between(at, now)))).unwrap_or_default();
-    if let Some(why) = task.why.as_deref() {
+    // What is said below with the way out is not said twice.
+    let told_below =
+        |why: &&str| task.parked_effect.as_deref().is_some_and(|effect| why.contains(&format!("effect {effect} ")));
+    if let Some(why) = task.why.as_deref().filter(|why| !told_below(why)) {
         said.push(Cell::styled(format!("{why}{ended}"), style));
     }
     if let Some(effect) = &task.parked_effect {

@@ -11,17 +11,17 @@ use super::{Finding, Listens, PRELOAD_NAME, app_name, health, list, node, port, 
 /// Keys that are carried over, or mean nothing beside what agentd does anyhow: where logs are, how they are merged, how a
 /// tree of processes is ended.
 #[rustfmt::skip]
-const HANDLED: [&str; 46] = [
+const HANDLED: &[&str] = &[
     "script", "cmd", "exec", "name", "cwd", "args", "interpreter", "exec_interpreter", "node_args", "interpreter_args",
     "port", "env", "env_production", "instances", "exec_mode", "autorestart", "restart_delay",
     "exp_backoff_restart_delay", "max_memory_restart", "cron_restart", "cron", "kill_timeout", "listen_timeout",
-    "wait_ready", "watch", "ignore_watch", "watch_delay", "watch_options", "user", "uid", "group", "gid",
+    "wait_ready", "shutdown_with_message", "watch", "ignore_watch", "watch_delay", "watch_options", "user", "uid", "group", "gid",
     "merge_logs", "combine_logs", "log_date_format", "time", "treekill", "vizion", "pmx", "automation", "source_map_support",
-    "min_uptime", "max_restarts", "disable_source_map_support", "namespace", "version",
+    "min_uptime", "max_restarts", "disable_source_map_support", "version",
 ];
 
 /// Keys of PM2 with what takes their place.
-const INSTEAD: [(&str, &str); 14] = [
+const INSTEAD: &[(&str, &str)] = &[
     ("instance_var", "the number of a worker is in AGENTD_SLOT"),
     ("out_file", LOGS),
     ("output", LOGS),
@@ -34,8 +34,8 @@ const INSTEAD: [(&str, &str); 14] = [
     ("log_type", "lines are kept as they are printed"),
     ("stop_exit_codes", "restart = { policy = \"on-failure\" } takes code 0 for an end"),
     ("filter_env", "apps are given the variables of the configuration and a few of the shell's, no others"),
-    ("shutdown_with_message", "the end is asked for by a signal, SIGTERM"),
     ("pid_file", "process ids are in agentctl status --json"),
+    ("namespace", "apps have no groups; commands take several names"),
 ];
 
 const LOGS: &str = "what it prints is kept and rotated: agentctl logs";
@@ -279,15 +279,21 @@ fn workers(finding: &mut Finding, app: &Value, code: &str) {
 }
 
 fn policies(finding: &mut Finding, app: &Value, code: &str) {
-    if finding.listens != Listens::Itself {
-        let path = health(code);
+    let (says_ready, hears_shutdown) = (app["wait_ready"] == true, app["shutdown_with_message"] == true);
+    if says_ready || hears_shutdown {
+        finding
+            .keys
+            .push(("ipc = \"node\"".to_owned(), Some("process.send and process.on('message') work as under PM2")));
+    }
+    if says_ready || finding.listens != Listens::Itself {
         let timeout = milliseconds(&app["listen_timeout"]).map(|timeout| format!("timeout = {}", quoted(&timeout)));
-        let proof = path.map_or_else(|| "listening = true".to_owned(), |path| format!("http = {}", quoted(path)));
+        let proof = match (says_ready, health(code)) {
+            (true, _) => "notify = true".to_owned(),
+            (false, Some(path)) => format!("http = {}", quoted(path)),
+            (false, None) => "listening = true".to_owned(),
+        };
         let inside: Vec<String> = [Some(proof), timeout].into_iter().flatten().collect();
         finding.keys.push((format!("ready = {{ {} }}", inside.join(", ")), None));
-    }
-    if app["wait_ready"] == true {
-        finding.lost.push("wait_ready: process.send('ready') is not heard; `ready` proves that it accepts".to_owned());
     }
     let delay = milliseconds(&app["restart_delay"]).filter(|ms| ms != "0ms");
     let growing = milliseconds(&app["exp_backoff_restart_delay"]).filter(|ms| ms != "0ms");
@@ -300,7 +306,8 @@ fn policies(finding: &mut Finding, app: &Value, code: &str) {
     }
     let signal = (code.contains("SIGINT") && !code.contains("SIGTERM")).then(|| "signal = \"SIGINT\"".to_owned());
     let timeout = milliseconds(&app["kill_timeout"]).map(|timeout| format!("timeout = {}", quoted(&timeout)));
-    let stop: Vec<String> = [signal, timeout].into_iter().flatten().collect();
+    let message = hears_shutdown.then(|| "message = true".to_owned());
+    let stop: Vec<String> = [signal, message, timeout].into_iter().flatten().collect();
     if !stop.is_empty() {
         finding.keys.push((format!("stop = {{ {} }}", stop.join(", ")), None));
     }
@@ -364,5 +371,66 @@ fn not_carried_over(finding: &mut Finding, app: &Value) {
         if !app[key].is_null() {
             finding.lost.push(format!("{key}: restart.max is what parks a worker, \"10 in 5m\" without it"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(app: &Value) -> Finding {
+        finding(Utf8Path::new("/srv/nowhere"), "ecosystem.config.js", app, 0).expect("it names a script")
+    }
+
+    fn key<'f>(finding: &'f Finding, name: &str) -> Option<&'f str> {
+        finding.keys.iter().find_map(|(key, _)| key.strip_prefix(name)?.strip_prefix(" = "))
+    }
+
+    #[test]
+    fn a_server_in_python_takes_a_socket_in_the_place_of_its_address() {
+        let gunicorn =
+            of(&json!({ "script": "gunicorn", "args": "-w 1 --bind=0.0.0.0:9000 wsgi:app", "interpreter": "none" }));
+        assert_eq!(gunicorn.command, ["gunicorn", "-w", "1", "wsgi:app", "--bind", "fd://{fd:http}"]);
+        assert_eq!(gunicorn.listens, Listens::GivenAt { host: "0.0.0.0", port: 9000 });
+        let module =
+            of(&json!({ "script": "-m uvicorn", "args": ["a:b", "--port", "9001"], "interpreter": "python3" }));
+        assert_eq!(module.command, ["python3", "-m", "uvicorn", "a:b", "--fd", "{fd:http}"]);
+        assert_eq!(module.listens, Listens::GivenAt { host: "127.0.0.1", port: 9001 });
+    }
+
+    #[test]
+    fn amounts_and_policies_have_the_words_of_this_configuration() {
+        let app = of(&json!({
+            "script": "bot.py", "instances": 3, "autorestart": false, "restart_delay": 2000, "kill_timeout": "3s",
+            "max_memory_restart": "300MB", "cron_restart": "0 4 * * *", "watch": true, "ignore_watch": ["logs"],
+        }));
+        assert_eq!(app.command, ["python3", "bot.py"]);
+        assert_eq!(key(&app, "workers"), Some("3"));
+        assert_eq!(key(&app, "restart"), Some("{ policy = \"never\", backoff = \"2000ms..2000ms\" }"));
+        assert_eq!(key(&app, "stop"), Some("{ timeout = \"3s\" }"));
+        assert_eq!(key(&app, "limits"), Some("{ memory = \"300M\" }"));
+        assert_eq!(key(&app, "cron_reload"), Some("\"0 4 * * *\""));
+        assert!(app.ideas[0].starts_with("watch = [\"**\", \"!logs\"]"), "{:?}", app.ideas);
+        assert_eq!(app.lost, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_has_no_counterpart_is_said() {
+        let app = of(
+            &json!({ "script": "npm", "args": "start", "namespace": "a", "env_test": {}, "what": 1, "max_restarts": 3 }),
+        );
+        let starts = [
+            "npm stands between",
+            "namespace: ",
+            "env_test: variables of \"test\"",
+            "what: agentd has no such key",
+            "max_restarts: ",
+        ];
+        for wanted in starts {
+            assert!(app.lost.iter().any(|lost| lost.starts_with(wanted)), "{wanted}: {:?}", app.lost);
+        }
+        assert_eq!(app.lost.len(), starts.len(), "{:?}", app.lost);
     }
 }

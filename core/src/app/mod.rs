@@ -17,7 +17,9 @@
 mod operation;
 mod outgrown;
 mod reconcile;
+mod refreshing;
 mod relief;
+mod sound;
 mod stages;
 #[cfg(test)]
 mod table;
@@ -31,11 +33,13 @@ use crate::effect::{Outcome, StopReason};
 use crate::event::WorkerEvent;
 use crate::id::{AppName, Generation, Lane, Launch, Revision, Slot, WorkerId};
 use crate::policy::{AppPolicy, Lanes};
+use crate::refresh::{Refresh, Refreshes};
 use crate::rollout::Rollout;
 use crate::time::{Moment, Tick};
 use crate::worker::{After, Phase, State, Worker};
 
 pub use operation::{Pending, Undo};
+pub use sound::Unsound;
 pub use stages::Steer;
 
 pub use crate::needs::Rise;
@@ -84,6 +88,9 @@ pub struct Head {
     /// The worker that is started beyond `count` for the sake of an owed lane, until it is ready.
     #[serde(default)]
     pub relief: Option<Slot>,
+    /// The refresh that runs, and what is kept of those before.
+    #[serde(default)]
+    pub refreshes: Refreshes,
 }
 
 impl Head {
@@ -168,6 +175,7 @@ impl App {
             parked: None,
             owed: BTreeSet::new(),
             relief: None,
+            refreshes: Refreshes::default(),
         };
         Self { head, workers: BTreeMap::new(), weights: Vec::new() }
     }
@@ -229,7 +237,8 @@ impl App {
     #[must_use]
     pub fn wake(&self) -> Option<Moment> {
         let deployment = self.head.rollout.as_ref().and_then(Rollout::due).filter(|_| self.deploys());
-        self.workers.values().filter_map(|worker| worker.state.wake()).chain(deployment).min()
+        let refresh = self.head.refreshes.running.as_ref().and_then(Refresh::due);
+        self.workers.values().filter_map(|worker| worker.state.wake()).chain(deployment).chain(refresh).min()
     }
 
     /// Whether a deployment moves on; one of an app that is being stopped does not.
@@ -249,6 +258,9 @@ impl App {
     /// Takes in a fact about the process of the worker in `slot`, then moves the app on.
     pub(crate) fn on_worker(&mut self, cx: &mut Context<'_>, slot: Slot, event: WorkerEvent) {
         let Some(worker) = self.workers.get_mut(&slot) else { return };
+        if let (WorkerEvent::Refreshed { id, result }, Some(launch)) = (&event, worker.launch()) {
+            return self.on_refreshed(cx, launch, *id, result.clone());
+        }
         let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
         if let WorkerEvent::TaskEnded { id } = &event
             && matches!(worker.state.phase(), Phase::Draining | Phase::Stopping)
@@ -278,6 +290,9 @@ impl App {
             self.follow(cx, slot, after);
         }
         self.ask_about_stage(cx);
+        if let Some(refresh) = &mut self.head.refreshes.running {
+            refresh.resume();
+        }
         self.reconcile(cx);
     }
 
@@ -290,6 +305,7 @@ impl App {
             .map(|(&slot, _)| slot)
             .collect();
         let mut moved = self.head.rollout.as_ref().and_then(Rollout::due).is_some_and(|at| at <= cx.tick.now);
+        moved |= self.head.refreshes.running.as_ref().and_then(Refresh::due).is_some_and(|at| at <= cx.tick.now);
         let mut afters = Vec::new();
         for slot in due {
             let Some(worker) = self.workers.get_mut(&slot) else { continue };

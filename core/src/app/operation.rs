@@ -96,10 +96,12 @@ impl App {
                     Some((OperationResult::Done, None))
                 }
                 OperationKind::Stop | OperationKind::Delete => None,
-                // These are rollouts and end there.
-                OperationKind::Reload | OperationKind::Restart | OperationKind::Upgrade | OperationKind::Rollback => {
-                    None
-                }
+                // These are rollouts, or a refresh, and end there.
+                OperationKind::Reload
+                | OperationKind::Restart
+                | OperationKind::Upgrade
+                | OperationKind::Rollback
+                | OperationKind::Refresh => None,
             };
             match verdict {
                 None => index += 1,

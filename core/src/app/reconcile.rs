@@ -31,6 +31,9 @@ impl App {
         } else {
             self.forget_relief(cx);
         }
+        if self.head.refreshes.running.is_some() {
+            self.advance_refresh(cx);
+        }
         if self.conclude(cx) {
             return self.reconcile(cx);
         }
@@ -143,8 +146,8 @@ impl App {
     pub(super) fn start_missing(&mut self, cx: &mut Context<'_>, side: Side, surge: u32) {
         let lanes = self.policy(side.revision).lanes;
         let present = |app: &Self| {
-            let counted = |worker: &&Box<Worker>| worker.id.generation == side.generation && stays(worker);
-            u32::try_from(app.workers.values().filter(counted).count()).unwrap_or(u32::MAX)
+            let counted = |worker: &Worker| worker.id.generation == side.generation && stays(worker);
+            u32::try_from(app.workers.values().filter(|worker| counted(worker)).count()).unwrap_or(u32::MAX)
         };
         let mut missing = side.count.saturating_sub(present(self));
         let mut room = side.count.saturating_add(surge).saturating_sub(self.taken());
@@ -181,8 +184,8 @@ impl App {
 
     /// Workers that have a process or get one by themselves.
     fn taken(&self) -> u32 {
-        let takes = |worker: &&Box<Worker>| worker.state.process().is_some() || worker.state.phase() == Phase::Backoff;
-        let count = self.workers.values().filter(takes).count();
+        let takes = |worker: &Worker| worker.state.process().is_some() || worker.state.phase() == Phase::Backoff;
+        let count = self.workers.values().filter(|worker| takes(worker)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 

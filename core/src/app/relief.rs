@@ -23,10 +23,11 @@ impl App {
     }
 
     /// What is to serve outside of a deployment: the wanted number, the relief while it is on its way, and whoever is to
-    /// take the place of an outgrown one.
+    /// take the place of an outgrown one. Both have room in the surge, or the relief comes first.
     pub(super) fn wanted(&self) -> Side {
-        let more = u32::from(self.head.relief.is_some()) + self.beside_outgrown();
-        let count = self.head.count.saturating_add(more);
+        let relief = u32::from(self.head.relief.is_some());
+        let room = self.policy_now().reload.max_surge.saturating_sub(relief);
+        let count = self.head.count.saturating_add(relief + self.beside_outgrown().min(room));
         Side { generation: self.head.generation, revision: self.head.revision, count }
     }
 

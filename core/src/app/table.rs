@@ -132,6 +132,7 @@ fn effect(effect: &Effect) -> String {
         | Effect::Check { .. }
         | Effect::Verify { .. }
         | Effect::Judge { .. }
+        | Effect::Refresh { .. }
         | Effect::Govern { .. }
         | Effect::Forget { .. } => format!("{effect:?}"),
     }

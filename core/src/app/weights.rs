@@ -41,15 +41,20 @@ impl App {
         let waiting = self.waiting_lane();
         let Some(lanes) = self.lane_count(waiting) else { return (Vec::new(), None) };
         let mut weights = vec![0; lanes];
-        let ready = |worker: &&Box<Worker>| worker.state.phase() == Phase::Ready;
-        let serving: Vec<Lane> =
-            self.workers.values().filter(ready).filter(|worker| self.serves(worker)).filter_map(|w| w.lane).collect();
+        let ready = |worker: &Worker| worker.state.phase() == Phase::Ready;
+        let serving: Vec<Lane> = self
+            .workers
+            .values()
+            .filter(|worker| ready(worker))
+            .filter(|worker| self.serves(worker))
+            .filter_map(|w| w.lane)
+            .collect();
         if let Some(shared) = self.split_shares(lanes) {
             return (shared, None);
         }
         // Better whoever is there than nobody.
         let serving = if serving.is_empty() {
-            self.workers.values().filter(ready).filter_map(|worker| worker.lane).collect()
+            self.workers.values().filter(|worker| ready(worker)).filter_map(|worker| worker.lane).collect()
         } else {
             serving
         };

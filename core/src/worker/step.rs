@@ -143,6 +143,8 @@ impl Worker {
             WorkerEvent::TasksDeadline { at } => self.tasks_deadline(at, out),
             WorkerEvent::TasksTaken => self.tasks_taken(tick, policy, out),
             WorkerEvent::LimitMet(limit) => self.limit_met(tick, policy, limit, out),
+            // Its app has taken it.
+            WorkerEvent::Refreshed { .. } => After::Same,
             WorkerEvent::TasksSettled(_) => {
                 if let Some(process) = self.state.process_mut() {
                     process.in_hand = 0;

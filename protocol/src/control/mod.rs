@@ -51,8 +51,9 @@ pub use reply::{
 };
 pub use request::{
     AbortParams, Command, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams, DeleteParams, DescribeParams,
-    HelloParams, LogStream, LogsParams, PauseParams, PromoteParams, ReloadParams, Request, RestartParams, ResumeParams,
-    RollbackParams, ScaleParams, SignalParams, StartParams, StartTarget, StatusParams, StopParams, UpgradeParams,
+    HelloParams, LogStream, LogsParams, PauseParams, PromoteParams, RefreshParams, ReloadParams, Request,
+    RestartParams, ResumeParams, RollbackParams, ScaleParams, SignalParams, StartParams, StartTarget, StatusParams,
+    StopParams, UpgradeParams,
 };
 
 pub use supervisor::{DaemonUpgrade, SocketOrigins, SupervisorEnd, SupervisorView};

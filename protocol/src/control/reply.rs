@@ -13,7 +13,7 @@ use super::request::LogStream;
 use super::supervisor::{DaemonUpgrade, SupervisorView};
 use super::tasks::{EffectList, GraceView, SessionList, TaskChanged, TaskList, TasksUsage};
 use crate::exit;
-use crate::status::{AppView, StatusDocument};
+use crate::status::{AppView, RefreshedWorker, StatusDocument};
 
 /// The result of any method. On the wire the bare value: the call's method tells which it is.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -21,7 +21,7 @@ use crate::status::{AppView, StatusDocument};
 pub enum Reply {
     /// To `hello`.
     Hello(HelloReply),
-    /// To `start`, `stop`, `restart`, `delete`, `scale`, `reload`.
+    /// To `start`, `stop`, `restart`, `delete`, `scale`, `reload`, `refresh`.
     Changed(Changed),
     /// To `upgrade` with `dry_run`.
     UpgradePlan(Box<UpgradePlan>),
@@ -114,6 +114,8 @@ pub enum OperationKind {
     Rollback,
     /// Another configuration for the workers that run.
     Adopt,
+    /// What the workers that run know, renewed.
+    Refresh,
     /// A kind newer than this reader.
     #[serde(other)]
     #[schemars(skip)]
@@ -203,6 +205,9 @@ pub struct OperationResult {
     pub from: Option<String>,
     /// The release that it was to lead to.
     pub to: Option<String>,
+    /// For a refresh: what came of each worker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refreshed: Vec<RefreshedWorker>,
 }
 
 /// A task that its worker took to its grave.
@@ -404,13 +409,16 @@ pub struct LogLine {
 }
 
 /// Answer to `logs`, after the last line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogsEnd {
     /// Lines sent.
     pub lines: u64,
     /// Lines left out, because the client read too slowly.
     #[serde(default)]
     pub skipped: u64,
+    /// Where lines are that could not be shown, and how they are read there: a sentence an app.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<String>,
 }
 
 /// Answer to `daemon.status`.

@@ -40,6 +40,8 @@ pub enum Request {
     Signal(SignalParams),
     /// Replace workers by a new generation, without a gap. Answered with [`Changed`].
     Reload(ReloadParams),
+    /// Let workers renew what they know, one after the other, without another process. Answered with [`Changed`].
+    Refresh(RefreshParams),
     /// Put another release in an app's place. Answered with [`Changed`], or with [`UpgradePlan`](super::UpgradePlan) when it is only asked
     /// what would happen.
     Upgrade(UpgradeParams),
@@ -102,7 +104,7 @@ pub enum Request {
 
 impl Request {
     /// Every method of this version.
-    pub const METHODS: [&str; 31] = [
+    pub const METHODS: [&str; 32] = [
         "hello",
         "start",
         "stop",
@@ -111,6 +113,7 @@ impl Request {
         "scale",
         "signal",
         "reload",
+        "refresh",
         "upgrade",
         "rollback",
         "releases",
@@ -148,6 +151,7 @@ impl Request {
             Self::Scale(_) => "scale",
             Self::Signal(_) => "signal",
             Self::Reload(_) => "reload",
+            Self::Refresh(_) => "refresh",
             Self::Upgrade(_) => "upgrade",
             Self::Rollback(_) => "rollback",
             Self::Releases(_) => "releases",
@@ -198,6 +202,7 @@ impl Request {
             | Self::Scale(_)
             | Self::Signal(_)
             | Self::Reload(_)
+            | Self::Refresh(_)
             | Self::Upgrade(_)
             | Self::Rollback(_)
             | Self::Promote(_)
@@ -242,6 +247,7 @@ commands! {
     ScaleParams => Scale -> Changed;
     SignalParams => Signal -> Signalled;
     ReloadParams => Reload -> Changed;
+    RefreshParams => Refresh -> Changed;
     UpgradeParams => Upgrade -> Upgraded;
     RollbackParams => Rollback -> Changed;
     ReleasesParams => Releases -> Releases;
@@ -345,6 +351,8 @@ by_names! {
     RestartParams;
     /// Parameters of `delete`.
     DeleteParams;
+    /// Parameters of `refresh`.
+    RefreshParams;
 }
 
 /// Parameters of `reload`.

@@ -48,7 +48,7 @@ pub struct Refusal<'a> {
     pub msg: Text<'a>,
 }
 
-/// Answer to `ckpt`, `effect.end`, `task.end`, `task.yield`, `ready` and `beat`: it counts.
+/// Answer to `ckpt`, `effect.end`, `task.end`, `task.yield`, `ready`, `refreshed` and `beat`: it counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Nothing {}
 

@@ -48,11 +48,13 @@ pub enum Message<'a> {
         /// Which.
         task: Text<'a>,
     },
-    /// Something that the worker was started with has changed.
+    /// Something that the worker was started with has changed: renew it, then say `refreshed`.
     #[serde(rename = "refresh")]
     Refresh {
         /// What.
         scope: Text<'a>,
+        /// Its number, which `refreshed` names. It may be said twice, after a redial.
+        refresh: u64,
     },
     /// Nothing was heard for long: answer with a `beat`.
     #[serde(rename = "ping")]

@@ -42,7 +42,7 @@ pub use error::{Code, Rejected};
 pub use message::{DrainReason, Message, Resumed, Snapshot};
 pub use request::{
     Beat, BeatTask, Begin, Ckpt, EffectBegin, EffectEnd, End, Hello, KvDel, KvGet, KvItem, KvPut, KvScan, Line,
-    Outcome, Request, Yield,
+    Outcome, Refreshed, Request, Yield,
 };
 pub use text::Text;
 

@@ -52,6 +52,9 @@ pub enum Request<'a> {
     /// Sign of life: every third of a lease, and as the answer to `ping`.
     #[serde(rename = "beat")]
     Beat(Beat<'a>),
+    /// What a `refresh` asked for is done, or cannot be.
+    #[serde(rename = "refreshed")]
+    Refreshed(Refreshed<'a>),
     /// Items are written. Answered with [`Put`](super::Put).
     #[serde(rename = "kv.put")]
     KvPut(KvPut<'a>),
@@ -84,6 +87,18 @@ pub struct Hello<'a> {
     /// How many tasks it takes at once by `task.run`; 0, the default, for none.
     #[serde(default)]
     pub max_tasks: u32,
+}
+
+/// Fields of `refreshed`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Refreshed<'a> {
+    /// The number that `refresh` came with.
+    pub refresh: u64,
+    /// Whether it is done.
+    pub ok: bool,
+    /// Why not.
+    #[serde(borrow)]
+    pub error: Option<Text<'a>>,
 }
 
 /// Fields of `task.begin`.
@@ -342,7 +357,7 @@ pub struct KvDel<'a> {
 
 impl<'a> Request<'a> {
     /// Every `t` of this version.
-    pub const TYPES: [&'static str; 13] = [
+    pub const TYPES: [&'static str; 14] = [
         "hello",
         "ready",
         "task.begin",
@@ -352,6 +367,7 @@ impl<'a> Request<'a> {
         "task.end",
         "task.yield",
         "beat",
+        "refreshed",
         "kv.put",
         "kv.get",
         "kv.scan",
@@ -385,6 +401,7 @@ impl<'a> Request<'a> {
             "task.end" => Self::End(serde_json::from_slice(line)?),
             "task.yield" => Self::Yield(serde_json::from_slice(line)?),
             "beat" => Self::Beat(serde_json::from_slice(line)?),
+            "refreshed" => Self::Refreshed(serde_json::from_slice(line)?),
             "kv.put" => Self::KvPut(serde_json::from_slice(line)?),
             "kv.get" => Self::KvGet(serde_json::from_slice(line)?),
             "kv.scan" => Self::KvScan(serde_json::from_slice(line)?),
@@ -421,6 +438,7 @@ impl<'a> Request<'a> {
             Self::End(_) => None,
             Self::Yield(f) => first(&[("reason", f.reason.as_ref(), WORDS_MAX)]),
             Self::Beat(_) => None,
+            Self::Refreshed(f) => first(&[("error", f.error.as_ref(), WORDS_MAX)]),
             Self::KvPut(f) => {
                 let key = f.items.iter().map(|item| ("items.key", Some(&item.key), KEY_MAX));
                 let all: Vec<_> = key.chain([("ns", Some(&f.ns), KEY_MAX)]).collect();

@@ -143,7 +143,7 @@ class Worker:
             self.drain = None
             self.tell(self.on_undrain)
         elif t == "refresh":
-            self.tell(self.on_refresh, word.get("scope"))
+            threading.Thread(target=self.refresh, args=(word,), daemon=True).start()
         elif t == "ckpt.now" and held is not None:
             held.checkpoint_wanted = True
         elif t == "cancel" and held is not None:
@@ -157,6 +157,32 @@ class Worker:
                 call(*what)
             except Exception:
                 traceback.print_exc()
+
+    def refresh(self, word: Body) -> None:
+        """Has its own thread: to read knowledge anew takes time, and beats go on meanwhile."""
+        said: Body = {"t": "refreshed", "refresh": word.get("refresh"), "ok": bool(self.on_refresh)}
+        if not self.on_refresh:
+            said["error"] = "has nothing that renews what it knows: `worker.on_refresh` is empty"
+        for call in self.on_refresh:
+            try:
+                renewed = call(word.get("scope"))
+                if inspect.isawaitable(renewed):
+                    self.await_all(renewed)
+            except Exception as error:
+                traceback.print_exc()
+                said |= {"ok": False, "error": f"{type(error).__name__}: {error}"[:1000]}
+        try:
+            self.link.ask(said)
+        except Exception:
+            traceback.print_exc()
+
+    def await_all(self, renewed: Any) -> None:
+        async def whole() -> None:
+            await renewed
+        if self.loop is not None:
+            asyncio.run_coroutine_threadsafe(whole(), self.loop).result()
+        else:
+            asyncio.run(whole())
 
     def run(self, word: Body) -> None:
         handler = self.handlers.get(word.get("kind"), self.handlers.get(None))

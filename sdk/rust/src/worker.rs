@@ -17,6 +17,7 @@ use crate::task::{Options, Signs, Task};
 
 type Handler = Arc<dyn Fn(&Arc<Task>) -> Result<Value, Error> + Send + Sync>;
 type OnDrain = Arc<dyn Fn(&Drain) + Send + Sync>;
+type OnRefresh = Arc<dyn Fn(&str) -> Result<(), Error> + Send + Sync>;
 
 /// What agentd said when it began to replace this worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,7 @@ struct Hand {
     held: HashMap<String, Arc<Signs>>,
     handlers: HashMap<String, Handler>,
     on_drain: Vec<OnDrain>,
+    on_refresh: Option<OnRefresh>,
     drain: Option<Drain>,
     max_tasks: u32,
 }
@@ -97,6 +99,25 @@ impl Shared {
         self.idle.notify_all();
     }
 
+    /// Has its own thread: to read knowledge anew takes time, and beats go on meanwhile.
+    fn refresh(self: &Arc<Self>, word: &Value) {
+        let (shared, call) = (Arc::clone(self), self.hand().on_refresh.clone());
+        let (refresh, scope) = (word["refresh"].clone(), word["scope"].as_str().unwrap_or_default().to_owned());
+        thread::spawn(move || {
+            let renewed = call.map_or_else(
+                || Err("has nothing that renews what it knows: `Worker::on_refresh` was not called".to_owned()),
+                |call| call(&scope).map_err(|error| error.to_string()),
+            );
+            let mut said = json!({ "t": "refreshed", "refresh": refresh, "ok": renewed.is_ok() });
+            if let Err(why) = renewed {
+                said["error"] = Value::from(why.chars().take(1000).collect::<String>());
+            }
+            if let Err(error) = shared.ask(said, None) {
+                eprintln!("agentd-worker: a refresh cannot be answered: {error}");
+            }
+        });
+    }
+
     fn run(self: &Arc<Self>, word: &Value) {
         let text = |name: &str| word[name].as_str().map(Into::into);
         let options = Options {
@@ -133,7 +154,7 @@ impl Ear for Shared {
         let hand = self.hand();
         json!({
             "t": "hello", "n": 0, "proto": "agentd/1", "pid": std::process::id(), "sdk": "rust/0.1.0",
-            "caps": ["checkpoint", "drain", "kv"],
+            "caps": ["checkpoint", "drain", "kv", "refresh"],
             "max_tasks": if hand.handlers.is_empty() { 0 } else { hand.max_tasks },
         })
     }
@@ -159,6 +180,11 @@ impl Ear for Shared {
                     hand.on_drain.clone()
                 };
                 told.iter().for_each(|call| call(&drain));
+            }
+            ("refresh", _) => {
+                if let Some(me) = self.me.get().and_then(std::sync::Weak::upgrade) {
+                    me.refresh(word);
+                }
             }
             ("undrain", _) => self.hand().drain = None,
             ("ckpt.now", Some(signs)) => signs.checkpoint_wanted.store(true, Ordering::Relaxed),
@@ -253,6 +279,13 @@ impl Worker {
     /// Calls `call` when agentd begins to replace this worker.
     pub fn on_drain(&self, call: impl Fn(&Drain) + Send + Sync + 'static) {
         self.shared.hand().on_drain.push(Arc::new(call));
+        self.shared.want();
+    }
+
+    /// Calls `call` with the word for what has changed when agentd asks this worker to renew what it knows. An error
+    /// of its is told as the reason why it cannot.
+    pub fn on_refresh(&self, call: impl Fn(&str) -> Result<(), Error> + Send + Sync + 'static) {
+        self.shared.hand().on_refresh = Some(Arc::new(call));
         self.shared.want();
     }
 

@@ -6,7 +6,12 @@ use tokio::time::Instant;
 use super::*;
 
 fn check() -> HttpCheck {
-    HttpCheck { path: "/healthz?full=1".to_owned(), host: "app.example:80".to_owned(), expect: 200..=399 }
+    HttpCheck {
+        method: "GET".to_owned(),
+        path: "/healthz?full=1".to_owned(),
+        host: "app.example:80".to_owned(),
+        expect: 200..=399,
+    }
 }
 
 /// What the check makes of a server that sends `parts`, one read each, and closes.

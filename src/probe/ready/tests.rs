@@ -31,7 +31,12 @@ fn soon() -> Instant {
 }
 
 fn http() -> ReadyCheck {
-    ReadyCheck::Http(HttpCheck { path: "/".to_owned(), host: "localhost".to_owned(), expect: 200..=299 })
+    ReadyCheck::Http(HttpCheck {
+        method: "GET".to_owned(),
+        path: "/".to_owned(),
+        host: "localhost".to_owned(),
+        expect: 200..=299,
+    })
 }
 
 /// Accepts one connection, says `words`, and keeps it.

@@ -79,6 +79,17 @@ fn outside(worker: &Worker, op: &Value) -> Result<Value, Error> {
     let kv = worker.kv(text(op, "ns"));
     match text(op, "op") {
         "ready" => worker.ready().map(|()| Value::Null),
+        "on_refresh" => {
+            let fails = op["fails"].as_str().map(str::to_owned);
+            worker.on_refresh(move |scope| match &fails {
+                Some(why) => Err(Error::failed(why.clone())),
+                None => {
+                    say(&json!({ "renewed": scope }));
+                    Ok(())
+                }
+            });
+            Ok(Value::Null)
+        }
         "put" => kv.put(text(op, "key"), &op["value"]).map(|()| Value::Null),
         "get" => kv.get(text(op, "key")).map(Option::unwrap_or_default),
         other => Err(Error::failed(format!("no op {other}"))),

@@ -20,18 +20,32 @@ while True:
     n += BURST
     time.sleep(PAUSE)
 ";
-/// A threaded server of the standard library.
+/// A threaded server of the standard library. As uvicorn does, it finishes at SIGTERM what it has begun.
 const PYTHON: &str = r#"
-import socket, time
+import os, signal, socket, threading, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from urllib.parse import urlparse, parse_qs
+
+leaving = threading.Event()
+busy = threading.Condition()
+count = 0
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def log_message(self, *_):
         pass
     def do_GET(self):
+        global count
+        with busy:
+            count += 1
+        try:
+            self.answer()
+        finally:
+            with busy:
+                count -= 1
+                busy.notify_all()
+    def answer(self):
         url = urlparse(self.path)
         if url.path == "/long":
             time.sleep(float(parse_qs(url.query).get("s", ["1"])[0]))
@@ -47,6 +61,15 @@ server = Server(("127.0.0.1", 0), Handler, bind_and_activate=False)
 server.socket.close()
 server.socket = socket.socket(fileno=3)
 server.socket.setblocking(True)
+
+def leave():
+    leaving.wait()
+    with busy:
+        busy.wait_for(lambda: count == 0)
+        os._exit(0)
+
+threading.Thread(target=leave, daemon=True).start()
+signal.signal(signal.SIGTERM, lambda *_: leaving.set())
 server.serve_forever()
 "#;
 const UVICORN: &str = r#"

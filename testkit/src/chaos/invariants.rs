@@ -104,11 +104,15 @@ fn all_accounted_for(fleet: &Fleet, context: &str) {
         let marked = crate::e2e::processes_with("AGENTD_INSTANCE", fleet.daemon.instance());
         let stray = marked.into_iter().find(|pid| session(*pid).is_some_and(|session| !named.contains(&session)));
         let Some(stray) = stray else { return };
-        let command = fs::read_to_string(format!("/proc/{stray}/cmdline")).unwrap_or_default().replace('\0', " ");
-        assert!(
-            Instant::now() < until,
-            "{context}: process {stray} ({command}) is nobody's; the status names {named:?}"
-        );
+        if Instant::now() >= until {
+            let told = |file: &str| fs::read_to_string(format!("/proc/{stray}/{file}")).unwrap_or_default();
+            let (command, environment) = (told("cmdline").replace('\0', " "), told("environ").replace('\0', " "));
+            panic!(
+                "{context}: process {stray} is nobody's: {command}\n{environment}\n{}\n{}\nthe status names {named:?}",
+                told("stat"),
+                told("cgroup")
+            );
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -147,8 +147,8 @@ impl Daemon {
 
     fn await_sockets(&mut self) {
         let deadline = Instant::now() + LISTEN_WITHIN;
-        let sockets = [self.home.socket("status.sock"), self.home.socket("control.sock")];
-        while !sockets.iter().all(|socket| UnixStream::connect(socket).is_ok()) {
+        let (status, control) = (self.home.socket("status.sock"), self.home.socket("control.sock"));
+        while status::who_answers(&status) != Some(self.pid()) || UnixStream::connect(&control).is_err() {
             let child = self.child.as_ref().expect("it was just started");
             // Also the pause between two looks.
             assert!(!ended_within(child, Duration::from_millis(5)), "the daemon ended at once");

@@ -1,6 +1,6 @@
 //! Reading `status.sock`: the document, and a watch that brings every event.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -56,6 +56,20 @@ pub(super) fn document(socket: &Path) -> StatusDocument {
     let mut stream = connect(socket);
     stream.shutdown(Shutdown::Write).unwrap_or_else(|error| panic!("failed to end sending: {error}"));
     first(&mut stream, &mut LineDecoder::new(RESPONSE_MAX))
+}
+
+/// The process that answers at the socket; none while nobody does. That a connection comes about is no answer: a child
+/// that a killed daemon had begun to start holds its listening sockets until it becomes another program.
+pub(super) fn who_answers(socket: &Path) -> Option<u32> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.shutdown(Shutdown::Write).ok()?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN)).ok()?;
+    let mut line = String::new();
+    BufReader::new(&mut stream).read_line(&mut line).ok()?;
+    match StatusLine::decode(line.trim_end().as_bytes()).ok()? {
+        StatusLine::Document(document) => Some(document.pid),
+        StatusLine::Event(_) | StatusLine::Error(_) => None,
+    }
 }
 
 fn connect(socket: &Path) -> UnixStream {

@@ -128,6 +128,7 @@ fn brief(f: &mut std::fmt::Formatter<'_>, request: &Request) -> std::fmt::Result
         Request::Steer { app, steer } => write!(f, "{steer:?} {app}"),
         Request::Create { app, revision, policy } => configured(f, "CREATE", app, *revision, policy),
         Request::Adopt { app, revision, policy } => configured(f, "ADOPT", app, *revision, policy),
+        Request::Refresh { app } => write!(f, "REFRESH {app}"),
         Request::Stop { app } => write!(f, "STOP {app}"),
         Request::Delete { app } => write!(f, "DELETE {app}"),
         Request::Scale { app, workers } => write!(f, "SCALE {app} to {workers}"),

@@ -117,6 +117,7 @@ fn about(effect: &Effect) -> Option<Launch> {
         | Effect::WatchDrain { launch }
         | Effect::UnwatchDrain { launch }
         | Effect::SendStop { launch }
+        | Effect::Refresh { launch, .. }
         | Effect::SendAbort { launch }
         | Effect::Kill { launch } => Some(*launch),
         Effect::SetWeights { .. }

@@ -33,6 +33,7 @@ fn at_rest_in(fleet: &Fleet, app: &App) -> Result<(), String> {
     let head = &app.head;
     ensure(head.rollout.is_none(), || format!("deployment {:?} is not over", head.rollout))?;
     ensure(head.pending.is_empty(), || format!("{:?} are not over", head.pending))?;
+    ensure(head.refreshes.running.is_none(), || format!("refresh {:?} is not over", head.refreshes.running))?;
     match head.desired {
         Desired::Stopped => {
             let left = app.workers.values().find(|worker| worker.state.process().is_some());
@@ -71,14 +72,14 @@ fn no_connection_is_lost(app: &App, world: &World) -> Result<(), String> {
     if app.head.desired != Desired::Running || app.ready() < app.head.count || !listens {
         return Ok(());
     }
+    // Where the one beside an outgrown worker ended for good, enough are ready and not all is well: a person is waited for.
+    if app.workers.values().any(|worker| worker.state.phase() != Phase::Ready) {
+        return Ok(());
+    }
     let Some(listener) = world.listeners.get(&app.head.name) else { return Ok(()) };
     for (lane, &queued) in listener.queues.iter().enumerate() {
         let lane_id = Lane(u32::try_from(lane).expect("a lane is a u32"));
-        // Beside an outgrown worker there may be one that ended for good: its lane waits for a person, as it does.
-        let over = app.workers.values().any(|worker| {
-            worker.lane == Some(lane_id) && matches!(worker.state.phase(), Phase::Exited | Phase::Failed)
-        });
-        let waits = queued > 0 && !over && !world.given_up.contains(&(app.head.name.clone(), lane_id));
+        let waits = queued > 0 && !world.given_up.contains(&(app.head.name.clone(), lane_id));
         ensure(!waits, || format!("{}: {queued} connections wait in lane {lane} for ever", app.head.name))?;
     }
     Ok(())

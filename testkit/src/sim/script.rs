@@ -12,8 +12,8 @@ use agentd_core::effect::OperationKind;
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Revision};
 use agentd_core::policy::{
-    AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, ReloadPolicy, RestartPolicy, RestartWhen,
-    StopPolicy,
+    AppPolicy, DrainBy, GracePolicy, Lanes, LivePolicy, ReadyPolicy, RefreshPolicy, ReloadPolicy, RestartPolicy,
+    RestartWhen, StopPolicy,
 };
 use agentd_core::rollout::{JudgedBy, Plan, Strategy};
 
@@ -84,6 +84,7 @@ impl Script {
                 let (revision, policy) = self.configuration(random, index);
                 Request::Restart { app, revision, policy }
             }
+            95..=97 => Request::Refresh { app },
             _ => Request::Scale { app, workers: random.count(1, 5) },
         }
     }
@@ -175,5 +176,6 @@ fn any_policy(random: &mut Random, lanes: Lanes) -> AppPolicy {
             settle: if random.chance(70) { random.millis(0, 2_000) } else { Duration::ZERO },
         },
         needs: BTreeSet::new(),
+        refresh: Some(RefreshPolicy { timeout: random.millis(200, 2_000) }),
     }
 }

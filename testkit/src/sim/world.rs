@@ -11,6 +11,7 @@ use agentd_core::effect::Effect;
 use agentd_core::event::{Exit, InFlight, Proof, RolloutEvent, WorkerEvent};
 use agentd_core::id::{AppName, Lane, Launch, Operation, Pid};
 use agentd_core::limit::LimitMet;
+use agentd_core::refresh::RefreshAnswer;
 use agentd_core::rollout::Judgement;
 use agentd_core::time::Moment;
 
@@ -153,6 +154,7 @@ impl World {
             Effect::Check { app, id } => self.check(app, *id),
             Effect::Verify { app, id, step } => self.verify(app, *id, *step),
             Effect::Judge { app, id } => self.judge(app, *id),
+            Effect::Refresh { launch, id } => self.refresh(*launch, *id),
             // What governs a process of the world is asked of the fleet each time.
             Effect::Govern { .. } => {}
             Effect::Forget { app } => {
@@ -168,6 +170,24 @@ impl World {
             self.schedule(again, Happening::Finding(app.clone(), id, event.clone()));
         }
         self.schedule(after, Happening::Finding(app.clone(), id, event));
+    }
+
+    /// Most renew, some refuse, some never answer; some die of it.
+    fn refresh(&mut self, launch: Launch, id: Operation) {
+        let after = self.random.millis(1, 1_500);
+        let chance = if self.calm { 99 } else { self.random.between(0, 99) };
+        match chance {
+            0..=9 => {}
+            10..=14 => self.end(launch, after, Exit::Code(1)),
+            15..=24 => {
+                let result = Err("it cannot read it".to_owned());
+                self.schedule(after, Happening::Fact(launch, WorkerEvent::Refreshed { id, result }));
+            }
+            _ => {
+                let result = Ok(self.random.pick(&[RefreshAnswer::Renewed, RefreshAnswer::Told]));
+                self.schedule(after, Happening::Fact(launch, WorkerEvent::Refreshed { id, result }));
+            }
+        }
     }
 
     fn check(&mut self, app: &AppName, id: Operation) {
