@@ -82,7 +82,7 @@ impl Site {
                 let port = free_port();
                 format!(
                     "command = [{python:?}, \"-m\", \"uvicorn\", \"app:app\", \"--fd\", \"{{fd:http}}\"]\n\
-                     listen.http = \"127.0.0.1:{port}\"\nready = {{ http = \"/\" }}\n"
+                     listen.http = \"127.0.0.1:{port}\"\nready = {{ http = \"/\" }}\nstop.timeout = \"1s\"\n"
                 )
             }
             "signal" => {
