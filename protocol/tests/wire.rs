@@ -7,7 +7,7 @@ use agentd_protocol::control::{
     AbortParams, Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams,
     DeleteParams, DeploymentParams, DeploymentsParams, DescribeParams, Diagnostic, EffectJudgement, EffectsParams,
     ErrorKind, ErrorObject, GraceParams, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind,
-    OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, ReleasesParams, ReloadParams,
+    OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, ReleasesParams, RefreshParams, ReloadParams,
     Request, RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams, ServerMessage, SessionsParams,
     SignalParams, StartParams, StartTarget, StatusParams, StopParams, TaskChange, TaskChangeParams, TaskCounts,
     TaskState, TasksParams, TasksPruneParams, TasksUsageParams, UpgradeParams,
@@ -57,6 +57,7 @@ fn requests() -> Vec<Request> {
         ScaleParams { name: "web".to_owned(), workers: 0, wait: true }.into(),
         SignalParams { names: names(), signal: "HUP".to_owned() }.into(),
         ReloadParams { names: names(), changed: true, task: Some("t-1".to_owned()), wait: true }.into(),
+        RefreshParams { names: names(), wait: true }.into(),
         UpgradeParams {
             name: "web".to_owned(),
             from: Some("/srv/web.tar.gz".to_owned()),

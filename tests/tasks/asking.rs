@@ -75,7 +75,7 @@ fn the_next_daemon_knows_as_well_which_task_asked() {
 fn one_of_several_tasks_says_that_it_asks_and_the_others_are_waited_for() {
     let (daemon, outside) = (working(LONG_GRACE), Outside::start());
     begin(&daemon, "0.1", json!({"kind": "last", "task": "b", "input": {"pause": 1.5, "ledger": outside.url()}}));
-    let command = agentctl(&daemon, &["reload", "work", "--task", "a"]);
+    let command = once(&daemon, &agentctl(&daemon, &["reload", "work", "--task", "a"]));
     begin(&daemon, "0.1", json!({"kind": "shell", "task": "a", "input": {"command": command}}));
     let took = replaced(&daemon);
     assert!(took < PATIENCE, "{took:?}");
