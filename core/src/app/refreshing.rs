@@ -99,7 +99,10 @@ impl App {
         });
         left.retain(|&launch| matches!(self.standing_of(launch), Standing::Starting | Standing::Serving));
         let Some(refresh) = &mut self.head.refreshes.running else { return false };
-        refresh.left = left;
+        if refresh.left != left {
+            refresh.left = left;
+            cx.out.save_app(&self.head.name);
+        }
         match next {
             Some((worker, launch)) => {
                 refresh.ask(worker, launch, cx.tick.now, within);
