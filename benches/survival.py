@@ -134,12 +134,17 @@ def upgrade(given):
             file.write("import sys, time\ntime.sleep(float(sys.argv[1]))\nsys.exit(int(sys.argv[2]))\n")
         gaps, asked, kept, wrong = [], [], 0, []
         stop = threading.Event()
-        slowest = [0.0]
+        slowest, closed = [0.0], [0]
 
         def watch():
             while not stop.is_set():
                 begun = time.monotonic()
-                one.document()
+                try:
+                    one.document()
+                except OSError:
+                    # Accepted by the program before, and not answered any more.
+                    closed[0] += 1
+                    one.document()
                 slowest[0] = max(slowest[0], (time.monotonic() - begun) * 1e3)
 
         for _ in range(given.upgrades):
@@ -169,7 +174,8 @@ def upgrade(given):
             one.ctl("delete", "all")
         emit(given, "upgrade", upgrades=given.upgrades, gap_median_ms=round(statistics.median(gaps), 2),
                     gap_max_ms=round(max(gaps), 2), slowest_answer_median_ms=round(statistics.median(asked), 2),
-                    slowest_answer_max_ms=round(max(asked), 2), exit_codes=given.upgrades * codes, kept=kept,
+                    slowest_answer_max_ms=round(max(asked), 2), closed_unanswered=closed[0],
+                    exit_codes=given.upgrades * codes, kept=kept,
                     wrong=wrong[:5])
 
 
