@@ -771,3 +771,19 @@ fn a_drain_waits_for_whoever_asked_for_it_no_longer_than_for_the_others() {
     assert!(story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }), "{:?}", story.last.facts);
     assert_eq!(story.ledger.task(&id("asks")).map(|task| task.fence), Some(Fence(2)), "it goes on elsewhere");
 }
+
+#[test]
+fn a_drain_does_not_wait_for_the_stuck_and_does_for_the_slow_that_never_made_a_checkpoint() {
+    for (checkpointed, cut) in [(true, true), (false, false)] {
+        let mut story = Story::with(&[1, 2]);
+        story.begin(1, "t", None, Input::Kept).expect("it is admitted");
+        if checkpointed {
+            story.checkpoint(1, "t", 1, 1).expect("it is durable");
+        }
+        story.pass(10 * SECOND);
+        story.drain(1, 20 * SECOND, 60 * SECOND);
+        story.pass(2 * SECOND);
+        let over = story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) });
+        assert_eq!(over, cut, "silent for more than its usual gap, checkpoint: {checkpointed}");
+    }
+}

@@ -237,16 +237,20 @@ impl Desk {
             .map(|(&launch, launched)| (launch, launched.name.clone()))
             .collect();
         launches.sort();
+        // What a drain that began now would wait for.
+        let usual = self.measures.usual(&app, &governed.grace, governed.tasks.lease);
+        let stuck = |task: &InHand| task.stuck(usual.of(task.kind.as_ref()));
         let mut all: Vec<(String, InHand)> = Vec::new();
         let mut workers = Vec::new();
         for (launch, worker) in launches {
             let in_hand = self.ledger.in_hand(launch, tick.now);
-            let grace = self.measures.query(&app, in_hand.iter(), &governed.grace);
+            let grace = self.measures.query(&app, in_hand.iter().filter(|task| !stuck(task)), &governed.grace);
             workers.push(WorkerGrace { worker: worker.clone(), grace_ms: ms(grace.bound), why: grace.to_string() });
             all.extend(in_hand.into_iter().map(|task| (worker.clone(), task)));
         }
         all.sort_by_key(|(_, task)| std::cmp::Reverse(task.age));
-        let whole = self.measures.query(&app, all.iter().map(|(_, task)| task), &governed.grace);
+        let counted = all.iter().map(|(_, task)| task).filter(|task| !stuck(task));
+        let whole = self.measures.query(&app, counted, &governed.grace);
         let mut curves = Vec::new();
         let kinds = self.measures.kinds(&app).into_iter().map(Some);
         for kind in std::iter::once(None).chain(kinds) {
@@ -257,7 +261,7 @@ impl Desk {
         }
         let grace_ms = if all.is_empty() { ms(agentd_core::grace::bound(&governed.grace)) } else { ms(whole.bound) };
         let tasks = all.into_iter().take(SHOWN).map(|(worker, task)| InHandView {
-            stuck: task.since_sign > self.usual_gap(&app, task.kind.as_ref()),
+            stuck: stuck(&task),
             task: task.task.to_string(),
             kind: task.kind.map(|kind| kind.to_string()),
             worker,

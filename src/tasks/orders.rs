@@ -99,7 +99,7 @@ impl Desk {
         let asked_by = self.askers.get(&app).and_then(|by| by.task_in(launch, &in_hand));
         let counted = in_hand.iter().filter(|task| {
             // Whoever asked waits for nothing, and what does not get on is given its own deadline, not others' time.
-            asked_by.as_ref() != Some(&task.task) && task.since_sign <= usual.of(task.kind.as_ref())
+            asked_by.as_ref() != Some(&task.task) && !task.stuck(usual.of(task.kind.as_ref()))
         });
         let grace = self.measures.query(&app, counted, &governed.grace);
         // Of a worker that told of no task nothing is known but its connections.

@@ -39,6 +39,17 @@ fn replaced(daemon: &agentd_testkit::e2e::Daemon) -> Duration {
     began.elapsed()
 }
 
+/// Tasks from which the daemon learns what is usual: milliseconds.
+fn quick_ones(daemon: &agentd_testkit::e2e::Daemon) {
+    for n in 0..8 {
+        let id = format!("quick-{n}");
+        begin(daemon, "0.1", json!({"kind": "steps", "task": id, "input": {"steps": 20, "pause": 0.005}}));
+    }
+    for n in 0..8 {
+        await_task(daemon, &format!("quick-{n}"), ended);
+    }
+}
+
 #[test]
 fn a_task_that_asks_for_the_reload_does_not_hold_it() {
     let daemon = working(LONG_GRACE);
@@ -84,15 +95,23 @@ fn one_of_several_tasks_says_that_it_asks_and_the_others_are_waited_for() {
 }
 
 #[test]
+fn a_slow_task_without_a_checkpoint_is_waited_for_however_long_it_was_silent() {
+    let daemon = working(&format!("{LONG_GRACE}\ntasks = {{ lease = \"600ms\" }}"));
+    quick_ones(&daemon);
+    begin(&daemon, "0.1", json!({"kind": "last", "task": "a", "input": {"pause": 1.5}}));
+    // Older than its lease and than any gap that was seen; the least time of a drain is less than what it needs.
+    await_task(&daemon, "a", |seen| seen.stuck);
+    let output = daemon.ctl_ok(&["reload", "work", "--json"]);
+    let result: Value = serde_json::from_str(output.stdout.trim()).expect("JSON");
+    assert_eq!(result["results"][0]["tasks"], json!({"finished": 1, "handed_over": 0, "lost": 0}), "{result}");
+    let seen = task(&daemon, "a");
+    assert_eq!((seen.why.as_deref(), seen.fence), (Some("ok"), 1), "it was let finish: {seen:?}");
+}
+
+#[test]
 fn a_stuck_task_is_shown_as_such_and_does_not_hold_the_drain() {
     let daemon = working(&format!("{LONG_GRACE}\ntasks = {{ lease = \"600ms\" }}"));
-    for n in 0..8 {
-        let id = format!("quick-{n}");
-        begin(&daemon, "0.1", json!({"kind": "steps", "task": id, "input": {"steps": 20, "pause": 0.005}}));
-    }
-    for n in 0..8 {
-        await_task(&daemon, &format!("quick-{n}"), ended);
-    }
+    quick_ones(&daemon);
     begin(&daemon, "0.1", json!({"kind": "steps", "task": "a", "input": {"steps": 3, "hang": 2}}));
     await_task(&daemon, "a", |seen| seen.stuck);
     let output = daemon.ctl_ok(&["reload", "work", "--json"]);

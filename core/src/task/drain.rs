@@ -193,14 +193,17 @@ impl Ledger {
     }
 
     /// Whether all that is left asked for this, or was stuck before it began and did not get on since: the deadline was
-    /// not made for them.
+    /// not made for them. Without a checkpoint a task is slow, not stuck: it is waited for, since it cannot go on
+    /// elsewhere.
     fn only_unawaited(&self, launch: Launch) -> bool {
         let Some(worker) = self.workers.get(&launch) else { return false };
         let Phase::Draining(draining) = &worker.phase else { return false };
         let (drain, began) = (&draining.drain, draining.began);
         let unawaited = |id: &TaskId| {
             drain.asked_by.as_ref() == Some(id)
-                || self.tasks.get(id).is_some_and(|task| task.stuck(began, drain.usual.of(task.kind.as_ref())))
+                || self.tasks.get(id).is_some_and(|task| {
+                    task.checkpoint.is_some() && task.stuck(began, drain.usual.of(task.kind.as_ref()))
+                })
         };
         !worker.running.is_empty() && worker.running.iter().all(unawaited)
     }

@@ -350,7 +350,7 @@ pub struct Drain {
     pub reason: String,
     /// What replaces it, as the worker is told.
     pub to_release: Option<String>,
-    /// Until when the task that asked for it, and those that are stuck, have time when no other is left.
+    /// Until when the task that asked for it, and those that are stuck with a checkpoint, have time when no other is left.
     pub least: Moment,
     /// When tasks are cut, unless they extend it.
     pub deadline: Moment,

@@ -271,6 +271,7 @@ impl Ledger {
             kind: task.kind.clone(),
             age: task.age(now),
             since_safe: task.checkpoint.and_then(|_| task.since_safe(now)),
+            checkpointed: task.checkpoint.is_some(),
             since_sign: match &task.state {
                 State::Running(run) => now.since(run.sign),
                 State::Told { safe_at, .. } => now.since(*safe_at),

@@ -425,8 +425,19 @@ pub struct InHand {
     pub age: Duration,
     /// Since its last safe point, for tasks that have a checkpoint; none for others.
     pub since_safe: Option<Duration>,
-    /// Since it last got on: compare with its kind's usual gap to see whether it is stuck.
+    /// Whether it has a checkpoint: one that never made any says nothing by being silent.
+    pub checkpointed: bool,
+    /// Since it last got on.
     pub since_sign: Duration,
+}
+
+impl InHand {
+    /// Whether a drain does not wait for it: it made checkpoints, and has not got on for longer than `usual`, the gap
+    /// of its kind. One without a checkpoint may be slow, and cannot be told from one that is stuck.
+    #[must_use]
+    pub fn stuck(&self, usual: Duration) -> bool {
+        self.checkpointed && self.since_sign > usual
+    }
 }
 
 impl Outcome {

@@ -354,7 +354,8 @@ pub struct InHandView {
     pub age_ms: u64,
     /// Since its last safe point, where it has one.
     pub since_safe_ms: Option<u64>,
-    /// Whether it has not got on for longer than its kind usually takes between safe points.
+    /// Whether it has a checkpoint and has not got on for longer than its kind usually takes between safe points: a
+    /// drain does not wait for it.
     pub stuck: bool,
 }
 
