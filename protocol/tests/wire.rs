@@ -7,10 +7,10 @@ use agentd_protocol::control::{
     AbortParams, Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams,
     DeleteParams, DeploymentParams, DeploymentsParams, DescribeParams, Diagnostic, EffectJudgement, EffectsParams,
     ErrorKind, ErrorObject, GraceParams, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind,
-    OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, ReleasesParams, RefreshParams, ReloadParams,
-    Request, RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams, ServerMessage, SessionsParams,
-    SignalParams, StartParams, StartTarget, StatusParams, StopParams, TaskChange, TaskChangeParams, TaskCounts,
-    TaskState, TasksParams, TasksPruneParams, TasksUsageParams, UpgradeParams,
+    OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, RefreshParams,
+    ReleasesParams, ReloadParams, Request, RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams,
+    ServerMessage, SessionsParams, SignalParams, StartParams, StartTarget, StatusParams, StopParams, TaskChange,
+    TaskChangeParams, TaskCounts, TaskState, TasksParams, TasksPruneParams, TasksUsageParams, UpgradeParams,
 };
 use agentd_protocol::events::{Event, EventKind, TaskOutcome};
 use agentd_protocol::exit;

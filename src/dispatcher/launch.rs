@@ -505,7 +505,7 @@ fn telemetry(given: Option<&String>, worker: &WorkerId, release: &str) -> String
     ];
     let mut attributes = given.cloned().unwrap_or_default();
     for (key, value) in ours {
-        if !attributes.split(',').any(|pair| pair.split('=').next() == Some(key)) {
+        if !attributes.split(',').any(|pair| pair.split('=').next().map(str::trim) == Some(key)) {
             if !attributes.is_empty() {
                 attributes.push(',');
             }
@@ -548,5 +548,46 @@ fn is_permanent(failure: &StageFailure) -> bool {
             | Stage::SettingLimit(_)
             | Stage::Executing(_),
         ) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentd_core::id::{AppName, Generation, Slot};
+
+    use super::*;
+
+    /// What is told of a worker after its `service.name`.
+    const REST: &str = "service.version=v7,service.instance.id=shop.2.3,deployment.id=3";
+
+    fn told(given: Option<&str>) -> String {
+        let app: AppName = "shop".parse().expect("a valid name");
+        let worker = WorkerId { app, slot: Slot(2), generation: Generation(3) };
+        telemetry(given.map(str::to_owned).as_ref(), &worker, "v7")
+    }
+
+    #[test]
+    fn spans_tell_their_app_release_worker_and_deployment() {
+        assert_eq!(told(None), format!("service.name=shop,{REST}"));
+        assert_eq!(told(Some("")), format!("service.name=shop,{REST}"));
+    }
+
+    #[test]
+    fn an_operators_own_attributes_are_kept_and_come_first() {
+        assert_eq!(told(Some("region=eu,tier=1")), format!("region=eu,tier=1,service.name=shop,{REST}"));
+    }
+
+    #[test]
+    fn what_an_operator_calls_the_service_wins() {
+        assert_eq!(told(Some("service.name=till")), format!("service.name=till,{REST}"));
+        assert_eq!(told(Some("region=eu, service.name=till")), format!("region=eu, service.name=till,{REST}"));
+        let all = "deployment.id=d,service.version=v,service.instance.id=i,service.name=n";
+        assert_eq!(told(Some(all)), all);
+    }
+
+    #[test]
+    fn a_longer_key_or_a_value_is_not_taken_for_one_of_ours() {
+        let given = "service.namespace=eu,alias=service.name";
+        assert_eq!(told(Some(given)), format!("{given},service.name=shop,{REST}"));
     }
 }

@@ -5,6 +5,7 @@
 mod blocks;
 mod conformance;
 mod guide;
+mod langgraph;
 mod programs;
 mod readmes;
 mod real;

@@ -2,22 +2,30 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use agentd_protocol::control::{TaskState, TasksParams};
 use agentd_testkit::e2e::{Daemon, free_port};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::programs::{node_modules, python, source};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A request under way: its answer, line by line.
+/// A stream under way: its answer, line by line.
 fn ask(port: u16, key: &str) -> BufReader<TcpStream> {
+    ask_for(port, "/sse?s=3", key)
+}
+
+fn ask_for(port: u16, path: &str, key: &str) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
     let request = format!(
-        "GET /sse?s=3 HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-task-kind: chat\r\nidempotency-key: {key}\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-task-kind: chat\r\nidempotency-key: {key}\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).expect("it reads");
     BufReader::new(stream)
@@ -67,4 +75,102 @@ fn whoever_asks_express_through_the_middleware_has_a_whole_stream_over_a_reload(
         "command = [\"node\", \"sdk_express.js\"]\nready = \"protocol\"\nenv = {{ NODE_PATH = {:?} }}",
         node_modules()
     ));
+}
+
+/// The words that run gunicorn with the WSGI app, in threads of one process.
+fn gunicorn(bind: &str) -> Vec<String> {
+    let program = python().with_file_name("gunicorn");
+    let program = program.to_str().expect("a UTF-8 path");
+    [program, "--bind", bind, "--threads", "4", "sdk_wsgi:app"].map(Into::into).to_vec()
+}
+
+fn under_gunicorn() -> String {
+    let (command, library) = (gunicorn("fd://{fd:http}"), source("sdk/python"));
+    format!("command = {command:?}\nenv = {{ PYTHONPATH = {library:?} }}")
+}
+
+/// The whole answer to a request.
+fn answer_to(port: u16, path: &str, key: &str) -> String {
+    let mut answer = Vec::new();
+    // An answer that breaks off may end with a reset.
+    let _ = ask_for(port, path, key).read_to_end(&mut answer);
+    String::from_utf8(answer).expect("text")
+}
+
+#[test]
+fn whoever_asks_gunicorn_through_the_wsgi_middleware_has_a_whole_stream_over_a_reload() {
+    requests_are_tasks(&under_gunicorn());
+}
+
+#[test]
+fn a_request_through_the_wsgi_middleware_ends_its_task_as_it_went_itself() {
+    let (daemon, port) = (Daemon::start(env!("CARGO_BIN_EXE_agentd")), free_port());
+    let (cwd, config) = (source("tests/apps"), under_gunicorn());
+    daemon.config("web.toml", &format!("[agent.web]\ncwd = {cwd:?}\nlisten = \"127.0.0.1:{port}\"\n{config}\n"));
+    daemon.ctl_ok(&["start", "./web.toml"]);
+    for (path, status, why) in [
+        ("/task", "200", "ok"),
+        ("/raises", "500", "error"),
+        ("/breaks", "200", "error"),
+        ("/unavailable", "503", "error"),
+    ] {
+        let answer = answer_to(port, path, path);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+        let ended = await_ended(&daemon, path);
+        assert_eq!(ended, Some(why.to_owned()), "{path}");
+    }
+    // A key is done once.
+    let again = answer_to(port, "/task", "/task");
+    assert!(again.starts_with("HTTP/1.1 409") && again.contains("\"ok\""), "{again}");
+}
+
+/// How the task of a key ended. An answer may be read before its task's end is told.
+fn await_ended(daemon: &Daemon, key: &str) -> Option<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let tasks = daemon.request(TasksParams::default()).expect("a list").tasks;
+        let task = tasks.iter().find(|task| task.key.as_deref() == Some(key));
+        if let Some(task) = task.filter(|task| task.state == TaskState::Ended) {
+            return task.why.clone();
+        }
+        assert!(Instant::now() < deadline, "the task of {key} does not end: {tasks:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A program that runs without agentd; ended when it goes out of scope.
+struct Alone(Child);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("process ids are positive"));
+        // It ends its own processes first.
+        let _ = kill(pid, Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_wsgi_middleware_without_agentd_stands_in_nobodys_way() {
+    let port = free_port();
+    let words = gunicorn(&format!("127.0.0.1:{port}"));
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).current_dir(source("tests/apps")).env("PYTHONPATH", source("sdk/python"));
+    for name in ["AGENTD_WORKER_SOCKET", "AGENTD_WORKER_TOKEN", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"] {
+        command.env_remove(name);
+    }
+    let mut alone = Alone(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("gunicorn starts"));
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert_eq!(alone.0.try_wait().expect("it is our child"), None, "it ended");
+        assert!(Instant::now() < deadline, "it does not listen");
+        thread::sleep(Duration::from_millis(10));
+    }
+    // Nobody keeps what was done: the same key is answered again.
+    for _ in 0..2 {
+        let answer = answer_to(port, "/task", "one");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("inside=False"), "{answer}");
+    }
+    let failed = answer_to(port, "/raises", "two");
+    assert!(failed.starts_with("HTTP/1.1 500"), "{failed}");
 }

@@ -6,6 +6,7 @@ mod handing;
 mod keeping;
 mod reading;
 mod refusing;
+mod telling;
 mod upgrading;
 
 use std::path::{Path, PathBuf};

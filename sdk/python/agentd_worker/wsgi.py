@@ -1,6 +1,6 @@
 """WSGI: each request is a task, until its answer was read to the end. `app = AgentdMiddleware(app, worker)`.
 
-The task is at `environ["agentd.task"]`; headers count as for ASGI.
+The task is at `environ["agentd.task"]`; headers and statuses count as for ASGI.
 """
 
 from __future__ import annotations
@@ -25,28 +25,39 @@ class AgentdMiddleware:
         except Duplicate as error:
             start_response("409 Conflict", [("Content-Type", "application/json")])
             return [duplicate(error)]
+        answer = Answer(scope)
+
+        def watched(status: str, *more: Any) -> Any:
+            answer.status = int(status[:3])
+            return start_response(status, *more)
+
         try:
-            return Answer(self.app(environ, start_response), scope)
+            answer.body = self.app(environ, watched)
         except BaseException:
             scope.__exit__(*sys.exc_info())
             raise
+        return answer
 
 
 class Answer:
     """The application's answer, whose end is the task's."""
 
-    def __init__(self, body: Iterable[bytes], scope: Scope) -> None:
-        self.body, self.scope, self.error = body, scope, (None, None, None)
+    def __init__(self, scope: Scope) -> None:
+        self.scope, self.status = scope, 0
+        self.body: Iterable[bytes] = ()
+        self.error: BaseException | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self.body
-        except BaseException:
-            self.error = sys.exc_info()  # type: ignore[assignment]
+        except BaseException as error:
+            self.error = error
             raise
 
     def close(self) -> None:
         try:
             getattr(self.body, "close", lambda: None)()
         finally:
-            self.scope.__exit__(*self.error)
+            if self.error is None and self.status >= 500:
+                self.error = RuntimeError(f"status {self.status}")
+            self.scope.__exit__(type(self.error), self.error, None)
