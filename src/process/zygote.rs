@@ -2,7 +2,7 @@
 //!
 //! Owns one small process of this binary, `agentd zygote`, which has nothing to do but to copy itself. A worker's process
 //! is such a copy: it is born in its cgroup, is the supervisor's child and not the zygote's (`CLONE_PARENT`), and goes on
-//! as the [shim](super::shim). What every program's start costs before its first instruction was paid once, by the
+//! as the [shim]. What every program's start costs before its first instruction was paid once, by the
 //! zygote; `docs/adr/0016-copies-of-a-small-process.md` has the figures. Knows no plans and decides nothing.
 //!
 //! ```text

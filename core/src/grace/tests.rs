@@ -108,7 +108,10 @@ proptest! {
         let search = |curve: Curve| answer::smallest(&[curve.from_age(age)], &policy(0.99)).seconds;
         let bound = search(Curve::of_pool_with(&before, tail(&before)));
         let with_cut = search(Curve::of_pool_with(&after, held));
-        prop_assert!(with_cut * 1.006 >= bound, "{bound} became {with_cut} with {:?} cut", history[which]);
+        // Within the bucket of the end in question its order is not known: there an answer is as exact as a bucket is wide.
+        let beside = |at: f64| index(at) == index(history[which].age_s);
+        let exact = if beside(age) || beside(age + bound) { EDGES[1] / EDGES[0] } else { 1.006 };
+        prop_assert!(with_cut * exact >= bound, "{bound} became {with_cut} with {:?} cut", history[which]);
     }
 
     #[test]
