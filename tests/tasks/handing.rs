@@ -113,6 +113,30 @@ fn a_crashed_workers_task_goes_on_from_its_last_checkpoint() {
 }
 
 #[test]
+fn a_task_that_crashed_three_workers_is_parked_with_all_that_is_needed_to_look_at_it() {
+    let (daemon, outside) = (working("tasks = { effects = { post = \"retry\" } }"), Outside::start());
+    begin(&daemon, "0.1", json!({"kind": "steps", "task": "a", "input": steps(&outside, 1000, 0.05)}));
+    for fence in 1..=3 {
+        await_task(&daemon, "a", |seen| seen.fence == fence && seen.state == TaskState::Running && seen.step.is_some());
+        signal(&daemon, Signal::SIGKILL);
+    }
+    let seen = await_task(&daemon, "a", |seen| {
+        seen.state == TaskState::Parked && seen.details.as_ref().is_some_and(|kept| kept.runs[0].exit.is_some())
+    });
+    assert_eq!((seen.attempt, seen.fence, seen.generation), (4, 4, Some(1)));
+    let kept = seen.details.expect("it was asked for by its id");
+    assert_eq!(kept.input.and_then(|input| input.json).expect("JSON")["steps"], 1000);
+    let run = |fence, how: &str| (fence, "work.0.1".to_owned(), how.to_owned(), Some("killed by SIGKILL".to_owned()));
+    let runs: Vec<_> = kept.runs.into_iter().map(|run| (run.fence, run.worker, run.how, run.exit)).collect();
+    assert_eq!(runs, [run(3, "parked"), run(2, "crashed"), run(1, "crashed")]);
+    assert_eq!(Some(kept.checkpoints[0].step), seen.step);
+    assert!(kept.checkpoints[0].bytes > 100, "{:?}", kept.checkpoints);
+    assert!(!kept.effects.is_empty());
+    let page = daemon.ctl_ok(&["tasks", "--task", "a"]).stdout;
+    assert!(page.contains("agentctl tasks retry a, or: agentctl tasks discard a"), "{page}");
+}
+
+#[test]
 fn a_worker_that_slept_over_its_lease_cannot_write_and_ends_itself() {
     let (daemon, outside) = (working("workers = 2\ntasks = { lease = \"600ms\" }"), Outside::start());
     begin(&daemon, "0.1", json!({"kind": "steps", "task": "a", "input": steps(&outside, 30, 0.1)}));
