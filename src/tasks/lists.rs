@@ -14,6 +14,9 @@ use super::db::{Db, DbError};
 use super::desk::Desk;
 use super::details::generation_of;
 
+/// Longest error of an effect that is shown, in bytes: a list of many is not to take the memory of all.
+const ERROR_SHOWN: usize = 64 * 1024;
+
 /// Conditions of a query, with what they are about.
 #[derive(Debug, Default)]
 struct Where {
@@ -92,7 +95,8 @@ impl Db {
         only.equal("task", params.task.as_ref());
         only.equal("release", params.release.as_ref());
         let sql = format!(
-            "SELECT app, task, key, kind, state, release, fence, description, compensate, error, begun_at, ended_at
+            "SELECT app, task, key, kind, state, release, fence, description, compensate,
+                iif(length(error) > {ERROR_SHOWN}, NULL, error), begun_at, ended_at
              FROM effect {} ORDER BY state = 'intent' DESC, begun_at DESC LIMIT {limit}",
             only.text()
         );

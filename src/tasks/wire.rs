@@ -28,7 +28,7 @@ pub(super) fn message(request: &Request<'_>) -> Result<Option<Message>, Refusal>
         }),
         Request::Ckpt(ckpt) => Message::Checkpoint {
             own: own(&ckpt.task, ckpt.fence)?,
-            step: ckpt.step,
+            step: step(ckpt.step)?,
             safe: ckpt.safe,
             state_version: ckpt.state_version,
         },
@@ -67,6 +67,14 @@ pub(super) fn message(request: &Request<'_>) -> Result<Option<Message>, Refusal>
         Request::KvGet(_) | Request::KvScan(_) | Request::Refreshed(_) => return Ok(None),
     };
     Ok(Some(message))
+}
+
+/// A step is kept as a signed number, by whose order the last one is found.
+fn step(step: u64) -> Result<u64, Refusal> {
+    if i64::try_from(step).is_ok() {
+        return Ok(step);
+    }
+    Err((Code::TooLarge, format!("ckpt: step is beyond {}", i64::MAX)))
 }
 
 fn own(task: &Text<'_>, fence: u64) -> Result<Own, Refusal> {

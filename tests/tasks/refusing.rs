@@ -32,6 +32,8 @@ fn each_wrong_word_about_a_task_has_its_code_and_no_effect() {
         (with("ckpt", json!({"step": 1, "json": 1, "data": "eA=="})), "malformed"),
         (with("ckpt", json!({"step": 1, "data": "no base64!"})), "malformed"),
         (with("effect.end", json!({"key": "never begun", "ok": true})), "unknown_effect"),
+        (with("ckpt", json!({"step": u64::MAX, "json": 1})), "too_large"),
+        (with("effect.begin", json!({"key": "k", "kind": "k", "compensate": "c".repeat(5000)})), "too_large"),
         (json!({"t":"task.begin","task":"x".repeat(129)}), "too_large"),
         (json!({"t":"task.begin","task":"b","kind":"k".repeat(65)}), "too_large"),
         (json!({"t":"task.begin","task":""}), "malformed"),

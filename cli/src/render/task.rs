@@ -17,6 +17,9 @@ const NAME_WIDTH: usize = 11;
 /// Checkpoints that are listed.
 const CHECKPOINTS: usize = 5;
 
+/// Effects that are listed.
+const EFFECTS: usize = 10;
+
 /// Characters of a payload that are shown; `--json` has all.
 const SHOWN: usize = 1000;
 
@@ -105,8 +108,11 @@ fn kept(text: &mut String, details: &TaskDetails, now: Timestamp, width: Option<
         let _ = write!(text, "\nworkers that had it\n{}", table.render(width));
     }
     if !details.effects.is_empty() {
-        let list = EffectList { effects: details.effects.clone(), more: false };
-        let _ = write!(text, "\neffects\n{}", super::effects::table(&list, now, width));
+        let shown: Vec<_> = details.effects.iter().take(EFFECTS).cloned().collect();
+        let more = details.effects.get(EFFECTS);
+        let more = more.map_or_else(String::new, |one| format!("and more: agentctl effects --task {}\n", one.task));
+        let table = super::effects::table(&EffectList { effects: shown, more: false }, now, width);
+        let _ = write!(text, "\neffects\n{table}{more}");
     }
 }
 

@@ -148,7 +148,7 @@ pub enum Refused {
     #[error("no task {0} is known")]
     UnknownTask(TaskId),
     /// Another owns it now, or will.
-    #[error("task {task} has fence {now}, not {said}: it was taken from this worker")]
+    #[error("task {task} {}", fenced_words(*said, *now))]
     Fenced {
         /// Which.
         task: TaskId,
@@ -220,6 +220,14 @@ pub fn end_word(end: &End) -> &'static str {
         End::Lost(loss) => loss.word(),
         End::Discarded => "discarded by a person",
     }
+}
+
+/// Whose a task is, as far as its fence tells.
+fn fenced_words(said: Fence, now: Fence) -> String {
+    if said == now {
+        return "is not this worker's".to_owned();
+    }
+    format!("has fence {now}, not {said}: it was taken from this worker")
 }
 
 /// Why an order of a person was denied. Nothing was changed by it.

@@ -433,7 +433,8 @@ impl<'a> Request<'a> {
                 ("key", Some(&f.key), KEY_MAX),
                 ("kind", Some(&f.kind), KIND_MAX),
                 ("desc", f.desc.as_ref(), WORDS_MAX),
-            ]),
+            ])
+            .or_else(|| f.compensate.filter(|how| how.get().len() > WORDS_MAX).map(|_| ("compensate", WORDS_MAX))),
             Self::EffectEnd(f) => first(&[("key", Some(&f.key), KEY_MAX)]),
             Self::End(_) => None,
             Self::Yield(f) => first(&[("reason", f.reason.as_ref(), WORDS_MAX)]),
