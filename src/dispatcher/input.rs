@@ -2,6 +2,7 @@
 
 use agentd_core::event::{Exit as WorkerExit, RolloutEvent, WorkerEvent};
 use agentd_core::id::{AppName, Launch, Operation, Pid};
+use agentd_core::time::Moment;
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
@@ -60,6 +61,8 @@ pub enum Input {
     KeeperGone,
     /// Time to look at what a draining worker still has.
     LookAtDrain(Launch),
+    /// Half of the time is over that a worker had from Node's message to being killed at this moment.
+    MessageWasNotEnough(Launch, Moment),
     /// The ledger thread tells something.
     Tasks(Report),
     /// A probe task needs a connection that reaches one worker.
