@@ -124,9 +124,13 @@ impl Dispatcher {
         self.restore_reports();
         let tick = self.tick();
         let mut outcome = self.fleet.resume(tick);
-        outcome.act.retain(|effect| !self.was_told_already(effect));
+        let told: Vec<Launch> = outcome.act.iter().filter_map(|effect| self.told_already(effect)).collect();
+        outcome.act.retain(|effect| self.told_already(effect).is_none());
         fault::point("resumed");
         self.carry_out(outcome);
+        for launch in told {
+            self.signal_if_told_by_message(launch);
+        }
         for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
             self.tend(&name);
         }
@@ -338,14 +342,14 @@ impl Dispatcher {
         }
     }
 
-    /// A stop signal that the earlier supervisor sent, most likely: a program with a handler of its own may take a
-    /// second one for "at once". Without a handler it would be gone, had it been sent.
-    fn was_told_already(&self, effect: &Effect) -> bool {
-        let Effect::SendStop { launch } = effect else { return false };
-        self.processes.get(launch).is_some_and(|process| {
-            let signal = process.record.config.stop.signal.signal();
-            stat::catches(process.tree.leader(), signal) == Some(true)
-        })
+    /// Whom the earlier supervisor told to end, most likely: a program with a handler of its own may take a second word
+    /// for "at once". Without a handler it would be gone, had the signal been sent.
+    fn told_already(&self, effect: &Effect) -> Option<Launch> {
+        let Effect::SendStop { launch } = effect else { return None };
+        let process = self.processes.get(launch)?;
+        let stop = process.record.config.stop;
+        let caught = || stat::catches(process.tree.leader(), stop.signal.signal()) == Some(true);
+        (stop.message || caught()).then_some(*launch)
     }
 }
 

@@ -8,6 +8,7 @@
 //!                 │                  └── it was given more time: half of that
 //!                 └── it ends: nothing more
 //! ```
+//! The next supervisor says the message to nobody who was told already: it comes in at `said`.
 //!
 //! How much time it has, and what comes at its end, is core's.
 
@@ -41,6 +42,13 @@ impl Dispatcher {
         self.signal_tree(launch, stop.signal.signal());
     }
 
+    /// An earlier supervisor told a worker to end. Where that was by the message, nobody knows whether the signal followed.
+    pub(super) fn signal_if_told_by_message(&self, launch: Launch) {
+        if self.processes.get(&launch).is_some_and(|process| process.record.config.stop.message) {
+            self.signal_at_half_time(launch);
+        }
+    }
+
     /// Half of the time is over that a worker had when it heard the message.
     pub(super) fn message_was_not_enough(&self, launch: Launch, kill_at: Moment) {
         let Some(until) = self.stops_until(launch) else { return };
@@ -58,7 +66,7 @@ impl Dispatcher {
         let (half, inputs) = (kill_at.since(sys::boottime()) / 2, self.inputs.clone());
         tokio::spawn(async move {
             tokio::time::sleep(half).await;
-            // Nobody hears it only when the loop is over; whoever comes next says the message anew.
+            // Nobody hears it only when the loop is over; whoever comes next sees to the signal.
             let _ = inputs.send(Input::MessageWasNotEnough(launch, kill_at));
         });
     }
