@@ -41,7 +41,7 @@ impl Dispatcher {
         tracing::debug!(method = request.method(), uid = peer.uid, pid = peer.pid, "asked");
         if !matches!(self.end, End::Open) && request.operates() {
             let why = match self.end {
-                End::Upgrade { .. } => "the daemon is being upgraded; ask again in a moment",
+                End::Upgrade(_) => "the daemon is being upgraded; ask again in a moment",
                 End::Open | End::WhenEmpty { .. } | End::Now(_) => "the daemon is ending",
             };
             reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, why)));
@@ -330,12 +330,12 @@ impl Dispatcher {
         self.write_down(&[numbers], Durability::Process);
         let how = match &self.end {
             End::Now(_) => SupervisorEnd::Signalled,
-            End::Upgrade { .. } => SupervisorEnd::Upgraded,
+            End::Upgrade(_) => SupervisorEnd::Upgraded,
             End::Open | End::WhenEmpty { .. } => SupervisorEnd::Stopped,
         };
         self.supervisors.leave(how, Timestamp::now(), sys::boottime());
         self.save_supervisors();
-        if matches!(self.end, End::Now(_) | End::Upgrade { .. }) {
+        if matches!(self.end, End::Now(_) | End::Upgrade(_)) {
             // Dropping the sockets would remove their names from the file system under the workers' feet.
             let _stay = std::mem::ManuallyDrop::new(std::mem::take(&mut self.apps));
         }
@@ -348,10 +348,7 @@ impl Dispatcher {
                 self.dismiss_keeper();
                 Departure::Stopped
             }
-            End::Upgrade { binary, reply, .. } => {
-                reply.leave_open();
-                Departure::Upgrade(binary)
-            }
+            End::Upgrade(settling) => settling.depart(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use agentd_core::event::{Exit as WorkerExit, RolloutEvent, WorkerEvent};
 use agentd_core::id::{AppName, Launch, Operation, Pid};
 use nix::sys::signal::Signal;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
 
@@ -58,6 +59,8 @@ pub enum Input {
     HookEnded(u64, super::HookEnd),
     /// The keeper is gone.
     KeeperGone,
+    /// The doors of a socket are closed and its clients answered; these are left, for the program that comes.
+    Emptied(Vec<OwnedFd>),
     /// Time to look at what a draining worker still has.
     LookAtDrain(Launch),
     /// The ledger thread tells something.
