@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use camino::Utf8PathBuf;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -117,10 +117,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     let logs = LogThread::start_telling(told_of_logs(housekeeper.doorbell(), input_sender.clone()))?;
     let mut notes = Vec::new();
     let cgroups = match Cgroups::open(&instance) {
-        Ok(cgroups) => {
-            tracing::debug!(removed = cgroups.remove_empty(), "empty cgroups of earlier workers were removed");
-            Some(cgroups)
-        }
+        Ok(cgroups) => Some(cgroups),
         Err(why) => {
             let note = format!("workers are contained by process group, not by cgroup: {why}");
             tracing::info!("{note}");
@@ -131,6 +128,11 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
+        // They are for the loop alone; what another thread takes is lost between two programs.
+        .on_thread_start(|| {
+            // The only refusal is of a set that is none.
+            let _ = SigSet::all().thread_block();
+        })
         .build()
         .map_err(DaemonError::Runtime)?;
     runtime.block_on(async {

@@ -324,6 +324,15 @@ impl Dispatcher {
 
     /// The loop is over. Workers that stay keep their sockets, files and all; the keeper stays with them.
     pub(super) fn leave(mut self) -> Departure {
+        let departure = self.take_leave();
+        if matches!(departure, Departure::Upgrade(..)) {
+            // Nothing is closed in order, as by a death: the next program begins sooner, and all of it is tried anyway.
+            let _gone_with_the_program = std::mem::ManuallyDrop::new(self);
+        }
+        departure
+    }
+
+    fn take_leave(&mut self) -> Departure {
         let left = self.processes.len();
         tracing::info!(left, "the daemon ends");
         let numbers = Change::Meta { key: "events", value: self.journal.seq().to_string() };
@@ -335,7 +344,7 @@ impl Dispatcher {
         };
         self.supervisors.leave(how, Timestamp::now(), sys::boottime());
         self.save_supervisors();
-        if matches!(self.end, End::Now(_) | End::Upgrade(_)) {
+        if matches!(self.end, End::Now(_)) {
             // Dropping the sockets would remove their names from the file system under the workers' feet.
             let _stay = std::mem::ManuallyDrop::new(std::mem::take(&mut self.apps));
         }

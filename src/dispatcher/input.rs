@@ -57,6 +57,8 @@ pub enum Input {
     Logs(LogNews),
     /// A hook came to its end.
     HookEnded(u64, super::HookEnd),
+    /// Processes with our mark that no worker has, left by an earlier daemon.
+    Strays(super::strays::Marked),
     /// The keeper is gone.
     KeeperGone,
     /// The doors of a socket are closed and its clients answered; these are left, for the program that comes.

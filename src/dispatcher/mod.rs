@@ -45,6 +45,7 @@ mod rights;
 mod room;
 mod shell;
 mod sources;
+mod strays;
 mod successor;
 mod tasks;
 mod tell;
@@ -365,6 +366,7 @@ impl Dispatcher {
             Input::Logs(news) => self.heard_of_logs(news),
             Input::HookEnded(number, end) => self.hook_ended(number, end),
             Input::KeeperGone => self.keeper_gone(),
+            Input::Strays(marked) => self.end_strays(&marked),
             Input::Emptied(clients) => self.emptied(clients),
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
