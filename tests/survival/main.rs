@@ -6,6 +6,7 @@ mod born;
 mod both;
 mod chaos;
 mod store;
+mod strays;
 mod upgrade;
 mod workers;
 

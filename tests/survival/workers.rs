@@ -114,7 +114,7 @@ pub(crate) fn pretend_another_boot(home: &std::path::Path) {
 }
 
 /// Looks until it is so.
-pub(crate) fn until(patience: Duration, is_so: impl Fn() -> bool) {
+pub(crate) fn until(patience: Duration, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < deadline, "not so in time");
