@@ -20,7 +20,7 @@ use agentd_protocol::control::SocketOrigins;
 use super::adopt::{exit_of_remains, hold_process};
 use super::commit::in_full;
 use super::launch::core_exit;
-use super::strays::{Marked, may_be_unrecorded};
+use super::strays::{Marked, Past, may_be_unrecorded};
 use super::{Dispatcher, rebuild};
 use crate::fault;
 use crate::keeper::{Held, Keeper, Taken};
@@ -86,6 +86,7 @@ impl Dispatcher {
             self.regain_addresses(head, &workers, &mut taken);
         }
         self.fleet = Fleet::restore(counters, heads, workers);
+        let past = Past::of(&self.fleet);
         let (adopted, ended) = self.adopt_all(&mut taken);
         self.end_remains(&ended, &taken);
         self.restore_releases(releases, damaged);
@@ -145,7 +146,7 @@ impl Dispatcher {
         self.supervisors.begin(std::process::id(), version, self.started_at, sys::boottime(), found);
         self.save_supervisors();
         self.ended_before.clear();
-        self.end_strays_later();
+        self.end_strays_later(past);
         Ok(())
     }
 

@@ -7,8 +7,7 @@
 //! ```
 //!
 //! Owns looking for them, which means to read the environment of every process of the machine, and ending them. Where
-//! every worker's process is recorded nobody waits for that: only those are ended then that were started before, by a
-//! number below the first that we give out, and that nobody adopted.
+//! every worker's process is recorded nobody waits for that: only what is [`Past`] is ended then.
 //!
 //! A worker that ended while nobody watched may have left descendants. They are looked for before its end is told, for
 //! it may be started again at once.
@@ -16,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use agentd_core::fleet::Fleet;
 use agentd_core::id::Launch;
 use agentd_core::worker::Worker;
 
@@ -72,6 +72,25 @@ impl Marked {
     }
 }
 
+/// Launches that were over when we took over: before the first that we give out, and no worker's.
+#[derive(Clone, Debug)]
+pub(super) struct Past {
+    next: Launch,
+    present: BTreeSet<Launch>,
+}
+
+impl Past {
+    /// As seen from `fleet`, before it has decided anything.
+    pub(super) fn of(fleet: &Fleet) -> Self {
+        let workers = fleet.apps().flat_map(|app| app.workers.values());
+        Self { next: fleet.counters().launch, present: workers.filter_map(|worker| worker.launch()).collect() }
+    }
+
+    fn has(&self, launch: Launch) -> bool {
+        launch < self.next && !self.present.contains(&launch)
+    }
+}
+
 /// Whether a worker may have a process that is not recorded.
 pub(super) fn may_be_unrecorded(worker: &Worker) -> bool {
     worker.state.process().is_some_and(|process| process.kernel.is_none())
@@ -105,16 +124,13 @@ impl Dispatcher {
     }
 
     /// Ends them, once they are found beside the loop, and removes the cgroups of the past.
-    pub(super) fn end_strays_later(&self) {
+    pub(super) fn end_strays_later(&self, past: Past) {
         let (instance, cgroups, inputs) = (Arc::clone(&self.instance), self.cgroups.clone(), self.inputs.clone());
-        let adopted: BTreeSet<Launch> = self.processes.keys().copied().collect();
-        let next = self.fleet.counters().launch;
         tokio::task::spawn_blocking(move || {
-            let is_past = |launch: Launch| launch < next && !adopted.contains(&launch);
             let mut marked = Marked::look(&instance, cgroups.as_ref());
-            marked.0.retain(|&launch, _| is_past(launch));
+            marked.0.retain(|&launch, _| past.has(launch));
             if let Some(cgroups) = &cgroups {
-                let removed = cgroups.remove_empty(is_past);
+                let removed = cgroups.remove_empty(|launch| past.has(launch));
                 tracing::debug!(removed, "empty cgroups of earlier workers were removed");
             }
             // The loop is gone only at the very end.

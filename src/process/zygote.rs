@@ -107,9 +107,9 @@ impl Zygote {
             return Err(Refusal::Unanswered);
         }
         let answer = i32::from_ne_bytes(answer);
-        Pid::from_raw(answer)
-            .filter(|_| answer > 0)
-            .ok_or_else(|| Refusal::ByKernel(Errno::from_raw_os_error(answer.saturating_neg())))
+        // Below zero it is no number of a process, and not to be taken for one.
+        let copy = (answer > 0).then(|| Pid::from_raw(answer)).flatten();
+        copy.ok_or_else(|| Refusal::ByKernel(Errno::from_raw_os_error(answer.saturating_neg())))
     }
 }
 
