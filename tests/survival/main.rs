@@ -6,6 +6,7 @@ mod boot;
 mod born;
 mod both;
 mod chaos;
+mod skew;
 mod store;
 mod strays;
 mod upgrade;
