@@ -9,6 +9,7 @@ mod chaos;
 mod skew;
 mod store;
 mod strays;
+mod unprivileged;
 mod upgrade;
 mod workers;
 
@@ -26,7 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A daemon that runs two servers on a port and a program that prints numbers.
 fn fleet() -> (Daemon, u16) {
-    let daemon = Daemon::start(AGENTD);
+    fleet_of(Daemon::start(AGENTD))
+}
+
+/// The same under this daemon.
+fn fleet_of(daemon: Daemon) -> (Daemon, u16) {
     let port = free_port();
     daemon.config("server.py", SERVER);
     daemon.config("printer.py", PRINTER);
