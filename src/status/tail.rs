@@ -10,8 +10,9 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
-use agentd_protocol::events::Event;
 use camino::Utf8PathBuf;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::journal::KEPT;
 
@@ -28,6 +29,17 @@ pub struct Remembered {
     pub events: Vec<(u64, String)>,
     /// Whether no event can have been told after the last of these.
     pub whole: bool,
+}
+
+/// What is looked at of a line: it is told on as it is, and to understand eight thousand of them would take longer than
+/// all else at a start.
+#[derive(Deserialize)]
+struct Numbered {
+    seq: u64,
+    #[serde(rename = "at")]
+    _at: IgnoredAny,
+    #[serde(rename = "event")]
+    _event: IgnoredAny,
 }
 
 /// The file, for appending.
@@ -47,7 +59,7 @@ impl EventTail {
         let (mut events, mut good) = (Vec::<(u64, String)>::new(), 0);
         for line in text.split_inclusive(|&byte| byte == b'\n') {
             let Some(line) = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok()) else { break };
-            let Ok(event) = serde_json::from_str::<Event>(line) else { break };
+            let Ok(event) = serde_json::from_str::<Numbered>(line) else { break };
             if events.last().is_some_and(|(last, _)| *last >= event.seq) {
                 break;
             }
@@ -113,7 +125,7 @@ impl EventTail {
 #[cfg(test)]
 mod tests {
     use agentd_protocol::Timestamp;
-    use agentd_protocol::events::EventKind;
+    use agentd_protocol::events::{Event, EventKind};
 
     use super::*;
     use crate::status::EventJournal;
