@@ -107,8 +107,7 @@ impl Zygote {
             return Err(Refusal::Unanswered);
         }
         let answer = i32::from_ne_bytes(answer);
-        // Below zero it is no number of a process, and not to be taken for one.
-        let copy = (answer > 0).then(|| Pid::from_raw(answer)).flatten();
+        let copy = if answer > 0 { Pid::from_raw(answer) } else { None };
         copy.ok_or_else(|| Refusal::ByKernel(Errno::from_raw_os_error(answer.saturating_neg())))
     }
 }

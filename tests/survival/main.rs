@@ -12,6 +12,7 @@ mod strays;
 mod unprivileged;
 mod upgrade;
 mod workers;
+mod yama;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
