@@ -113,7 +113,8 @@ impl Dispatcher {
         let [from, to] = [rollout.from, rollout.to].map(|side| self.label_of(name, side.generation.0));
         let (gates, lacking) = self.gates_of(name, rollout.id);
         let waits = rollout.waits_for().is_some() && rollout.pace == Pace::Going;
-        let why = lacking.filter(|_| waits).or(view.why).or_else(|| self.waited_for(app, rollout));
+        let why = lacking.filter(|_| waits).or(view.why);
+        let why = why.or_else(|| self.hook_waited_for(rollout.id)).or_else(|| self.waited_for(app, rollout));
         Some(wire::DeploymentView { from, to, gates, why, ..view })
     }
 

@@ -1,5 +1,7 @@
 //! Hooks: somebody is told when something happens, and nothing waits for them.
 
+mod deploying;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ const AGENTD: &str = env!("CARGO_BIN_EXE_agentd");
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a hook writes down of what it was given.
-const TELL: &str = "#!/bin/sh\ncat > told.$AGENTD_EVENT_ON.tmp\nenv | grep AGENTD_EVENT_ | sort >> told.$AGENTD_EVENT_ON.tmp\nmv told.$AGENTD_EVENT_ON.tmp told.$AGENTD_EVENT_ON.$AGENTD_EVENT_SEQ\n";
+const TELL: &str = "#!/bin/sh\nto=told.$AGENTD_EVENT_ON.$AGENTD_EVENT_SEQ\ncat > $to.tmp\nenv | grep AGENTD_EVENT_ | sort >> $to.tmp\nmv $to.tmp $to\n";
 
 fn app(daemon: &Daemon, command: &str, hooks: &str) -> PathBuf {
     daemon.config("tell.sh", TELL);

@@ -72,6 +72,10 @@ pub(crate) fn report(report: &DeploymentReport, now: Timestamp, width: Option<us
         let (begun, lasted) = (span(between(report.started_at, stage.at)), span(between(stage.at, next)));
         text.push_str(&format!("  +{begun:<8} {:<10} {share:>5}  for {lasted}\n", stage.name));
     }
+    if !report.hooks.is_empty() {
+        text.push_str("\nhooks\n");
+        text.push_str(&super::hooks::table(&report.hooks, width));
+    }
     if !report.gates.is_empty() {
         text.push_str("\ngates\n");
         text.push_str(&gates(&report.gates, width));

@@ -16,6 +16,7 @@ pub(crate) mod examination;
 mod fixture;
 pub(crate) mod grace;
 pub(crate) mod hint;
+mod hooks;
 pub(crate) mod log;
 pub(crate) mod operation;
 pub(crate) mod page;

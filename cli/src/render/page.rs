@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use agentd_protocol::control::{DeploymentReport, Durations};
+use agentd_protocol::control::{DeploymentReport, Durations, HookState};
 use agentd_protocol::status::{DeploymentState, GateVerdict, Strategy};
 
 use super::bytes_time::{between, span};
@@ -29,6 +29,7 @@ ol{list-style:none;margin:0;padding:0}ol li{display:flex;gap:.8em;padding:.45em 
 ol li.sharing,ol li.warm{border-color:var(--new)}ol li.back{border-color:var(--bad)}
 ol time{flex:0 0 4.6em;white-space:nowrap;color:var(--dim);font-variant-numeric:tabular-nums}ol b{font-weight:600}
 svg{display:block;width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--dim)}
+pre{margin:.3em 0 .8em;padding:.5em .7em;background:var(--bg);border-radius:6px;white-space:pre-wrap;font-size:.85rem}
 .good{color:var(--good)}.warn{color:var(--warn)}.bad{color:var(--bad)}
 @media(max-width:520px){.wide{display:none}}
 ";
@@ -45,6 +46,7 @@ pub(crate) fn page(report: &DeploymentReport) -> String {
     );
     head(&mut html, report, &title);
     steps(&mut html, report);
+    hooks(&mut html, report);
     gates(&mut html, report);
     tasks(&mut html, report);
     effects(&mut html, report);
@@ -103,6 +105,35 @@ fn steps(html: &mut String, report: &DeploymentReport) {
         let _ = writeln!(html, "<li class=\"{kind}\"><time>+{since}</time><span>{words}</span></li>");
     }
     html.push_str("</ol></section>\n");
+}
+
+/// What ran beside it, and what that printed.
+fn hooks(html: &mut String, report: &DeploymentReport) {
+    if report.hooks.is_empty() {
+        return;
+    }
+    html.push_str("<h2>Hooks</h2><section>\n");
+    for run in &report.hooks {
+        let class = match run.state {
+            HookState::Done => "good",
+            HookState::Failed => "bad",
+            HookState::Running | HookState::Cut | HookState::Unknown => "warn",
+        };
+        let took = run.took_ms.map_or_else(String::new, |took| format!(" after {}", ms(took)));
+        let why = run.why.as_deref().map_or_else(String::new, |why| format!(": {}", text(why)));
+        let _ = writeln!(
+            html,
+            "<p>{}: <code>{}</code> <b class=\"{class}\">{}</b>{took}{why}</p>",
+            text(&super::hooks::occasion(run)),
+            text(&run.command.join(" ")),
+            super::hooks::mark(run.state).word,
+        );
+        if !run.output.is_empty() {
+            let lines: Vec<String> = run.output.iter().map(|line| text(line)).collect();
+            let _ = writeln!(html, "<pre>{}</pre>", lines.join("\n"));
+        }
+    }
+    html.push_str("</section>\n");
 }
 
 fn gates(html: &mut String, report: &DeploymentReport) {

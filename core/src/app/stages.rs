@@ -65,6 +65,7 @@ impl App {
         }
         let (app, id) = (self.head.name.clone(), rollout.id);
         match rollout.stage {
+            Stage::Preparing => cx.out.act.push(Effect::Prepare { app, id }),
             Stage::Checking { last: _ } => cx.out.act.push(Effect::Check { app, id }),
             Stage::Verifying { step } => cx.out.act.push(Effect::Verify { app, id, step }),
             Stage::Replacing | Stage::Sharing { .. } | Stage::Warm { .. } => {
@@ -87,6 +88,10 @@ impl App {
             RolloutEvent::Refused { step, why } if rollout.stage == (Stage::Verifying { step }) => {
                 self.reverse(cx, &why, None, BackBy::Failure);
             }
+            RolloutEvent::Prepared if rollout.stage == Stage::Preparing => self.next_stage(cx),
+            RolloutEvent::Unprepared { why } if rollout.stage == Stage::Preparing => {
+                self.reverse(cx, &why, None, BackBy::Failure);
+            }
             RolloutEvent::Checked { last } if rollout.stage == (Stage::Checking { last }) => {
                 self.next_stage(cx);
             }
@@ -94,7 +99,9 @@ impl App {
                 self.reverse(cx, &why, None, BackBy::Failure);
             }
             // Late or doubled: that stage is over.
-            RolloutEvent::Verified { .. }
+            RolloutEvent::Prepared
+            | RolloutEvent::Unprepared { .. }
+            | RolloutEvent::Verified { .. }
             | RolloutEvent::Refused { .. }
             | RolloutEvent::Checked { .. }
             | RolloutEvent::Unfit { .. } => return,
@@ -122,7 +129,8 @@ impl App {
             (Steer::Abort, Direction::Forward) if !rollout.can_go_back() => Err(Denied::NoWayBack { app, id }),
             (Steer::Promote, Direction::Forward) => match rollout.stage {
                 Stage::Sharing { .. } | Stage::Warm { .. } => Ok(()),
-                Stage::Checking { .. }
+                Stage::Preparing
+                | Stage::Checking { .. }
                 | Stage::Replacing
                 | Stage::Raising { .. }
                 | Stage::Verifying { .. }
