@@ -314,6 +314,9 @@ impl Dispatcher {
             && let Ok(app) = report.app.parse::<AppName>()
         {
             report.gates = self.gates_of(&app, Operation(id)).0;
+            let present = self.fleet.app(&app).and_then(|app| self.deployment_view(app));
+            let waits = present.filter(|present| present.id == id).and_then(|present| present.why);
+            report.why = report.why.or(waits);
         }
         Ok(Reply::Deployment(Box::new(report)))
     }

@@ -4,6 +4,7 @@
 //! styles out where they are not wanted (`--color`, `NO_COLOR`, a pipe).
 
 pub(crate) mod apps;
+mod breaker;
 pub(crate) mod bytes_time;
 pub(crate) mod deployment;
 pub(crate) mod describe;
