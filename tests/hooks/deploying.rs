@@ -151,6 +151,21 @@ fn a_hook_that_ran_under_a_killed_supervisor_is_run_once_more_and_told_so_and_on
 }
 
 #[test]
+fn a_paused_deployment_takes_no_step_when_its_hook_succeeds_and_goes_on_once_it_may() {
+    let daemon = started(&hook("before_deployment", "until [ -e go ]; do sleep 0.02; done"));
+    let before = pids(&daemon);
+    daemon.ctl_ok(&["reload", "web", "--no-wait"]);
+    daemon.ctl_ok(&["pause", "web"]);
+    daemon.config("go", "");
+    let paused = report(&daemon, |report| report.hooks.iter().any(|run| run.state == HookState::Done));
+    assert_eq!((paused.state, paused.stages.len()), (DeploymentState::Paused, 1), "{paused:#?}");
+    assert_eq!(pids(&daemon), before);
+    daemon.ctl_ok(&["resume", "web"]);
+    let done = report(&daemon, |report| report.finished_at.is_some());
+    assert_eq!((done.state, runs(&done).len()), (DeploymentState::Done, 1), "it ran once: {done:#?}");
+}
+
+#[test]
 fn aborting_a_deployment_ends_the_hook_that_it_waits_for() {
     let daemon = started(&hook("before_deployment", "echo $$ > held; sleep 1000"));
     daemon.ctl_ok(&["reload", "web", "--no-wait"]);

@@ -13,17 +13,17 @@ use super::state;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--fg:#1c1f24;--bg:#fbfbfa;--card:#fff;--line:#dcdfe3;--dim:#636b76;
---good:#1a7f4b;--warn:#a86500;--bad:#c4302b;--old:#7a8491;--new:#2f6fde}
+--good:#1a7f4b;--warn:#a86500;--bad:#c4302b;--old:#5f6975;--new:#2f6fde}
 @media(prefers-color-scheme:dark){:root{--fg:#e7e9ec;--bg:#14171a;--card:#1d2125;--line:#343a41;--dim:#9aa3ad;
 --good:#4cc38a;--warn:#e0a23c;--bad:#f2716b;--old:#8f99a5;--new:#78a9ff}}
 *{box-sizing:border-box}body{margin:0 auto;padding:16px;max-width:860px;background:var(--bg);color:var(--fg);
 font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.35rem;line-height:1.25;margin:.2em 0}h2{font-size:1rem;margin:1.6em 0 .5em}
-p{margin:.4em 0}.dim{color:var(--dim)}.badge{display:inline-block;border-radius:99px;padding:.1em .7em;color:#fff;
+p{margin:.4em 0}.dim{color:var(--dim)}.badge{display:inline-block;border-radius:99px;padding:.1em .7em;color:var(--bg);
 font-weight:600;font-size:.9rem}.why{border-left:4px solid var(--bad);padding:.3em .8em;background:var(--card)}
 section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th{font-weight:600;text-align:left;color:var(--dim);font-size:.85rem}th,td{padding:.3em .5em .3em 0;vertical-align:top}
+th{font-weight:600;text-align:left;color:var(--dim);font-size:.85rem}th,td{padding:.3em .5em .3em 0;vertical-align:top;overflow-wrap:normal}
 td.n,th.n{text-align:right;white-space:nowrap}tr+tr td{border-top:1px solid var(--line)}
 ol{list-style:none;margin:0;padding:0}ol li{display:flex;gap:.8em;padding:.45em 0 .45em 1em;border-left:3px solid var(--line)}
 ol li.sharing,ol li.warm{border-color:var(--new)}ol li.back{border-color:var(--bad)}
@@ -232,7 +232,9 @@ fn curves(html: &mut String, both: &[(&str, &str, &Option<Durations>)]) {
         };
         let _ = write!(html, "<text x=\"{x:.0}\" y=\"168\" text-anchor=\"{anchor}\">{}</text>", ms(longest * part / 4));
     }
-    for (_, color, durations) in both {
+    for (name, color, durations) in both {
+        // Told apart without colours too.
+        let dashes = if *name == "before" { " stroke-dasharray=\"5 4\"" } else { "" };
         let Some(curve) = durations.as_ref().map(|d| &d.curve_ms).filter(|curve| curve.len() > 1) else { continue };
         let mut path = String::new();
         for (index, &value) in curve.iter().enumerate() {
@@ -240,7 +242,7 @@ fn curves(html: &mut String, both: &[(&str, &str, &Option<Durations>)]) {
             let y = BOTTOM - (BOTTOM - TOP) * index as f64 / (curve.len() - 1) as f64;
             let _ = write!(path, "{}{x:.1} {y:.1}", if index == 0 { "M" } else { "L" });
         }
-        let _ = write!(html, "<path d=\"{path}\" fill=\"none\" stroke=\"var(--{color})\" stroke-width=\"2\"/>");
+        let _ = write!(html, "<path d=\"{path}\" fill=\"none\" stroke=\"var(--{color})\" stroke-width=\"2\"{dashes}/>");
     }
     html.push_str("</svg>\n");
 }
@@ -249,20 +251,20 @@ fn effects(html: &mut String, report: &DeploymentReport) {
     if report.effects.is_empty() {
         return;
     }
-    html.push_str("<h2>Effects that rollback does not undo</h2><section><table>\n");
+    html.push_str("<h2>Effects that rollback does not undo</h2><section>\n");
     for effect in &report.effects {
         let said = effect.description.as_deref().unwrap_or_default();
         let _ = writeln!(
             html,
-            "<tr><td>{}</td><td>{} of task {} {}</td><td>{}</td></tr>",
+            "<p><b>{}</b> {}: {} <span class=\"dim\">({} of task {})</span></p>",
             text(&effect.kind),
+            state::effect(effect.state).word,
+            text(said),
             text(&effect.key),
             text(&effect.task),
-            text(said),
-            state::effect(effect.state).word,
         );
     }
-    html.push_str("</table></section>\n");
+    html.push_str("</section>\n");
 }
 
 /// A text that stays one, whatever is in it.
@@ -281,6 +283,9 @@ fn text(raw: &str) -> String {
     }
     safe
 }
+
+#[cfg(test)]
+mod browser;
 
 #[cfg(test)]
 mod tests {

@@ -88,7 +88,7 @@ pub struct DeploymentReport {
     pub to_generation: u64,
     /// Where it is, or how it ended.
     pub state: DeploymentState,
-    /// Why it ended so, or went back.
+    /// Why it ended so, or went back; of one that runs, what it waits for.
     pub why: Option<String>,
     /// When it began.
     pub started_at: Timestamp,
