@@ -378,10 +378,18 @@ fn set_limits(plan: &ExecPlan) -> Result<(), StageFailure> {
         setrlimit(limit.resource(), Rlimit { current: value, maximum }).map_err(|errno| {
             let wanted = value.map_or("unlimited".to_owned(), |v| v.to_string());
             let StageFailure { stage, errno, detail } = StageFailure::refused(Stage::SettingLimit(limit), errno);
-            StageFailure { stage, errno, detail: format!("{wanted}: {detail}") }
+            StageFailure { stage, errno, detail: format!("{wanted}: {detail}{}", bound(limit)) }
         })?;
     }
     Ok(())
+}
+
+/// What bounds this limit, in words to follow a refusal.
+fn bound(limit: Limit) -> String {
+    let hard = getrlimit(limit.resource()).maximum.map_or("unlimited".to_owned(), |hard| hard.to_string());
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").ok().filter(|_| limit == Limit::Files);
+    let most = most.map_or(String::new(), |most| format!(", and the kernel's own (fs.nr_open) is {}", most.trim()));
+    format!(" (the supervisor's own hard limit is {hard}: Limit…= of its unit, or ulimit -H, raises it{most})")
 }
 
 #[cfg(test)]

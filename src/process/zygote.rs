@@ -107,9 +107,8 @@ impl Zygote {
             return Err(Refusal::Unanswered);
         }
         let answer = i32::from_ne_bytes(answer);
-        Pid::from_raw(answer)
-            .filter(|_| answer > 0)
-            .ok_or_else(|| Refusal::ByKernel(Errno::from_raw_os_error(answer.saturating_neg())))
+        let copy = if answer > 0 { Pid::from_raw(answer) } else { None };
+        copy.ok_or_else(|| Refusal::ByKernel(Errno::from_raw_os_error(answer.saturating_neg())))
     }
 }
 

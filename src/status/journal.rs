@@ -1,9 +1,9 @@
 //! The events, numbered and kept for a while.
 //!
-//! Owns: the order of events, the last [`KEPT`] of them (on the disk too, by [`super::tail`]), and handing each
-//! to everybody who watches. It belongs to the
-//! dispatcher, and recording never waits: a watcher that falls [`BEHIND_MAX`] events behind loses its place, and
-//! is told ([`Lagged`]). An event is encoded once, whoever watches.
+//! Owns: the order of events, the last [`RECENT`] of them, and handing each to everybody who watches. Older ones are read
+//! from the disk ([`super::tail`]) by those who ask for them. It belongs to the dispatcher, and recording never waits: a
+//! watcher that falls [`BEHIND_MAX`] events behind loses its place, and is told ([`Lagged`]). An event is encoded once,
+//! whoever watches.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,10 +13,13 @@ use agentd_protocol::events::{Event, EventKind};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
-use super::tail::{EventTail, Remembered};
+use super::tail::{EventTail, Older, Remembered};
 
-/// How many events can be asked for again.
+/// How many events can be asked for again, at least.
 pub const KEPT: usize = 4096;
+
+/// How many of them are in memory.
+pub const RECENT: usize = 256;
 
 /// How far a watcher may fall behind.
 pub const BEHIND_MAX: usize = 1024;
@@ -40,8 +43,20 @@ pub struct EventJournal {
 /// Events for one watcher: those it asked for again, then each as it happens.
 #[derive(Debug)]
 pub struct Subscription {
-    backlog: VecDeque<Arc<str>>,
+    again: Again,
     live: broadcast::Receiver<Arc<str>>,
+}
+
+/// The events up to number `newest` from number `next` on, as far as kept, each gap announced in its place.
+#[derive(Debug)]
+struct Again {
+    older: Option<Older>,
+    recent: VecDeque<Kept>,
+    /// It follows a gap that was announced.
+    held: Option<Kept>,
+    next: u64,
+    newest: u64,
+    now: Timestamp,
 }
 
 /// A watcher fell behind and lost its place.
@@ -81,7 +96,7 @@ impl EventJournal {
         self.seq += 1;
         let event = Event { seq: self.seq, at, app: app.map(str::to_owned), worker: worker.map(str::to_owned), event };
         let line = encode(&event);
-        if self.kept.len() == KEPT {
+        if self.kept.len() == RECENT {
             self.kept.pop_front();
         }
         self.kept.push_back(Kept { seq: self.seq, line: Arc::clone(&line) });
@@ -99,23 +114,38 @@ impl EventJournal {
     #[must_use]
     pub fn subscribe(&self, since: u64, now: Timestamp) -> Subscription {
         let since = if since > self.seq { 0 } else { since };
-        let mut backlog = VecDeque::new();
-        let gap = |from: u64, to: u64| {
-            let event = EventKind::EventsLost { from, to };
-            encode(&Event { seq: to, at: now, app: None, worker: None, event })
+        let first = self.kept.front().map_or(self.seq + 1, |kept| kept.seq);
+        let again = Again {
+            older: self.tail.as_ref().filter(|_| since + 1 < first).map(|tail| tail.older(since, first)),
+            recent: self.kept.iter().filter(|kept| kept.seq > since).cloned().collect(),
+            held: None,
+            next: since + 1,
+            newest: self.seq,
+            now,
         };
-        let mut next = since + 1;
-        for kept in self.kept.iter().filter(|kept| kept.seq > since) {
-            if kept.seq > next {
-                backlog.push_back(gap(next, kept.seq - 1));
-            }
-            backlog.push_back(Arc::clone(&kept.line));
-            next = kept.seq + 1;
+        Subscription { again, live: self.live.subscribe() }
+    }
+}
+
+impl Iterator for Again {
+    type Item = Arc<str>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let older = |older: &mut Option<Older>| {
+            let (seq, line) = older.as_mut()?.next()?;
+            Some(Kept { seq, line: line.into() })
+        };
+        let kept = self.held.take().or_else(|| older(&mut self.older)).or_else(|| self.recent.pop_front());
+        let upto = kept.as_ref().map_or(self.newest, |kept| kept.seq.saturating_sub(1));
+        if upto >= self.next {
+            let from = std::mem::replace(&mut self.next, upto + 1);
+            self.held = kept;
+            let event = EventKind::EventsLost { from, to: upto };
+            return Some(encode(&Event { seq: upto, at: self.now, app: None, worker: None, event }));
         }
-        if next <= self.seq {
-            backlog.push_back(gap(next, self.seq));
-        }
-        Subscription { backlog, live: self.live.subscribe() }
+        let kept = kept?;
+        self.next = kept.seq + 1;
+        Some(kept.line)
     }
 }
 
@@ -131,7 +161,7 @@ impl Subscription {
     /// What is there already.
     #[cfg(test)]
     pub(super) fn into_backlog(self) -> Vec<Arc<str>> {
-        self.backlog.into()
+        self.again.collect()
     }
 
     /// The next event as a line without its end; none when the journal is gone.
@@ -139,7 +169,7 @@ impl Subscription {
     /// # Errors
     /// When events were missed. The watcher has to begin anew.
     pub async fn next(&mut self) -> Result<Option<Arc<str>>, Lagged> {
-        if let Some(line) = self.backlog.pop_front() {
+        if let Some(line) = self.again.next() {
             return Ok(Some(line));
         }
         match self.live.recv().await {
@@ -154,7 +184,7 @@ impl Subscription {
     /// # Errors
     /// As [`next`](Self::next).
     pub fn next_at_once(&mut self) -> Result<Option<Arc<str>>, Lagged> {
-        if let Some(line) = self.backlog.pop_front() {
+        if let Some(line) = self.again.next() {
             return Ok(Some(line));
         }
         match self.live.try_recv() {
@@ -181,7 +211,7 @@ mod tests {
 
     /// What is there without waiting.
     fn drain(subscription: &mut Subscription) -> Vec<Event> {
-        let mut lines: Vec<Arc<str>> = subscription.backlog.drain(..).collect();
+        let mut lines: Vec<Arc<str>> = subscription.again.by_ref().collect();
         while let Ok(line) = subscription.live.try_recv() {
             lines.push(line);
         }
@@ -204,12 +234,12 @@ mod tests {
     #[test]
     fn what_is_no_longer_kept_is_announced() {
         let mut journal = EventJournal::after(0);
-        record(&mut journal, KEPT + 10);
+        record(&mut journal, RECENT + 10);
         let events = drain(&mut journal.subscribe(3, Timestamp::UNIX_EPOCH));
         assert_eq!(events[0].event, EventKind::EventsLost { from: 4, to: 10 });
         assert_eq!(events[0].seq, 10);
         assert_eq!(events[1].seq, 11);
-        assert_eq!(events.len(), KEPT + 1);
+        assert_eq!(events.len(), RECENT + 1);
     }
 
     #[test]

@@ -1,22 +1,22 @@
 //! The last events on the disk, so that a client resumes across daemons, killed ones included.
 //!
-//! Owns one file: an event a line, as it was told, in the order of their numbers; appended before anybody is told. It is
-//! written anew, beside and then renamed, when it has grown to twice what is kept. It is not synced: it outlives the
-//! daemon, and after a power cut the numbers begin beyond those that may have been given out.
+//! Owns two files: an event a line, as it was told, in the order of their numbers; appended before anybody is told. When
+//! the one that is written to holds [`KEPT`] of them it takes the place of the older one, and another begins. Neither is
+//! synced: they outlive the daemon, and after a power cut the numbers begin beyond those that may have been given out.
 //!
-//! Unhappy: an event that cannot be written (a full disk) ends the file: what is there must have no hole at its end. All
-//! that is kept is written anew as soon as that works. A line that is torn or foreign ends what is read.
+//! Unhappy: an event that cannot be written (a full disk) ends the file, which is removed: one without its last events
+//! would give numbers out twice. Once it works again it begins with what is still in memory, and what lies between is a gap
+//! that is told. What is torn at its end is cut off; a foreign line ends what is read of its file.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 
 use agentd_protocol::events::Event;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Deserialize;
 
-use super::journal::KEPT;
-
-/// Lines after which the file is written anew.
-const LINES_MAX: usize = 2 * KEPT;
+use super::journal::{KEPT, RECENT};
 
 /// Events between two tries to write a file that could not be written.
 const TRY_EVERY: u64 = 64;
@@ -24,13 +24,13 @@ const TRY_EVERY: u64 = 64;
 /// What an earlier daemon told.
 #[derive(Debug, Default)]
 pub struct Remembered {
-    /// The last events, by number, oldest first.
+    /// The newest events, at most [`RECENT`], by number, oldest first.
     pub events: Vec<(u64, String)>,
     /// Whether no event can have been told after the last of these.
     pub whole: bool,
 }
 
-/// The file, for appending.
+/// The files, for appending.
 #[derive(Debug)]
 pub struct EventTail {
     path: Utf8PathBuf,
@@ -39,57 +39,77 @@ pub struct EventTail {
     lines: usize,
 }
 
+/// Events read from the files, oldest first.
+#[derive(Debug)]
+pub struct Older {
+    files: VecDeque<BufReader<File>>,
+    since: u64,
+    before: u64,
+}
+
+/// What is read of a line to know whether it is wanted.
+#[derive(Deserialize)]
+struct Numbered {
+    seq: u64,
+}
+
 impl EventTail {
     /// Reads what is at `path`, and goes on there.
     #[must_use]
     pub fn open(path: Utf8PathBuf) -> (Self, Remembered) {
-        let text = std::fs::read(&path).unwrap_or_default();
-        let (mut events, mut good) = (Vec::<(u64, String)>::new(), 0);
-        for line in text.split_inclusive(|&byte| byte == b'\n') {
-            let Some(line) = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok()) else { break };
-            let Ok(event) = serde_json::from_str::<Event>(line) else { break };
-            if events.last().is_some_and(|(last, _)| *last >= event.seq) {
-                break;
-            }
-            good += line.len() + 1;
-            events.push((event.seq, line.to_owned()));
+        let End { mut events, good, lines, torn } = End::of(&path);
+        let whole = !torn && !events.is_empty();
+        if events.is_empty() {
+            events = End::of(&older_of(&path)).events;
         }
-        let whole = good == text.len() && !events.is_empty();
-        let lines = events.len();
-        events.drain(..lines.saturating_sub(KEPT));
-        let mut tail = Self { path, file: None, lines };
-        if whole {
-            tail.file = File::options().append(true).open(&tail.path).ok();
-        }
-        (tail, Remembered { events, whole })
+        let file = File::options().append(true).create(true).open(&path).and_then(|file| {
+            file.set_len(good)?;
+            Ok(file)
+        });
+        (Self { path, file: file.ok(), lines }, Remembered { events, whole })
     }
 
-    /// Writes event `seq`. `kept` are all that are kept, this one included, oldest first.
-    pub fn append<'k>(&mut self, seq: u64, line: &str, kept: impl Iterator<Item = &'k str>) {
+    /// Appends event `seq`. `recent` are those in memory, this one included, oldest first.
+    pub fn append<'k>(&mut self, seq: u64, line: &str, recent: impl Iterator<Item = &'k str>) {
         let written = match &mut self.file {
-            Some(file) if self.lines < LINES_MAX => {
-                let text = format!("{line}\n");
+            Some(file) if self.lines < KEPT => {
                 self.lines += 1;
-                file.write_all(text.as_bytes())
+                file.write_all(format!("{line}\n").as_bytes())
             }
-            None if !seq.is_multiple_of(TRY_EVERY) && self.lines > 0 => return,
-            Some(_) | None => self.write_anew(kept),
+            Some(_) => self.turn(line),
+            None if !seq.is_multiple_of(TRY_EVERY) => return,
+            None => self.write_anew(recent),
         };
         if let Err(error) = written {
             tracing::warn!(file = %self.path, %error, "events are not being written down");
             self.file = None;
-            self.lines = self.lines.max(1);
             // No file says that there is a gap; one with a hole at its end would give numbers out twice.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 
-    fn write_anew<'k>(&mut self, kept: impl Iterator<Item = &'k str>) -> io::Result<()> {
+    /// The events after number `since` and before number `before`, as far as they are on the disk. They are read as they
+    /// are asked for, whatever becomes of the files' names meanwhile.
+    #[must_use]
+    pub fn older(&self, since: u64, before: u64) -> Older {
+        let files = [older_of(&self.path), self.path.clone()].into_iter().filter_map(|path| File::open(path).ok());
+        Older { files: files.map(BufReader::new).collect(), since, before }
+    }
+
+    /// The file is full: another one begins with this event.
+    fn turn(&mut self, line: &str) -> io::Result<()> {
+        std::fs::rename(&self.path, older_of(&self.path))?;
+        let mut file = File::options().append(true).create_new(true).open(&self.path)?;
+        file.write_all(format!("{line}\n").as_bytes())?;
+        (self.file, self.lines) = (Some(file), 1);
+        Ok(())
+    }
+
+    fn write_anew<'k>(&mut self, recent: impl Iterator<Item = &'k str>) -> io::Result<()> {
         let part = Utf8PathBuf::from(format!("{}.part", self.path));
-        // Piece by piece: a text of all of them would leave its megabyte with the allocator for good.
         let mut file = BufWriter::new(File::create(&part)?);
         let mut lines = 0;
-        for line in kept {
+        for line in recent {
             file.write_all(line.as_bytes())?;
             file.write_all(b"\n")?;
             lines += 1;
@@ -99,6 +119,67 @@ impl EventTail {
         self.file = Some(File::options().append(true).open(&self.path)?);
         self.lines = lines;
         Ok(())
+    }
+}
+
+/// Where the older file is.
+fn older_of(path: &Utf8Path) -> Utf8PathBuf {
+    Utf8PathBuf::from(format!("{path}.1"))
+}
+
+/// The end of one file, as far as it can be believed.
+#[derive(Debug)]
+struct End {
+    events: Vec<(u64, String)>,
+    /// Bytes up to the end of the last of them.
+    good: u64,
+    /// Lines up to there.
+    lines: usize,
+    /// Whether anything follows that is no event.
+    torn: bool,
+}
+
+impl End {
+    fn of(path: &Utf8Path) -> Self {
+        let text = std::fs::read(path).unwrap_or_default();
+        let ends = text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+        let mut good = ends.map(|(at, _)| at + 1).nth(RECENT).unwrap_or(0);
+        let mut events = Vec::<(u64, String)>::new();
+        for line in text[good..].split_inclusive(|&byte| byte == b'\n') {
+            let Some(line) = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok()) else { break };
+            let Ok(event) = serde_json::from_str::<Event>(line) else { break };
+            if events.last().is_some_and(|(last, _)| *last >= event.seq) {
+                break;
+            }
+            good += line.len() + 1;
+            events.push((event.seq, line.to_owned()));
+        }
+        let lines = text[..good].iter().filter(|byte| **byte == b'\n').count();
+        Self { events, good: good as u64, lines, torn: good < text.len() }
+    }
+}
+
+impl Iterator for Older {
+    type Item = (u64, String);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut line = String::new();
+        while let Some(file) = self.files.front_mut() {
+            line.clear();
+            let read = file.read_line(&mut line).unwrap_or(0);
+            let numbered = line.strip_suffix('\n').and_then(|line| serde_json::from_str::<Numbered>(line).ok());
+            let Some(Numbered { seq }) = numbered.filter(|_| read > 0) else {
+                self.files.pop_front();
+                continue;
+            };
+            if seq >= self.before {
+                self.files.clear();
+            } else if seq > self.since {
+                line.pop();
+                return Some((seq, line));
+            }
+        }
+        None
     }
 }
 
@@ -176,13 +257,43 @@ mod tests {
     fn the_file_is_bounded_and_holds_all_that_is_kept() {
         let dir = Dir::new();
         let mut journal = dir.journal(0);
-        record(&mut journal, 3 * LINES_MAX);
-        let lines = std::fs::read_to_string(dir.path()).expect("read").lines().count();
-        assert!((KEPT..=LINES_MAX).contains(&lines), "{lines}");
+        record(&mut journal, 6 * KEPT);
+        let lines = |path: &Utf8Path| std::fs::read_to_string(path).expect("read").lines().count();
+        let held = lines(&dir.path()) + lines(&older_of(&dir.path()));
+        assert!((KEPT..=2 * KEPT).contains(&held), "{held}");
         drop(journal);
         let journal = dir.journal(0);
-        assert_eq!(journal.seq(), 3 * LINES_MAX as u64);
-        assert_eq!(heard(&journal, journal.seq() - KEPT as u64).len(), KEPT);
+        assert_eq!(journal.seq(), 6 * KEPT as u64);
+        let first = journal.seq() - KEPT as u64 + 1;
+        assert_eq!(heard(&journal, first - 1), (first..=journal.seq()).map(|seq| (seq, false)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_reads_older_events_slowly_gets_them_while_the_files_turn_and_those_after_them() {
+        let dir = Dir::new();
+        let mut journal = dir.journal(0);
+        record(&mut journal, KEPT + 10);
+        let mut asked = journal.subscribe(5, Timestamp::UNIX_EPOCH);
+        record(&mut journal, RECENT);
+        let mut numbers = Vec::new();
+        while let Ok(Some(line)) = asked.next_at_once() {
+            numbers.push(serde_json::from_str::<Event>(&line).expect("an event").seq);
+            if numbers.len() == 1 {
+                std::fs::remove_file(dir.path()).expect("the newer file is there");
+                std::fs::remove_file(older_of(&dir.path())).expect("the older file is there");
+            }
+        }
+        assert_eq!(numbers, (6..=journal.seq()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_death_between_the_two_steps_of_turning_costs_numbers_and_no_event() {
+        let dir = Dir::new();
+        record(&mut dir.journal(0), 5);
+        std::fs::rename(dir.path(), older_of(&dir.path())).expect("rename");
+        let mut journal = dir.journal(1_000);
+        record(&mut journal, 1);
+        assert_eq!(heard(&journal, 4), [(5, false), (1_000, true), (1_001, false)]);
     }
 
     #[test]

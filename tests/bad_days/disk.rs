@@ -71,6 +71,42 @@ fn state_that_cannot_be_saved_is_told_the_fleet_goes_on_and_is_saved_when_there_
     assert!(serves(port));
 }
 
+/// A real file system at `state`, in a file of the home, for the daemon alone; its device is named beside it.
+const FAILING: &str = r#"
+mkdir -p "$AGENTD_HOME/state"
+truncate -s 24M "$AGENTD_HOME/disk"
+mkfs.ext4 -q -F "$AGENTD_HOME/disk" || exit 99
+mount -o loop,errors=remount-ro "$AGENTD_HOME/disk" "$AGENTD_HOME/state" || exit 99
+chmod 700 "$AGENTD_HOME/state"
+basename "$(findmnt -n -o SOURCE "$AGENTD_HOME/state")" >"$AGENTD_HOME/device"
+exec "$0" "$@"
+"#;
+
+#[test]
+fn a_file_system_that_turns_read_only_costs_the_fleet_nothing_and_is_told() {
+    if !is_root() {
+        return;
+    }
+    if !std::path::Path::new("/dev/loop-control").exists() {
+        eprintln!("not run: this machine has no loop devices");
+        return;
+    }
+    let home = Home::new();
+    let port = web(&home, "");
+    let daemon = Daemon::start_by(AGENTD, home, &["unshare", "-m", "--propagation", "private", "sh", "-c", FAILING]);
+    daemon.ctl_ok(&["start", "./web.toml"]);
+    let device = fs::read_to_string(daemon.home.path().join("device")).expect("it was named");
+    // As after an error of the disk: the kernel lets nobody write any more, those who have files open neither.
+    fs::write(format!("/sys/fs/ext4/{}/trigger_fs_error", device.trim()), "1")
+        .expect("the file system is told to fail");
+    daemon.ctl_ok(&["scale", "web", "2"]);
+    until("what cannot be saved is told", || notes(&daemon).contains("saved"));
+    assert!(serves(port));
+    assert_eq!(daemon.app("web").ready, 2);
+    daemon.ctl_ok(&["reload", "web"]);
+    assert!(serves(port));
+}
+
 #[test]
 fn a_daemon_whose_state_cannot_be_written_refuses_to_start_and_names_the_folder() {
     if !is_root() {

@@ -1,5 +1,6 @@
 //! Commands that come in the middle of a reload, and command lines that end there.
 
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 use std::time::Instant;
@@ -57,11 +58,15 @@ fn a_killed_agentctl_leaves_its_reload_to_go_on_to_the_end() {
 #[test]
 fn ctrl_c_detaches_from_a_reload_and_names_it() {
     let site = Site::new();
-    let child = reloading(&site);
+    let mut child = reloading(&site);
     let id = site.daemon.app("web").deployment.expect("one runs").id;
+    // It follows what it was told of, and so knows the number.
+    let mut stderr = BufReader::new(child.stderr.take().expect("it is a pipe"));
+    let mut said = String::new();
+    stderr.read_line(&mut said).expect("it tells what happens");
     signal(&child, Signal::SIGINT);
+    stderr.read_to_string(&mut said).expect("it says that it goes");
     let output = ended(child);
-    let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains(&format!("reload of web goes on as operation {id}")), "{said}");
     site.assert_unharmed_at_its_side();

@@ -15,7 +15,12 @@ const AGENTD: &str = env!("CARGO_BIN_EXE_agentd");
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a hook writes down of what it was given.
-const TELL: &str = "#!/bin/sh\nto=told.$AGENTD_EVENT_ON.$AGENTD_EVENT_SEQ\ncat > $to.tmp\nenv | grep AGENTD_EVENT_ | sort >> $to.tmp\nmv $to.tmp $to\n";
+const TELL: &str = r#"#!/bin/sh
+part=part.$AGENTD_EVENT_ON.$AGENTD_EVENT_SEQ
+cat > $part
+env | grep AGENTD_EVENT_ | sort >> $part
+mv $part told.$AGENTD_EVENT_ON.$AGENTD_EVENT_SEQ
+"#;
 
 fn app(daemon: &Daemon, command: &str, hooks: &str) -> PathBuf {
     daemon.config("tell.sh", TELL);
@@ -29,8 +34,7 @@ fn app(daemon: &Daemon, command: &str, hooks: &str) -> PathBuf {
 fn told(daemon: &Daemon, on: &str, count: usize) -> Vec<PathBuf> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut files = written(daemon.home.path(), &format!("told.{on}."));
-        files.retain(|file| file.extension().is_none_or(|end| end != "tmp"));
+        let files = written(daemon.home.path(), &format!("told.{on}."));
         if files.len() >= count {
             return files;
         }

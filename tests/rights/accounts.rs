@@ -59,8 +59,7 @@ fn a_user_that_nobody_is_is_refused_before_anything_is_started() {
 #[test]
 fn a_daemon_that_is_not_root_refuses_other_users_and_takes_its_own() {
     let home = open_home();
-    let other = if nix::unistd::geteuid().is_root() { "root" } else { "nobody" };
-    let tell = teller(&home, &format!("user = \"{other}\""));
+    let tell = teller(&home, "user = \"root\"");
     let id = NOBODY.to_string();
     let daemon = match nix::unistd::geteuid().is_root() {
         true => {

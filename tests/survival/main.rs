@@ -8,6 +8,7 @@ mod chaos;
 mod store;
 mod upgrade;
 mod workers;
+mod yama;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

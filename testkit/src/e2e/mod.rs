@@ -20,6 +20,7 @@
 mod command;
 mod daemon;
 mod home;
+mod kernel;
 mod load;
 mod machine;
 mod outside;
@@ -31,6 +32,7 @@ mod worker;
 pub use command::Output;
 pub use daemon::Daemon;
 pub use home::Home;
+pub use kernel::Kernel;
 pub use load::{Class, Load, Loss, Mix, Outcome, Report, Target};
 pub use machine::{Debian, Machine};
 pub use outside::Outside;

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use agentd_testkit::chaos::{self, Plan, Servers};
 use agentd_testkit::e2e::Mix;
@@ -18,7 +17,7 @@ usage: chaos [--agentd PATH] [--kills N] [--passes N] [--seed N] [--uvicorn PATH
   --passes N      for each fault point: deaths at its 1st to Nth passing; 1 (a debug build's daemon only)
   --seed N        where everything is drawn from
   --lines N       lines that the printer writes each 10 ms; 200
-  --fast          clients do not pause between requests";
+  --fast          clients ask in bursts of 20 requests, as fast as they are answered";
 
 fn main() -> ExitCode {
     let Some((agentd, plan)) = arguments(std::env::args().skip(1)) else {
@@ -47,7 +46,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Option<(String, Plan)> 
             "--node" => plan.servers.node = Some(given.next()?),
             "--lines" => plan.servers.burst = given.next()?.parse().ok()?,
             "--fast" => {
-                plan.mix.pause = Duration::ZERO;
+                plan.mix.burst = 20;
                 plan.mix.requests = u64::MAX;
             }
             "-v" => plan.verbose = true,

@@ -36,11 +36,11 @@ impl Client {
 
     /// Asks until nobody holds the other end of `stopped` any more.
     pub(super) fn run(mut self, stopped: &Receiver<()>) -> Report {
-        for _ in 0..self.mix.requests {
+        for request in 1..=self.mix.requests {
             let well = self.request() == Outcome::Ok;
             let pause = match self.class {
-                Class::Fresh | Class::KeepAlive => self.mix.pause,
-                Class::Long | Class::Sse => Duration::ZERO,
+                Class::Fresh | Class::KeepAlive if request % self.mix.burst.max(1) == 0 => self.mix.pause,
+                Class::Fresh | Class::KeepAlive | Class::Long | Class::Sse => Duration::ZERO,
             };
             let pause = if well { pause } else { pause.max(AFTER_FAILURE) };
             match stopped.recv_timeout(pause) {

@@ -32,8 +32,10 @@ pub struct Mix {
     pub long: usize,
     /// Clients that read a stream of events (`/sse?s=`).
     pub sse: usize,
-    /// Pause of a fresh and a keep-alive client between two requests.
+    /// Pause of a fresh and a keep-alive client between two bursts.
     pub pause: Duration,
+    /// Requests of one burst, one right after the other.
+    pub burst: u64,
     /// How long a task or a stream takes.
     pub task: Duration,
     /// What fresh and keep-alive clients ask for.
@@ -53,6 +55,7 @@ impl Default for Mix {
             long: 2,
             sse: 2,
             pause: Duration::from_millis(10),
+            burst: 1,
             task: Duration::from_secs(2),
             path: "/".to_owned(),
             patience: Duration::from_secs(30),
