@@ -4,6 +4,7 @@ use agentd_core::event::{Exit as WorkerExit, RolloutEvent, WorkerEvent};
 use agentd_core::id::{AppName, Launch, Operation, Pid};
 use agentd_core::time::Moment;
 use nix::sys::signal::Signal;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
 
@@ -36,6 +37,15 @@ pub enum Input {
         /// What.
         event: RolloutEvent,
     },
+    /// The `eval` of a deployment's step passed.
+    Evaluated {
+        /// Whose.
+        app: AppName,
+        /// Which deployment.
+        id: Operation,
+        /// Which step.
+        step: usize,
+    },
     /// A datagram came in on a worker's notify socket.
     Notified(Launch, Datagram),
     /// The exec shim of a launch became its program, or failed at a stage.
@@ -57,8 +67,12 @@ pub enum Input {
     Logs(LogNews),
     /// A hook came to its end.
     HookEnded(u64, super::HookEnd),
+    /// Processes with our mark that no worker has, left by an earlier daemon.
+    Strays(super::strays::Marked),
     /// The keeper is gone.
     KeeperGone,
+    /// The doors of a socket are closed and its clients answered; these are left, for the program that comes.
+    Emptied(Vec<OwnedFd>),
     /// Time to look at what a draining worker still has.
     LookAtDrain(Launch),
     /// Half of the time is over that a worker had from Node's message to being killed at this moment.

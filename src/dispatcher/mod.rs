@@ -18,6 +18,7 @@ mod addresses;
 mod adopt;
 mod apply;
 mod applying;
+mod before;
 mod changes;
 mod check;
 mod commit;
@@ -46,6 +47,7 @@ mod room;
 mod shell;
 mod sources;
 mod stop;
+mod strays;
 mod successor;
 mod tasks;
 mod tell;
@@ -97,9 +99,6 @@ use tell::Waiter;
 
 /// Inputs taken in before the outside is looked at again.
 const BATCH: usize = 256;
-
-/// Turns of every task that can go on, before another program takes our place: one writes an answer.
-const TURNS_FOR_ANSWERS: u32 = 64;
 
 /// Spawns done before the outside is looked at again, so that a thousand starts leave nobody unheard.
 const SPAWNS_AT_ONCE: usize = 64;
@@ -190,14 +189,7 @@ enum End {
     /// Now; the workers stay.
     Now(Signal),
     /// As soon as nothing is half told; then another binary takes our place.
-    Upgrade {
-        /// It.
-        binary: NewBinary,
-        /// Who asked for it: its connection ends with this program.
-        reply: crate::control::ReplySink,
-        /// When what is half told is left so.
-        until: Moment,
-    },
+    Upgrade(successor::Settling),
 }
 
 /// How the daemon's work ended.
@@ -207,8 +199,8 @@ pub enum Departure {
     Stopped,
     /// By this signal; the workers stay for the next daemon.
     Left(Signal),
-    /// This binary is to take its place.
-    Upgrade(NewBinary),
+    /// This binary is to take its place, and to serve these clients on.
+    Upgrade(NewBinary, Vec<OwnedFd>),
 }
 
 /// What a dispatcher is made of.
@@ -336,17 +328,7 @@ impl Dispatcher {
             }
             self.settle();
             self.save_again();
-            self.go_on_with_succession();
-        }
-        if matches!(self.end, End::Upgrade { .. }) {
-            // Who comes from now on waits for the next program; who is there already is answered.
-            sources.close_doors();
-            for _ in 0..TURNS_FOR_ANSWERS {
-                tokio::task::yield_now().await;
-                while let Some(input) = sources.try_question() {
-                    self.take(input);
-                }
-            }
+            self.go_on_with_succession(sources);
         }
         self.leave()
     }
@@ -376,6 +358,7 @@ impl Dispatcher {
             Input::Signal(DaemonSignal::Hangup) => self.hang_up(),
             Input::Worker(launch, event) => self.fact(launch, event),
             Input::Rollout { app, id, event } => self.events.push_back(Event::Rollout { app, id, event }),
+            Input::Evaluated { app, id, step } => self.ask_hooks(&app, id, before::Awaited::Stage { step }),
             Input::Notified(launch, datagram) => self.notified(launch, datagram),
             Input::Executed(launch, result) => self.executed(launch, result),
             Input::LogsDrained(launch) => self.logs_drained(launch),
@@ -386,6 +369,8 @@ impl Dispatcher {
             Input::Logs(news) => self.heard_of_logs(news),
             Input::HookEnded(number, end) => self.hook_ended(number, end),
             Input::KeeperGone => self.keeper_gone(),
+            Input::Strays(marked) => self.end_strays(&marked),
+            Input::Emptied(clients) => self.emptied(clients),
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
             Input::MessageWasNotEnough(launch, kill_at) => self.message_was_not_enough(launch, kill_at),
@@ -445,10 +430,8 @@ impl Dispatcher {
         match &mut self.end {
             End::Open => false,
             End::Now(_) => true,
-            End::Upgrade { until, .. } => {
-                let late = *until <= sys::boottime();
-                late || sources.is_empty() && self.is_settled()
-            }
+            End::Upgrade(settling) if settling.is_late(sys::boottime()) => true,
+            End::Upgrade(settling) => settling.is_emptied() && sources.is_empty() && self.is_settled(),
             End::WhenEmpty { workers, waiting } => {
                 if !self.processes.is_empty() {
                     return false;
