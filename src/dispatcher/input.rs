@@ -2,6 +2,7 @@
 
 use agentd_core::event::{Exit as WorkerExit, RolloutEvent, WorkerEvent};
 use agentd_core::id::{AppName, Launch, Operation, Pid};
+use agentd_core::time::Moment;
 use nix::sys::signal::Signal;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -65,6 +66,8 @@ pub enum Input {
     Emptied(Vec<OwnedFd>),
     /// Time to look at what a draining worker still has.
     LookAtDrain(Launch),
+    /// Half of the time is over that a worker had from Node's message to being killed at this moment.
+    MessageWasNotEnough(Launch, Moment),
     /// The ledger thread tells something.
     Tasks(Report),
     /// A probe task needs a connection that reaches one worker.

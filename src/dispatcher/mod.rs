@@ -45,6 +45,7 @@ mod rights;
 mod room;
 mod shell;
 mod sources;
+mod stop;
 mod strays;
 mod successor;
 mod tasks;
@@ -370,6 +371,7 @@ impl Dispatcher {
             Input::Emptied(clients) => self.emptied(clients),
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
+            Input::MessageWasNotEnough(launch, kill_at) => self.message_was_not_enough(launch, kill_at),
             Input::Tasks(report) => self.heard_of_tasks(report),
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
