@@ -108,6 +108,13 @@ pub enum Effect {
         /// A share per lane, index by lane; never all zero.
         weights: Vec<u32>,
     },
+    /// Do what has to succeed before anything of a deployment begins; answered by `Prepared` or `Unprepared`.
+    Prepare {
+        /// Whose.
+        app: AppName,
+        /// Which deployment.
+        id: Operation,
+    },
     /// Look whether the new generation of a deployment may take its next step; answered by `Verified` or `Refused`.
     Verify {
         /// Whose.

@@ -53,6 +53,13 @@ pub enum RolloutEvent {
         /// Why, in one sentence.
         why: String,
     },
+    /// What has to succeed before it begins did.
+    Prepared,
+    /// What has to succeed before it begins did not.
+    Unprepared {
+        /// Why, in one sentence.
+        why: String,
+    },
     /// It was found out, and written down, which open checkpoints the new release reads.
     Checked {
         /// Whether this was the last look.

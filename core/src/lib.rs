@@ -12,6 +12,7 @@
 
 pub mod admission;
 pub mod app;
+pub mod breaker;
 pub mod diff;
 pub mod drain;
 pub mod effect;

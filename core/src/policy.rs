@@ -39,6 +39,9 @@ pub struct AppPolicy {
     /// How long a worker may take to renew what it knows; none where it cannot be asked to.
     #[serde(default)]
     pub refresh: Option<RefreshPolicy>,
+    /// Whether something has to succeed before a deployment of something new begins (a hook before deployments).
+    #[serde(default)]
+    pub prepares: bool,
 }
 
 /// Renewing what workers know without another process.
@@ -173,6 +176,7 @@ impl Default for AppPolicy {
             reload: ReloadPolicy { max_surge: 1, max_unavailable: 0, settle: Duration::from_millis(250) },
             needs: BTreeSet::new(),
             refresh: None,
+            prepares: false,
         }
     }
 }

@@ -51,6 +51,12 @@ impl RestartHistory {
         self.total
     }
 
+    /// Crashes since the worker was last forgiven.
+    #[must_use]
+    pub fn consecutive(&self) -> u32 {
+        self.consecutive
+    }
+
     /// Decides what follows an exit and notes a restart. `served` is how long the worker was ready, none when it
     /// never was.
     pub fn after_exit(&mut self, tick: Tick, policy: &RestartPolicy, exit: Exit, served: Option<Duration>) -> Verdict {

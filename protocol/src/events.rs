@@ -193,6 +193,12 @@ pub enum EventKind {
         steps: u32,
         /// What it waits for, or why it turned back.
         why: Option<String>,
+        /// The stage that it reached just now, if this tells of one: as in its report.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stage: Option<String>,
+        /// Percent of new connections for the new version in that stage.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        percent: Option<u8>,
     },
     /// The gates of a deployment changed their mind.
     DeploymentJudged {

@@ -109,6 +109,46 @@ pub struct AppView {
     /// Why it is degraded or failed, in a sentence.
     #[serde(default)]
     pub why: Option<String>,
+    /// Its circuit breaker: that of its most trusted worker.
+    #[serde(default)]
+    pub breaker: BreakerView,
+}
+
+/// The restart policy as a circuit breaker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BreakerView {
+    /// How it stands.
+    pub state: BreakerState,
+    /// While open: when it is tried again. While half-open: when it closes, if it serves until then. None where that is
+    /// not known: an open one waits for somebody then.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// Crashes since it was last closed.
+    #[serde(default)]
+    pub crashes: u32,
+}
+
+/// How a circuit breaker stands.
+///
+/// ```text
+/// closed ── crash ──► open ── the wait is over ──► half_open ── served long enough ──► closed
+///                      ▲                               │
+///                      └──────────── crash ────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    /// It is trusted.
+    #[default]
+    Closed,
+    /// It fell and runs again, on trial.
+    HalfOpen,
+    /// It fell and is not started for now.
+    Open,
+    /// A state newer than this reader.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// How the workers of one generation are replaced by the next.
@@ -304,6 +344,9 @@ pub struct WorkerView {
     /// The last lines that it printed, once it is parked as failed or ends again and again.
     #[serde(default)]
     pub log_tail: Vec<String>,
+    /// Its circuit breaker.
+    #[serde(default)]
+    pub breaker: BreakerView,
 }
 
 /// How a process ended. Neither code nor signal: its end was seen by nobody who could tell (the daemon was away).

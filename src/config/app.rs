@@ -17,7 +17,7 @@ use agentd_core::task::TaskPolicy;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
-use super::hooks::Hook;
+use super::hooks::{Hook, Occasion};
 use super::limits::Limits;
 use super::logs::LogConfig;
 use super::placeholder;
@@ -321,6 +321,7 @@ impl AppConfig {
             reload: self.reload,
             needs: self.needs.clone(),
             refresh: self.refresh.as_ref().map(|refresh| RefreshPolicy { timeout: refresh.timeout }),
+            prepares: self.hooks.iter().any(|hook| hook.on.contains(&Occasion::BeforeDeployment)),
         }
     }
 

@@ -1,7 +1,8 @@
 //! `hooks`: commands that are run when something happens to an app, so that somebody is told at 2 a.m.
 //!
 //! Owns their shape and reading. `[[hooks]]` of a file stand for every app of that file, before the app's own
-//! (`[[agent.NAME.hooks]]`). Which event is which occasion, and running them, is `dispatcher::hooks`'.
+//! (`[[agent.NAME.hooks]]`). Which event is which occasion, and running them, is `dispatcher::hooks`'; those that a
+//! deployment waits for are `dispatcher::before`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -45,10 +46,20 @@ pub enum Occasion {
     Unhealthy,
     /// A worker outgrew its memory.
     Memory,
+    /// A deployment of something new is about to begin. It waits, and does not begin where this fails.
+    BeforeDeployment,
+    /// The new version is about to get a greater part of the new connections. Awaited likewise.
+    BeforeStage,
+    /// It got it.
+    AfterStage,
+    /// A deployment is done.
+    Deployed,
     /// A deployment ended, whichever way.
     Reload,
     /// A deployment ended otherwise than done.
     Rollback,
+    /// A worker did not renew what it knows, and so ended a refresh.
+    RefreshFailed,
     /// The app as a whole serves less than it should.
     Degraded,
     /// The app as a whole serves again.
@@ -57,13 +68,18 @@ pub enum Occasion {
     Logs,
 }
 
-const ALL: [Occasion; 9] = [
+const ALL: [Occasion; 14] = [
     Occasion::Crash,
     Occasion::Park,
     Occasion::Unhealthy,
     Occasion::Memory,
+    Occasion::BeforeDeployment,
+    Occasion::BeforeStage,
+    Occasion::AfterStage,
+    Occasion::Deployed,
     Occasion::Reload,
     Occasion::Rollback,
+    Occasion::RefreshFailed,
     Occasion::Degraded,
     Occasion::Recovered,
     Occasion::Logs,
@@ -78,8 +94,13 @@ impl Occasion {
             Self::Park => "park",
             Self::Unhealthy => "unhealthy",
             Self::Memory => "memory",
+            Self::BeforeDeployment => "before_deployment",
+            Self::BeforeStage => "before_stage",
+            Self::AfterStage => "after_stage",
+            Self::Deployed => "deployed",
             Self::Reload => "reload",
             Self::Rollback => "rollback",
+            Self::RefreshFailed => "refresh_failed",
             Self::Degraded => "degraded",
             Self::Recovered => "recovered",
             Self::Logs => "logs",

@@ -552,22 +552,31 @@ pub(super) static HOOK: Table = Table {
                 Form::Word(&OCCASIONS),
                 Form::Texts("a list of what happens, such as [\"crash\", \"park\"]"),
             ]),
-            "what has to happen: crash, park, unhealthy, memory, reload, rollback, degraded, recovered, logs",
+            "what has to happen; a deployment waits for before_deployment and before_stage, and goes back if they fail",
         ),
         now("command", COMMAND, "is given the event as JSON on its standard input, and as AGENTD_EVENT_*"),
         now("timeout", DURATION, "how long it may take before it and what it started is killed; \"30s\""),
-        now("rate", Form::Text("a rate such as \"10 in 1h\""), "how often it runs at most, for each app; \"10 in 1h\""),
+        now(
+            "rate",
+            Form::Text("a rate such as \"10 in 1h\""),
+            "how often it runs at most, for each app, unless it is awaited; \"10 in 1h\"",
+        ),
     ],
 };
 
 /// What a hook can wait for.
-pub(super) static OCCASIONS: [Word; 9] = [
+pub(super) static OCCASIONS: [Word; 14] = [
     word("crash"),
     word("park"),
     word("unhealthy"),
     word("memory"),
+    word("before_deployment"),
+    word("before_stage"),
+    word("after_stage"),
+    word("deployed"),
     word("reload"),
     word("rollback"),
+    word("refresh_failed"),
     word("degraded"),
     word("recovered"),
     word("logs"),

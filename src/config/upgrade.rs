@@ -60,6 +60,7 @@ impl Upgrade {
             stability: if staged { self.stability } else { Duration::ZERO },
             judged_by: self.judged_by,
             checks: false,
+            prepares: false,
         }
     }
 }

@@ -55,6 +55,7 @@ impl Dispatcher {
             }),
             Effect::Govern { launch, revision } => self.govern(launch, revision),
             Effect::SetWeights { app, weights } => self.set_weights(&app, &weights),
+            Effect::Prepare { app, id } => self.ask_hooks(&app, id, super::before::Awaited::Deployment),
             Effect::Check { app, id } => self.check(&app, id),
             Effect::Verify { app, id, step } => self.verify(&app, id, step),
             Effect::Judge { app, id } => self.judge(&app, id),

@@ -10,8 +10,8 @@ use agentd_core::effect::{Finished, News, OperationResult};
 use agentd_core::id::{AppName, Generation, Operation};
 use agentd_core::rollout::{Rollout, StepName};
 use agentd_protocol::control::{
-    CheckpointsView, DeploymentList, DeploymentReport, ErrorKind, ErrorObject, Reply, StageView, TaskCounts,
-    VerdictView,
+    CheckpointsView, DeploymentList, DeploymentReport, ErrorKind, ErrorObject, HookRun, HookState, Reply, StageView,
+    TaskCounts, VerdictView,
 };
 use agentd_protocol::status::{DeploymentState, GateVerdict, GateView};
 use jiff::Timestamp;
@@ -19,8 +19,10 @@ use jiff::Timestamp;
 use super::Dispatcher;
 use super::commit::in_full;
 use super::control::Answer;
+use super::hooks::Running;
 use super::tell::{connections_cut, deployment_state, lost_task, operation_kind, strategy, task_counts};
 use super::view::wall;
+use crate::config::Occasion;
 use crate::store::{Change, DeploymentStanding, Durability};
 use crate::tasks::Command;
 use crate::tasks::versions::{Measure, Measured};
@@ -39,11 +41,14 @@ impl Dispatcher {
             News::StageReached { id, name, percent } => {
                 self.with_report(*id, |report| report.stages.push(stage(*name, *percent, Timestamp::now())));
             }
-            News::RolloutReversed { id, why, .. } => self.with_report(*id, |report| {
-                report.state = DeploymentState::RollingBack;
-                report.why = Some(why.clone());
-                report.stages.push(stage(StepName::Back, None, Timestamp::now()));
-            }),
+            News::RolloutReversed { id, why, .. } => {
+                self.call_off_hooks(*id);
+                self.with_report(*id, |report| {
+                    report.state = DeploymentState::RollingBack;
+                    report.why = Some(why.clone());
+                    report.stages.push(stage(StepName::Back, None, Timestamp::now()));
+                });
+            }
             News::RolloutPaused { id } => self.with_report(*id, |report| report.state = DeploymentState::Paused),
             News::RolloutResumed { id } => self.with_report(*id, |report| report.state = DeploymentState::Running),
             News::Finished(finished) if finished.deployment.is_some() => self.close_report(app, finished),
@@ -69,7 +74,7 @@ impl Dispatcher {
         }
     }
 
-    fn new_report(&self, app: &AppName, id: Operation) -> Option<DeploymentReport> {
+    pub(super) fn new_report(&self, app: &AppName, id: Operation) -> Option<DeploymentReport> {
         let rollout = self.fleet.app(app)?.head.rollout.as_ref().filter(|rollout| rollout.id == id)?;
         Some(self.report_of(app, rollout))
     }
@@ -99,6 +104,7 @@ impl Dispatcher {
             after: None,
             effects: Vec::new(),
             checkpoints: None,
+            hooks: Vec::new(),
         }
     }
 
@@ -128,7 +134,65 @@ impl Dispatcher {
         self.with_report(id, |report| report.checkpoints = Some(view));
     }
 
+    /// A hook is about to run for a deployment.
+    pub(super) fn remember_hook(&mut self, running: &Running) {
+        let Some(part) = running.part else { return };
+        let run = HookRun {
+            on: running.on.as_str().to_owned(),
+            hook: hook_number(running.place),
+            percent: part.percent,
+            command: running.command.clone(),
+            state: HookState::Running,
+            why: None,
+            begun_at: Timestamp::now(),
+            took_ms: None,
+            output: Vec::new(),
+        };
+        self.amend_report(part.id, |report| report.hooks.push(run));
+    }
+
+    /// It ended.
+    pub(super) fn remember_hook_end(
+        &mut self,
+        running: &Running,
+        state: HookState,
+        why: Option<String>,
+        output: Vec<String>,
+    ) {
+        let Some(part) = running.part else { return };
+        self.amend_report(part.id, |report| {
+            let of = |run: &&mut HookRun| {
+                run.state == HookState::Running && of_hook(run, running.on, running.place, part.percent)
+            };
+            if let Some(run) = report.hooks.iter_mut().find(of) {
+                let took = Timestamp::now().duration_since(run.begun_at).as_millis();
+                (run.state, run.why, run.output) = (state, why, output);
+                run.took_ms = Some(u64::try_from(took).unwrap_or(0));
+            }
+        });
+    }
+
+    /// As [`Self::with_report`], also where the deployment is over and its report only on disk.
+    fn amend_report(&mut self, id: Operation, change: impl FnOnce(&mut DeploymentReport)) {
+        if self.reports.contains_key(&id) {
+            return self.with_report(id, change);
+        }
+        let kept = self.store.deployments(None, Some(id.0), false);
+        let report = kept.map(|kept| kept.first().and_then(|json| serde_json::from_str(json).ok()));
+        match report {
+            Ok(Some(report)) => {
+                self.reports.insert(id, report);
+                self.with_report(id, change);
+                self.reports.remove(&id);
+            }
+            // The app is gone, and its reports with it.
+            Ok(None) => {}
+            Err(error) => tracing::error!(deployment = %id, error = in_full(&error), "its report could not be read"),
+        }
+    }
+
     fn close_report(&mut self, app: &AppName, finished: &Finished) {
+        self.call_off_hooks(finished.id);
         let Some(generations) = finished.deployment else { return };
         let gates = self.gates_of(app, finished.id).0;
         if let Some(shell) = self.apps.get_mut(app) {
@@ -187,6 +251,7 @@ impl Dispatcher {
             let id = Operation(report.id);
             let runs = self.fleet.apps().any(|app| app.head.rollout.as_ref().is_some_and(|rollout| rollout.id == id));
             self.reports.insert(id, report);
+            self.with_report(id, |report| cut_hooks(report, "the supervisor died under it"));
             if !runs {
                 self.with_report(id, |report| {
                     report.state = DeploymentState::Aborted;
@@ -216,6 +281,7 @@ impl Dispatcher {
             kept.iter().filter_map(|json| serde_json::from_str(json).ok()).collect();
         for report in &mut deployments {
             (report.verdicts, report.effects) = (Vec::new(), Vec::new());
+            report.hooks = Vec::new();
             for durations in [&mut report.before, &mut report.after].into_iter().flatten() {
                 durations.curve_ms = Vec::new();
             }
@@ -236,10 +302,16 @@ impl Dispatcher {
                 })?
             }
         };
+        if !self.hooks.runs_for(Operation(id)) {
+            cut_hooks(&mut report, "the supervisor died under it");
+        }
         if report.finished_at.is_none()
             && let Ok(app) = report.app.parse::<AppName>()
         {
             report.gates = self.gates_of(&app, Operation(id)).0;
+            let present = self.fleet.app(&app).and_then(|app| self.deployment_view(app));
+            let waits = present.filter(|present| present.id == id).and_then(|present| present.why);
+            report.why = report.why.or(waits);
         }
         Ok(Reply::Deployment(Box::new(report)))
     }
@@ -266,7 +338,29 @@ fn unread(error: &crate::store::StoreError) -> ErrorObject {
 }
 
 fn stage(name: StepName, percent: Option<u8>, at: Timestamp) -> StageView {
-    let name = match name {
+    StageView { name: stage_name(name).to_owned(), percent, at }
+}
+
+/// Whether a run is one of this hook, for this occasion.
+pub(super) fn of_hook(run: &HookRun, on: Occasion, place: usize, percent: Option<u8>) -> bool {
+    run.on == on.as_str() && run.hook == hook_number(place) && run.percent == percent
+}
+
+fn hook_number(place: usize) -> u32 {
+    u32::try_from(place + 1).unwrap_or(u32::MAX)
+}
+
+/// Nobody of us has seen the end of what is said to run.
+fn cut_hooks(report: &mut DeploymentReport, why: &str) {
+    for run in report.hooks.iter_mut().filter(|run| run.state == HookState::Running) {
+        run.state = HookState::Cut;
+        run.why = Some(why.to_owned());
+    }
+}
+
+pub(super) const fn stage_name(name: StepName) -> &'static str {
+    match name {
+        StepName::Preparing => "preparing",
         StepName::Checking => "checking",
         StepName::Replacing => "replacing",
         StepName::Raising => "raising",
@@ -275,6 +369,5 @@ fn stage(name: StepName, percent: Option<u8>, at: Timestamp) -> StageView {
         StepName::Warm => "warm",
         StepName::Retiring => "retiring",
         StepName::Back => "back",
-    };
-    StageView { name: name.to_owned(), percent, at }
+    }
 }

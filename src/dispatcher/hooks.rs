@@ -12,25 +12,28 @@
 //!                       └── too often, or too many run: held back, counted, told with the next
 //! ```
 //!
-//! Nothing here is awaited by the loop. A daemon that is killed runs no hook a second time: one that ran then is ended
+//! Nothing here is awaited by the loop; what a deployment waits for is `before`'s. A daemon that is killed runs no hook a second time: one that ran then is ended
 //! by its successor, as every process of ours that nobody recorded.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentd_core::id::{AppName, Launch};
+use agentd_core::id::{AppName, Launch, Operation};
 use agentd_core::rate::{Limiter, Pace};
+use agentd_protocol::control::HookState;
 use agentd_protocol::events::{Event, EventKind};
-use agentd_protocol::status::{AppState, DeploymentState, ExitReason};
+use agentd_protocol::status::{AppState, DeploymentState, ExitReason, RefreshOutcome};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
+use super::before::Awaited;
 use super::commit::in_full;
 use super::launch::{OF_THE_USER, UMASK};
 use super::{Child, Dispatcher, Input};
@@ -62,24 +65,47 @@ const FIRST_LAUNCH: u64 = u64::MAX / 2;
 pub(super) struct Hooks {
     /// Hooks started so far.
     started: u64,
-    running: BTreeMap<u64, Running>,
+    running: BTreeMap<u64, Held>,
     /// By app and place among its hooks.
     paces: BTreeMap<(AppName, usize), Limiter>,
     /// The last failure of each, until it succeeds.
     failures: BTreeMap<(AppName, usize), String>,
 }
 
+/// A hook that runs, or is about to.
+#[derive(Clone, Debug)]
+pub(super) struct Running {
+    pub(super) app: AppName,
+    /// Which of the app's hooks, from 0.
+    pub(super) place: usize,
+    pub(super) on: Occasion,
+    pub(super) command: Vec<String>,
+    /// The deployment that it is about.
+    pub(super) part: Option<Part>,
+}
+
+/// What a hook is to a deployment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) id: Operation,
+    /// What waits for it; none where it is only told.
+    pub(super) awaited: Option<Awaited>,
+    pub(super) percent: Option<u8>,
+}
+
+/// One that runs, and what ends it before its time: it is dropped.
 #[derive(Debug)]
-struct Running {
-    app: AppName,
-    place: usize,
-    on: Occasion,
-    command: Vec<String>,
+struct Held {
+    running: Running,
+    /// Never sent.
+    called_off: Option<oneshot::Sender<Infallible>>,
 }
 
 /// How a hook ended.
 #[derive(Debug)]
 pub struct HookEnd {
+    /// What became of it.
+    state: HookState,
     /// Why it counts as failed, if it does.
     why: Option<String>,
     /// Its last lines.
@@ -93,16 +119,14 @@ impl Dispatcher {
         if occasions.is_empty() {
             return;
         }
-        let head = self.fleet.app(app).map(|app| app.head.revision);
-        let record = head.and_then(|revision| self.apps.get(app)?.revisions.get(&revision)).cloned();
-        let Some(record) = record else { return };
+        let Some(record) = self.record_of_hooks(app, &event.event) else { return };
         for (place, hook) in record.config.hooks.iter().enumerate() {
             let Some(&on) = occasions.iter().find(|on| hook.on.contains(on)) else { continue };
             let full = self.hooks.running.len() >= RUNNING_MAX;
             let pace = self.hooks.paces.entry((app.clone(), place)).or_default();
             let decided = if full { pace.hold_back() } else { pace.admit(sys::boottime(), hook.rate) };
             match decided {
-                Pace::Pass { held_back } => self.run_hook(app, place, on, event, held_back, &record),
+                Pace::Pass { held_back } => self.tell_hook(app, place, on, event, held_back, &record),
                 // Told once here, and how many it became with the next that runs.
                 Pace::HeldBack { held_back: 1 } => {
                     tracing::warn!(%app, on = on.as_str(), program = hook.command.first(), "hook held back: too often");
@@ -112,7 +136,16 @@ impl Dispatcher {
         }
     }
 
-    fn run_hook(
+    /// The configuration whose hooks are run: that of a deployment while one tells of its steps, else the one that serves.
+    fn record_of_hooks(&self, app: &AppName, event: &EventKind) -> Option<Arc<RevisionRecord>> {
+        let head = &self.fleet.app(app)?.head;
+        let step = matches!(event, EventKind::DeploymentStep { .. });
+        let brought = head.rollout.as_ref().filter(|_| step).map(|rollout| rollout.to.revision);
+        self.apps.get(app)?.revisions.get(&brought.unwrap_or(head.revision)).cloned()
+    }
+
+    /// Tells a hook of an event; nobody waits for it.
+    fn tell_hook(
         &mut self,
         app: &AppName,
         place: usize,
@@ -126,13 +159,36 @@ impl Dispatcher {
         if held_back > 0 {
             tracing::warn!(%app, on = on.as_str(), program, held_back, "hook runs again; others were suppressed");
         }
+        let part = part_of(&event.event);
+        let running = Running { app: app.clone(), place, on, command: hook.command.clone(), part };
+        self.remember_hook(&running);
+        let json = serde_json::to_string(event).expect("an event is plain data");
+        let mut variables = variables(event, &json, on, held_back);
+        variables.extend(part.map(|part| ("AGENTD_DEPLOYMENT".to_owned(), part.id.to_string())));
+        self.run_hook(running, hook, &json, variables, record);
+    }
+
+    /// Runs a hook: `line` on its standard input, `variables` beside the app's environment.
+    pub(super) fn run_hook(
+        &mut self,
+        running: Running,
+        hook: &Hook,
+        line: &str,
+        variables: Vec<(String, String)>,
+        record: &RevisionRecord,
+    ) {
         let number = self.hooks.started;
         self.hooks.started += 1;
-        let running = Running { app: app.clone(), place, on, command: hook.command.clone() };
-        self.hooks.running.insert(number, running);
-        match self.start_hook(number, on, hook, event, held_back, record) {
+        let (app, on) = (running.app.clone(), running.on);
+        let started = self.start_hook(number, &running, hook.timeout, line, variables, record);
+        let (called_off, watched) = match started {
+            Ok((watch, called_off)) => (Some(called_off), Ok(watch)),
+            Err(why) => (None, Err(why)),
+        };
+        self.hooks.running.insert(number, Held { running, called_off });
+        match watched {
             Ok(watch) => {
-                tracing::info!(%app, on = on.as_str(), program, "hook started");
+                tracing::info!(%app, on = on.as_str(), program = hook.command.first(), "hook started");
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
                     let end = watch.run().await;
@@ -142,7 +198,8 @@ impl Dispatcher {
             }
             Err(why) => {
                 // As an input: an event is being recorded just now.
-                let _ = self.inputs.send(Input::HookEnded(number, HookEnd { why: Some(why), output: Vec::new() }));
+                let end = HookEnd { state: HookState::Failed, why: Some(why), output: Vec::new() };
+                let _ = self.inputs.send(Input::HookEnded(number, end));
             }
         }
     }
@@ -150,15 +207,14 @@ impl Dispatcher {
     fn start_hook(
         &mut self,
         number: u64,
-        on: Occasion,
-        hook: &Hook,
-        event: &Event,
-        held_back: u64,
+        running: &Running,
+        within: Duration,
+        line: &str,
+        variables: Vec<(String, String)>,
         record: &RevisionRecord,
-    ) -> Result<Watch, String> {
+    ) -> Result<(Watch, oneshot::Sender<Infallible>), String> {
         let failed = |step: &str, error: &dyn std::error::Error| format!("{step}: {}", in_full(error));
-        let json = serde_json::to_string(event).map_err(|error| failed("writing down the event", &error))?;
-        let stdin = written(&json).map_err(|error| failed("writing down the event", &error))?;
+        let stdin = written(line).map_err(|error| failed("writing down the event", &error))?;
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .map_err(|errno| failed("making a pipe", &io::Error::from(errno)))?;
         // The program's end blocks, as programs expect; ours does not.
@@ -171,9 +227,9 @@ impl Dispatcher {
             OF_THE_USER.iter().for_each(|name| drop(env.remove(*name)));
         }
         env.extend(identity.variables());
-        env.extend(variables(event, &json, on, held_back));
+        env.extend(variables);
         let plan = ExecPlan {
-            argv: hook.command.clone(),
+            argv: running.command.clone(),
             cwd: record.config.cwd.clone(),
             env: env.into_iter().collect(),
             umask: record.config.umask.unwrap_or(UMASK),
@@ -197,25 +253,41 @@ impl Dispatcher {
         let tree = Tree::of_child(identity, child.pid, None);
         let (reply, ended) = oneshot::channel();
         self.children.insert(child.pid, Child::Command(reply));
-        Ok(Watch { output, ended, report: child.report, tree, within: hook.timeout })
+        let (sender, called_off) = oneshot::channel();
+        Ok((Watch { output, ended, called_off, report: child.report, tree, within }, sender))
     }
 
     /// A hook came to its end.
     pub(super) fn hook_ended(&mut self, number: u64, end: HookEnd) {
-        let Some(Running { app, place, on, command }) = self.hooks.running.remove(&number) else { return };
-        let HookEnd { why, output } = end;
-        let key = (app.clone(), place);
+        let Some(Held { running, .. }) = self.hooks.running.remove(&number) else { return };
+        let HookEnd { state, why, output } = end;
+        self.remember_hook_end(&running, state, why.clone(), output.clone());
+        let (app, on, program) = (&running.app, running.on, running.command.first().cloned().unwrap_or_default());
+        let awaited = running.part.and_then(|part| Some((part.id, part.awaited?)));
+        if let Some((id, awaited)) = awaited {
+            self.awaited_hook_ended(&running, id, awaited, why.as_deref(), &output);
+        }
+        let key = (app.clone(), running.place);
         let Some(why) = why else {
-            tracing::info!(%app, on = on.as_str(), program = command.first(), "hook done");
+            tracing::info!(%app, on = on.as_str(), program, "hook done");
             self.hooks.failures.remove(&key);
             return;
         };
         let last = output.last().map(|line| format!(": {line}")).unwrap_or_default();
-        let program = command.first().cloned().unwrap_or_default();
         tracing::warn!(%app, on = on.as_str(), program, why, output = output.join("\n"), "hook failed");
-        let note = format!("the hook of {app} for {} failed: {program} {why}{last}", on.as_str());
-        self.hooks.failures.insert(key, note);
-        self.record(Some(&app), None, EventKind::HookFailed { on: on.as_str().to_owned(), command, why, output });
+        if awaited.is_none() {
+            let note = format!("the hook of {app} for {} failed: {program} {why}{last}", on.as_str());
+            self.hooks.failures.insert(key, note);
+        }
+        let (app, command, on) = (running.app, running.command, on.as_str().to_owned());
+        self.record(Some(&app), None, EventKind::HookFailed { on, command, why, output });
+    }
+
+    /// A deployment waits no more: what it waited for is ended.
+    pub(super) fn call_off_hooks(&mut self, id: Operation) {
+        for held in self.hooks.running.values_mut().filter(|held| held.running.is_awaited_by(id)) {
+            held.called_off = None;
+        }
     }
 
     /// What the operator should know of hooks.
@@ -234,6 +306,40 @@ impl Dispatcher {
     }
 }
 
+impl Hooks {
+    /// Whether this deployment waits for one that runs.
+    pub(super) fn is_awaited(&self, id: Operation) -> bool {
+        self.running.values().any(|held| held.running.is_awaited_by(id))
+    }
+
+    /// Whether one runs for this deployment.
+    pub(super) fn runs_for(&self, id: Operation) -> bool {
+        self.running.values().any(|held| held.running.part.is_some_and(|part| part.id == id))
+    }
+}
+
+impl Running {
+    fn is_awaited(&self) -> bool {
+        self.part.is_some_and(|part| part.awaited.is_some())
+    }
+
+    fn is_awaited_by(&self, id: Operation) -> bool {
+        self.is_awaited() && self.part.is_some_and(|part| part.id == id)
+    }
+}
+
+/// The deployment that an event tells of, to a hook that is run for its occasion.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other events are no deployment's")]
+fn part_of(event: &EventKind) -> Option<Part> {
+    match event {
+        EventKind::DeploymentStep { id, percent, .. } => {
+            Some(Part { id: Operation(*id), awaited: None, percent: *percent })
+        }
+        EventKind::DeploymentFinished { id, .. } => Some(Part { id: Operation(*id), awaited: None, percent: None }),
+        _ => None,
+    }
+}
+
 /// What an event is to hooks.
 #[expect(
     clippy::wildcard_enum_match_arm,
@@ -245,7 +351,14 @@ fn occasions(event: &EventKind) -> Vec<Occasion> {
         EventKind::WorkerFailed { .. } => vec![Occasion::Park],
         EventKind::ProbeFailed { .. } => vec![Occasion::Unhealthy],
         EventKind::WorkerOutgrown { .. } => vec![Occasion::Memory],
-        EventKind::DeploymentFinished { state: DeploymentState::Done, .. } => vec![Occasion::Reload],
+        // Only these give it more of the new connections.
+        EventKind::DeploymentStep { stage: Some(stage), .. } if stage == "sharing" || stage == "warm" => {
+            vec![Occasion::AfterStage]
+        }
+        EventKind::WorkerRefreshed { outcome: RefreshOutcome::Failed, .. } => vec![Occasion::RefreshFailed],
+        EventKind::DeploymentFinished { state: DeploymentState::Done, .. } => {
+            vec![Occasion::Deployed, Occasion::Reload]
+        }
         EventKind::DeploymentFinished { .. } => vec![Occasion::Rollback, Occasion::Reload],
         EventKind::AppState { to: AppState::Degraded | AppState::Failed, .. } => vec![Occasion::Degraded],
         EventKind::AppState { from: AppState::Degraded | AppState::Failed, to: AppState::Running, .. } => {
@@ -315,6 +428,7 @@ fn written(line: &str) -> io::Result<OwnedFd> {
 struct Watch {
     output: pipe::Receiver,
     ended: oneshot::Receiver<Result<Exit, String>>,
+    called_off: oneshot::Receiver<Infallible>,
     report: crate::process::spawn::Report,
     tree: Tree,
     within: Duration,
@@ -322,7 +436,7 @@ struct Watch {
 
 impl Watch {
     async fn run(self) -> HookEnd {
-        let Self { mut output, ended, report, tree, within } = self;
+        let Self { mut output, ended, mut called_off, report, tree, within } = self;
         let mut last = VecDeque::new();
         let by = tokio::time::Instant::now() + within;
         let outcome = {
@@ -330,11 +444,18 @@ impl Watch {
                 report.outcome().await.map_err(|failure| failure.to_string())?;
                 ended.await.map_err(|_| "the daemon is ending".to_owned())?
             };
-            tokio::pin!(whole);
+            let heard = async {
+                tokio::pin!(whole);
+                tokio::select! {
+                    outcome = tokio::time::timeout_at(by, &mut whole) => outcome,
+                    // A pipe that ended, or failed: what is left is to wait.
+                    () = listen(&mut output, &mut last) => tokio::time::timeout_at(by, whole).await,
+                }
+            };
             tokio::select! {
-                outcome = tokio::time::timeout_at(by, &mut whole) => outcome,
-                // A pipe that ended, or failed: what is left is to wait.
-                () = listen(&mut output, &mut last) => tokio::time::timeout_at(by, whole).await,
+                outcome = heard => Some(outcome),
+                // Nothing is ever sent: it was dropped.
+                _ = &mut called_off => None,
             }
         };
         // What it started is of no use to anybody after its end, and must not hold the pipe.
@@ -342,13 +463,15 @@ impl Watch {
             tracing::warn!(error = in_full(&error), "what a hook left behind may live on");
         }
         let _ = tokio::time::timeout(OUTPUT_WITHIN, listen(&mut output, &mut last)).await;
-        let why = match outcome {
-            Ok(Ok(Exit::Code(0))) => None,
-            Ok(Ok(exit)) => Some(format!("ended with {exit}")),
-            Ok(Err(why)) => Some(format!("could not be run: {why}")),
-            Err(_) => Some(format!("did not end within {within:?} and was killed")),
+        let failed = |why: String| (HookState::Failed, Some(why));
+        let (state, why) = match outcome {
+            Some(Ok(Ok(Exit::Code(0)))) => (HookState::Done, None),
+            Some(Ok(Ok(exit))) => failed(exit.to_string()),
+            Some(Ok(Err(why))) => failed(format!("could not be run: {why}")),
+            Some(Err(_)) => failed(format!("did not end within {within:?} and was killed")),
+            None => (HookState::Cut, Some("was killed, because nothing waits for it any more".to_owned())),
         };
-        HookEnd { why, output: lines(last) }
+        HookEnd { state, why, output: lines(last) }
     }
 }
 

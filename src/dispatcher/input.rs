@@ -37,6 +37,15 @@ pub enum Input {
         /// What.
         event: RolloutEvent,
     },
+    /// The `eval` of a deployment's step passed.
+    Evaluated {
+        /// Whose.
+        app: AppName,
+        /// Which deployment.
+        id: Operation,
+        /// Which step.
+        step: usize,
+    },
     /// A datagram came in on a worker's notify socket.
     Notified(Launch, Datagram),
     /// The exec shim of a launch became its program, or failed at a stage.

@@ -24,7 +24,11 @@ impl Dispatcher {
             Stage::Sharing { step, .. } => step,
             Stage::Replacing => 0,
             Stage::Warm { .. } => stages,
-            Stage::Checking { .. } | Stage::Raising { .. } | Stage::Verifying { .. } | Stage::Retiring => return,
+            Stage::Preparing
+            | Stage::Checking { .. }
+            | Stage::Raising { .. }
+            | Stage::Verifying { .. }
+            | Stage::Retiring => return,
         };
         let record = self.apps.get(app).and_then(|shell| shell.revisions.get(&rollout.to.revision));
         let Some(record) = record else { return };

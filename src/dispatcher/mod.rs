@@ -18,6 +18,7 @@ mod addresses;
 mod adopt;
 mod apply;
 mod applying;
+mod before;
 mod changes;
 mod check;
 mod commit;
@@ -357,6 +358,7 @@ impl Dispatcher {
             Input::Signal(DaemonSignal::Hangup) => self.hang_up(),
             Input::Worker(launch, event) => self.fact(launch, event),
             Input::Rollout { app, id, event } => self.events.push_back(Event::Rollout { app, id, event }),
+            Input::Evaluated { app, id, step } => self.ask_hooks(&app, id, before::Awaited::Stage { step }),
             Input::Notified(launch, datagram) => self.notified(launch, datagram),
             Input::Executed(launch, result) => self.executed(launch, result),
             Input::LogsDrained(launch) => self.logs_drained(launch),

@@ -9,6 +9,7 @@ use agentd_core::id::{AppName, Operation, Revision};
 use agentd_core::policy::AppPolicy;
 use agentd_core::release::ReleaseId;
 use agentd_core::release::retention::{Kept, superfluous};
+use agentd_core::rollout::StepName;
 use agentd_core::worker::Worker;
 use agentd_protocol::control::{
     ErrorKind, ErrorObject, ReleaseState, ReleaseView, Releases as ReleasesView, RollbackParams, StartTarget,
@@ -421,8 +422,10 @@ impl Dispatcher {
                 let Some((_, to)) = finished.deployment else { return };
                 let label = self.label_of(app, to.0);
                 let Ok(id) = label.parse::<ReleaseId>() else { return };
-                // The same release with another configuration is no worse for it.
-                if served.as_ref() == Some(&id) {
+                // The same release with another configuration is no worse for it, nor is one that was never begun with.
+                let begun =
+                    finished.steps.iter().any(|step| !matches!(step.name, StepName::Preparing | StepName::Back));
+                if served.as_ref() == Some(&id) || !begun {
                     return;
                 }
                 let Some(record) = self.releases.get_mut(app, &id) else { return };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use agentd_core::effect::{self, ExitCause, Finished, News, Notice, StopReason, Toll};
 use agentd_core::event::{Exit, Proof};
 use agentd_core::id::{AppName, Launch, Operation, Revision};
-use agentd_core::rollout;
+use agentd_core::rollout::{self, StepName};
 use agentd_core::time::Moment;
 use agentd_protocol::control::{
     AppDifference, Applied, Changed, ConnectionCounts, LostTask, Notice as Word, OperationKind, OperationResult,
@@ -198,13 +198,14 @@ impl Dispatcher {
                 }
             }
             News::RolloutReversed { id, why, .. } => {
-                self.deployment_step(&app, id, DeploymentState::RollingBack, Some(why))
+                self.deployment_step(&app, id, DeploymentState::RollingBack, Some(why), None)
             }
-            News::StageReached { id, .. } | News::RolloutResumed { id } => {
-                self.deployment_step(&app, id, DeploymentState::Running, None)
+            News::StageReached { id, name, percent } => {
+                self.deployment_step(&app, id, DeploymentState::Running, None, Some((name, percent)))
             }
-            News::RolloutHeld { id, why } => self.deployment_step(&app, id, DeploymentState::Running, Some(why)),
-            News::RolloutPaused { id } => self.deployment_step(&app, id, DeploymentState::Paused, None),
+            News::RolloutResumed { id } => self.deployment_step(&app, id, DeploymentState::Running, None, None),
+            News::RolloutHeld { id, why } => self.deployment_step(&app, id, DeploymentState::Running, Some(why), None),
+            News::RolloutPaused { id } => self.deployment_step(&app, id, DeploymentState::Paused, None, None),
             News::Finished(finished) => {
                 self.finished(&app, finished);
                 return;
@@ -231,10 +232,19 @@ impl Dispatcher {
         rollout.map_or(Strategy::Rolling, |rollout| strategy(rollout.plan.strategy))
     }
 
-    fn deployment_step(&self, app: &AppName, id: Operation, state: DeploymentState, why: Option<String>) -> EventKind {
+    fn deployment_step(
+        &self,
+        app: &AppName,
+        id: Operation,
+        state: DeploymentState,
+        why: Option<String>,
+        reached: Option<(StepName, Option<u8>)>,
+    ) -> EventKind {
         let view = self.fleet.app(app).and_then(super::view::deployment);
         let (step, steps) = view.map_or((0, 0), |view| (view.step, view.steps));
-        EventKind::DeploymentStep { id: id.0, state, step, steps, why }
+        let stage = reached.map(|(name, _)| super::history::stage_name(name).to_owned());
+        let percent = reached.and_then(|(_, percent)| percent);
+        EventKind::DeploymentStep { id: id.0, state, step, steps, why, stage, percent }
     }
 
     /// An operation is over: its event, and whoever waits for it.

@@ -3,17 +3,18 @@
 //! The command runs as one of the new workers does (its folder, environment and cgroup) and reaches them, and them only,
 //! at `AGENTD_EVAL_ADDR`: a port on the loopback interface that is open as long as it runs, each connection of which is
 //! steered to the next of the new workers. Code 0 lets the deployment take its step; any other, or no end in time,
-//! takes it back. Without a command nothing has to be looked at.
+//! takes it back. Without a command nothing has to be looked at. Hooks before the stage come after it (`before`).
 
 use std::time::Duration;
 
-use agentd_core::event::{Event, RolloutEvent};
+use agentd_core::event::RolloutEvent;
 use agentd_core::id::{AppName, Launch, Operation};
 use agentd_core::worker::Phase;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Dispatcher;
+use super::before::Awaited;
 use super::input::{Input, OpenProbe, RunCommand};
 use crate::process::reaper::Exit;
 use crate::sockets::ProbeStream;
@@ -37,9 +38,7 @@ impl Dispatcher {
     pub(super) fn verify(&mut self, app: &AppName, id: Operation, step: usize) {
         match self.look_of(app, id, step) {
             Some(look) => drop(tokio::spawn(look.take())),
-            None => {
-                self.events.push_back(Event::Rollout { app: app.clone(), id, event: RolloutEvent::Verified { step } })
-            }
+            None => self.ask_hooks(app, id, Awaited::Stage { step }),
         }
     }
 
@@ -70,12 +69,13 @@ impl Dispatcher {
 
 impl Look {
     async fn take(self) {
-        let event = match self.run().await {
-            Ok(()) => RolloutEvent::Verified { step: self.step },
-            Err(why) => RolloutEvent::Refused { step: self.step, why },
+        let (app, id, step) = (self.app.clone(), self.id, self.step);
+        let found = match self.run().await {
+            Ok(()) => Input::Evaluated { app, id, step },
+            Err(why) => Input::Rollout { app, id, event: RolloutEvent::Refused { step, why } },
         };
         // The loop is gone only at the very end.
-        let _ = self.inputs.send(Input::Rollout { app: self.app.clone(), id: self.id, event });
+        let _ = self.inputs.send(found);
     }
 
     async fn run(&self) -> Result<(), String> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use agentd_core::app::{App, AppState, Desired};
+use agentd_core::breaker::Breaker;
 use agentd_core::event::Exit;
 use agentd_core::event::SignalName;
 use agentd_core::grace;
@@ -103,17 +104,22 @@ impl Dispatcher {
             workers,
             listen: listen.collect(),
             refresh: super::refresh::view(app),
+            breaker: {
+                let fallen = app.workers.values().map(|worker| worker.restarts.consecutive()).max();
+                breaker(Breaker::of_app(app, sys::boottime()), fallen.unwrap_or(0))
+            },
         }
     }
 
     /// The deployment that runs, by the names of its releases.
-    fn deployment_view(&self, app: &App) -> Option<wire::DeploymentView> {
+    pub(super) fn deployment_view(&self, app: &App) -> Option<wire::DeploymentView> {
         let (view, rollout) = (deployment(app)?, app.head.rollout.as_ref()?);
         let name = &app.head.name;
         let [from, to] = [rollout.from, rollout.to].map(|side| self.label_of(name, side.generation.0));
         let (gates, lacking) = self.gates_of(name, rollout.id);
         let waits = rollout.waits_for().is_some() && rollout.pace == Pace::Going;
-        let why = lacking.filter(|_| waits).or(view.why).or_else(|| self.waited_for(app, rollout));
+        let why = lacking.filter(|_| waits).or(view.why);
+        let why = why.or_else(|| self.hook_waited_for(rollout.id)).or_else(|| self.waited_for(app, rollout));
         Some(wire::DeploymentView { from, to, gates, why, ..view })
     }
 
@@ -127,8 +133,13 @@ impl Dispatcher {
         let side = |side: Side| self.label_of(&app.head.name, side.generation.0);
         let (from, to) = (side(rollout.from), side(rollout.to));
         let tasks = if stay == 1 { "1 task stays".to_owned() } else { format!("{stay} tasks stay") };
-        (stay > 0)
-            .then(|| format!("{tasks} with {from} until done: {to} does not read what was saved (`agentctl tasks`)"))
+        let app = &app.head.name;
+        (stay > 0).then(|| {
+            format!(
+                "{tasks} with {from} until done, however long that takes: {to} does not read what was saved. \
+                 `agentctl tasks {app}` lists them, `agentctl tasks cancel ID` ends one, `agentctl abort {app}` goes back"
+            )
+        })
     }
 
     /// Why it is not as it should be, in a sentence.
@@ -165,6 +176,7 @@ impl Dispatcher {
         let oldest = process.and_then(|process| process.tasks.values().map(|task| task.since).min());
         let oldest = oldest.into_iter().chain(shell.and_then(|shell| shell.gauge.oldest())).min();
         wire::WorkerView {
+            breaker: breaker(Breaker::of(worker, &app.policy_of(worker).restart, now), worker.restarts.consecutive()),
             id: worker.id.to_string(),
             slot: worker.id.slot.0,
             generation: worker.id.generation.0,
@@ -248,6 +260,16 @@ impl Dispatcher {
         }
         self.usage = UsageCache { read_at: Some(now), by_launch };
     }
+}
+
+/// A breaker as others are told. What is closed has no crashes to speak of.
+fn breaker(of: Breaker, crashes: u32) -> wire::BreakerView {
+    let (state, until) = match of {
+        Breaker::Closed => return wire::BreakerView::default(),
+        Breaker::HalfOpen { closes_at } => (wire::BreakerState::HalfOpen, closes_at),
+        Breaker::Open { until } => (wire::BreakerState::Open, until),
+    };
+    wire::BreakerView { state, until: until.map(wall), crashes }
 }
 
 /// Why a worker that keeps falling is not there just now.

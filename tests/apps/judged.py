@@ -1,6 +1,7 @@
 """A worker that answers each connection with a task and tells its figures; worse where its environment says so.
 
 ERRORS  every so many-th task fails     SLOW  how many times as long     TOOLS  how many times as many tool calls
+READY_AFTER, CRASH_AFTER  seconds, from its start on and from its readiness on
 """
 import os
 import socket
@@ -44,7 +45,10 @@ def serve(client):
 
 listener = socket.socket(fileno=3)
 listener.settimeout(None)
+time.sleep(float(os.environ.get("READY_AFTER", "0")))
 worker.ready()
+if "CRASH_AFTER" in os.environ:
+    threading.Timer(float(os.environ["CRASH_AFTER"]), os._exit, [1]).start()
 while True:
     client, _ = listener.accept()
     threading.Thread(target=serve, args=(client,), daemon=True).start()

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const CLIENTS: usize = 3;
+/// How many there are; each has one connection at a time.
+pub(super) const CLIENTS: usize = 3;
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Default)]
@@ -45,10 +46,15 @@ impl Load {
     /// Waits until so many were answered.
     pub(super) fn await_answers(&self, wanted: u64) {
         let deadline = Instant::now() + super::PATIENCE;
-        while self.shared.answers.load(Ordering::Relaxed) < wanted {
+        while self.answers() < wanted {
             assert!(Instant::now() < deadline, "{:?}", self.shared);
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// How many were answered so far.
+    pub(super) fn answers(&self) -> u64 {
+        self.shared.answers.load(Ordering::Relaxed)
     }
 
     /// Ends it; what went wrong.

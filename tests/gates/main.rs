@@ -1,5 +1,6 @@
 //! Versions that are judged by their tasks: a real daemon, real workers under load, good and bad upgrades.
 
+mod falling;
 mod load;
 
 use std::path::Path;
@@ -53,16 +54,21 @@ impl Judged {
 
     /// The latest deployment.
     fn report(&self) -> DeploymentReport {
+        // What tasks took is asked of the ledger after the end.
+        self.await_report("its report is whole", |report| report.finished_at.is_none() || report.before.is_some())
+    }
+
+    /// The latest deployment, once it is as wanted.
+    fn await_report(&self, what: &str, wanted: impl Fn(&DeploymentReport) -> bool) -> DeploymentReport {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let list = self.daemon.request(DeploymentsParams { name: Some("judged".to_owned()) }).expect("a list");
             let id = list.deployments.first().expect("there was one").id;
             let report = self.daemon.request(DeploymentParams { id }).expect("a report");
-            // What tasks took is asked of the ledger after the end.
-            if report.finished_at.is_none() || report.before.is_some() {
+            if wanted(&report) {
                 return report;
             }
-            assert!(Instant::now() < deadline, "its report is not whole: {report:?}");
+            assert!(Instant::now() < deadline, "{what}: {report:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

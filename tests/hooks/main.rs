@@ -1,5 +1,7 @@
 //! Hooks: somebody is told when something happens, and nothing waits for them.
 
+mod deploying;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

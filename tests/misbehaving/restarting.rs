@@ -1,7 +1,7 @@
 //! Workers that end by themselves: started again or left so, and parked when it is of no use.
 
 use agentd_protocol::control::AppDetails;
-use agentd_protocol::status::{AppState, ExitReason, ExitView, WorkerState};
+use agentd_protocol::status::{AppState, BreakerState, ExitReason, ExitView, WorkerState};
 
 use crate::fleet::Fleet;
 
@@ -84,6 +84,29 @@ fn between_two_tries_it_is_shown_when_the_next_one_is() {
     drop(fleet.daemon.ctl(&["start", "./web.toml", "--no-wait"]));
     let worker = fleet.worker_until(|worker| worker.state == WorkerState::Backoff);
     assert!(worker.restart_at.is_some() && worker.why.is_some(), "{worker:#?}");
-    let why = fleet.app().why.expect("a falling app says why");
-    assert!(why.contains("code 9"), "{why}");
+    let app = fleet.app();
+    assert!(app.why.as_ref().is_some_and(|why| why.contains("code 9")), "{app:#?}");
+    for breaker in [worker.breaker, app.breaker] {
+        assert_eq!((breaker.state, breaker.crashes), (BreakerState::Open, 1));
+        assert!(breaker.until.is_some());
+    }
+    let listed = fleet.daemon.ctl_ok(&["ls"]).stdout;
+    assert!(listed.contains("breaker open after 1 crash: tried again in "), "{listed}");
+}
+
+#[test]
+fn what_fell_and_runs_again_is_on_trial_until_it_served_for_the_longest_wait() {
+    for (longest, after) in [("1h", BreakerState::HalfOpen), ("20ms", BreakerState::Closed)] {
+        let fleet = Fleet::new();
+        let file = fleet.file("tokens");
+        let words = [format!("crash-without={}", file.display()), "hang".to_owned()];
+        let restart = format!("restart = {{ backoff = \"20ms..{longest}\", max = \"1000 in 1h\" }}");
+        fleet.plain(&words.each_ref().map(String::as_str), &restart);
+        drop(fleet.daemon.ctl(&["start", "./web.toml"]));
+        fleet.worker_until(|worker| worker.restarts > 0);
+        std::fs::write(&file, "").expect("the home can be written");
+        let app = fleet.until(|app| app.state == AppState::Running && app.breaker.state == after);
+        let closes = app.breaker.until.is_some();
+        assert_eq!(closes, after == BreakerState::HalfOpen, "{app:#?}");
+    }
 }

@@ -118,6 +118,20 @@ fn bombs_are_stopped_by_what_comes_out_of_them() {
         linked.add(&format!("l{number}"), EntryType::Link, 0o644, "one", b"");
     }
     refused(&site, &linked.bytes(), "releases.max_size");
+    // 7 GiB of hole, of which the archive holds no byte.
+    let mut header = Header::new_gnu();
+    header.set_path("holes").expect("a short path");
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_mode(0o644);
+    header.set_size(0);
+    let gnu = header.as_gnu_mut().expect("it is GNU's");
+    gnu.set_real_size(7 << 30);
+    gnu.sparse[0].set_offset(7 << 30);
+    gnu.sparse[0].set_length(0);
+    header.set_cksum();
+    let mut sparse = Archive::new();
+    sparse.0.append(&header, &[][..]).expect("memory takes it");
+    refused(&site, &sparse.bytes(), "releases.max_size");
     // The name of an entry may come as an entry of its own, as long as it says that it is.
     let mut header = Header::new_gnu();
     header.set_path("././@LongLink").expect("a short path");

@@ -28,7 +28,7 @@ pub(crate) fn table(document: &StatusDocument, width: Option<usize>) -> String {
     }
     let mut table = Table::new(COLUMNS, 0);
     for app in &document.apps {
-        table.row(row(app, document.now), beneath(app));
+        table.row(row(app, document.now), beneath(app, document.now));
     }
     table.render(width)
 }
@@ -73,13 +73,16 @@ pub(crate) fn deployment(deployment: &DeploymentView) -> String {
 }
 
 /// What is to be said of an app that is not simply running.
-fn beneath(app: &AppView) -> Vec<Cell> {
+fn beneath(app: &AppView, now: Timestamp) -> Vec<Cell> {
     let mut lines = Vec::new();
     if let Some(view) = &app.deployment {
         lines.push(Cell::styled(deployment(view), state::FAINT));
     }
     if let Some(why) = &app.why {
         lines.push(Cell::styled(why, state::app(app.state).style));
+    }
+    if let Some(words) = super::breaker::words(&app.breaker, now) {
+        lines.push(Cell::styled(words, state::WARN));
     }
     if let Some(hint) = super::hint::of_app(app) {
         lines.push(Cell::styled(format!("help: {hint}"), state::BUSY));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agentd_protocol::Timestamp;
-use agentd_protocol::control::{DeploymentReport, Durations, EffectList};
+use agentd_protocol::control::{DeploymentReport, Durations, EffectList, OperationKind};
 use agentd_protocol::status::{GateVerdict, GateView};
 
 use super::bytes_time::{between, span};
@@ -72,9 +72,15 @@ pub(crate) fn report(report: &DeploymentReport, now: Timestamp, width: Option<us
         let (begun, lasted) = (span(between(report.started_at, stage.at)), span(between(stage.at, next)));
         text.push_str(&format!("  +{begun:<8} {:<10} {share:>5}  for {lasted}\n", stage.name));
     }
+    if !report.hooks.is_empty() {
+        text.push_str("\nhooks\n");
+        text.push_str(&super::hooks::table(&report.hooks, width));
+    }
     if !report.gates.is_empty() {
         text.push_str("\ngates\n");
         text.push_str(&gates(&report.gates, width));
+    } else if matches!(report.kind, OperationKind::Upgrade | OperationKind::Rollback) {
+        text.push_str("\ngates\n  none was evaluated: its workers alone were judged\n");
     }
     text.push_str("\ntasks\n");
     let counts = &report.tasks;
@@ -102,7 +108,7 @@ fn checkpoints(report: &DeploymentReport) -> String {
     let Some(seen) = report.checkpoints.as_ref().filter(|seen| seen.open > 0) else { return String::new() };
     let shown = if seen.shown > 0 { format!(", {} shown to its check", seen.shown) } else { String::new() };
     let mut text = format!("\ncheckpoints\n  {} open{shown}, {} not read by {}", seen.open, seen.unread, report.to);
-    text.push_str(if seen.unread > 0 { ": their tasks stay with the old version until they end\n" } else { "\n" });
+    text.push_str(if seen.unread > 0 { ": their tasks stay with the old version until they end,\n  however long that takes; `agentctl tasks cancel ID` ends one\n" } else { "\n" });
     for unread in &seen.tasks {
         text.push_str(&format!("  {}: {}\n", unread.task, unread.why));
     }
@@ -123,18 +129,24 @@ fn durations_line(name: &str, durations: Option<&Durations>) -> String {
     }
 }
 
-/// Milliseconds for people.
+/// Milliseconds for people, with a tenth of a second where two versions might differ by that.
 pub(crate) fn ms(ms: u64) -> String {
-    span(Duration::from_millis(ms))
+    let tenths = (ms + 50) / 100;
+    match (tenths, tenths % 10) {
+        (10..100, 0) => format!("{}s", tenths / 10),
+        (10..100, tenth) => format!("{}.{tenth}s", tenths / 10),
+        _ => span(Duration::from_millis(ms)),
+    }
 }
 
-/// The gates as a table; nothing where there are none.
+/// The gates as a table, those without figures in a line below it; nothing where there are none.
 pub(crate) fn gates(gates: &[GateView], width: Option<usize>) -> String {
     if gates.is_empty() {
         return String::new();
     }
     let mut table = Table::new(GATES, 2);
-    for gate in gates {
+    let (silent, told): (Vec<&GateView>, Vec<&GateView>) = gates.iter().partition(|gate| is_silent(gate.verdict));
+    for gate in &told {
         let figure =
             |value: Option<f64>| Cell::plain(value.map_or_else(|| NOTHING.to_owned(), |v| figure(&gate.gate, v)));
         let style = match gate.verdict {
@@ -155,7 +167,30 @@ pub(crate) fn gates(gates: &[GateView], width: Option<usize>) -> String {
             Vec::new(),
         );
     }
-    table.render(width)
+    let mut text = if told.is_empty() { String::new() } else { table.render(width) };
+    for (verdict, why) in [
+        (GateVerdict::NotEvaluated, "not evaluated, for want of tasks that tell of it"),
+        (GateVerdict::Off, "off"),
+        (GateVerdict::Unknown, "unknown"),
+    ] {
+        let of: Vec<String> =
+            silent.iter().filter(|gate| gate.verdict == verdict).map(|gate| gate.gate.replace('_', " ")).collect();
+        if !of.is_empty() {
+            let line = format!("{why}: {}", of.join(", "));
+            for line in super::table::wrap(&line, width.map(|width| width.saturating_sub(2).max(20))) {
+                text.push_str(&format!("  {line}\n"));
+            }
+        }
+    }
+    text
+}
+
+/// Whether a verdict comes without figures.
+const fn is_silent(verdict: GateVerdict) -> bool {
+    match verdict {
+        GateVerdict::NotEvaluated | GateVerdict::Off | GateVerdict::Unknown => true,
+        GateVerdict::Rollback | GateVerdict::Hold | GateVerdict::TooFew | GateVerdict::Promote => false,
+    }
 }
 
 /// A gate in a few words; none where there is nothing to tell.
@@ -183,7 +218,7 @@ pub(crate) const fn verdict(verdict: GateVerdict) -> &'static str {
 pub(crate) fn figure(gate: &str, value: f64) -> String {
     match gate {
         "error_rate" | "context" => format!("{:.1} %", value * 100.0),
-        "latency" => span(Duration::try_from_secs_f64(value).unwrap_or_default()),
+        "latency" => ms(u64::try_from(Duration::try_from_secs_f64(value).unwrap_or_default().as_millis()).unwrap_or(0)),
         "cost" => format!("${value:.4}"),
         "tokens" => format!("{value:.0}"),
         "quality" => format!("{value:.2}"),
@@ -227,7 +262,10 @@ pub(super) fn sample() -> DeploymentReport {
         "after": {"n": 41, "p50_ms": 3000, "p99_ms": 9900, "curve_ms": [600, 1600, 3000, 4100, 9900]},
         "effects": [{"app": "support", "task": "t1", "key": "3:mail", "kind": "mail", "state": "done",
             "release": "1.5.0+cd34ef56", "fence": 1, "description": "a mail to <b>", "compensate": null, "error": null,
-            "begun_at": "2026-01-02T03:01:00Z", "ended_at": "2026-01-02T03:01:01Z"}]
+            "begun_at": "2026-01-02T03:01:00Z", "ended_at": "2026-01-02T03:01:01Z"}],
+        "hooks": [{"on": "before_stage", "hook": 1, "percent": 10, "command": ["./approve.sh", "--within=1m"],
+            "state": "done", "why": null, "begun_at": "2026-01-02T03:00:11Z", "took_ms": 800,
+            "output": ["asked the desk", "yes"]}]
     }))
     .expect("a report")
 }

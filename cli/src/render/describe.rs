@@ -18,7 +18,7 @@ const NAME_WIDTH: usize = 12;
 /// The app as text.
 pub(crate) fn page(details: &AppDetails, now: Timestamp, width: Option<usize>) -> String {
     let mut text = String::new();
-    head(&mut text, details);
+    head(&mut text, details, now);
     section(&mut text, "listeners", details.listeners.iter().map(listener));
     if let Some(deployment) = &details.app.deployment {
         heading(&mut text, "deployment");
@@ -51,7 +51,7 @@ pub(crate) fn page(details: &AppDetails, now: Timestamp, width: Option<usize>) -
     text
 }
 
-fn head(text: &mut String, details: &AppDetails) {
+fn head(text: &mut String, details: &AppDetails, now: Timestamp) {
     let app = &details.app;
     let kind = match app.kind {
         AppKind::Agent => "agent",
@@ -65,6 +65,7 @@ fn head(text: &mut String, details: &AppDetails) {
         }
     };
     field("why", app.why.as_deref().unwrap_or_default());
+    field("breaker", &super::breaker::words(&app.breaker, now).unwrap_or_else(|| "closed".to_owned()));
     field("help", super::hint::of_app(app).unwrap_or_default());
     field("ready", &format!("{} of {}", app.ready, app.desired));
     field("in flight", &app.in_flight.to_string());

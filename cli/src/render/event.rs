@@ -109,7 +109,7 @@ fn what(event: &Event) -> String {
             let strategy = state::strategy(*strategy);
             format!("deployment {id} started: {strategy}, {from} → {to}, {steps} steps")
         }
-        EventKind::DeploymentStep { id, state, step, steps, why } => {
+        EventKind::DeploymentStep { id, state, step, steps, why, .. } => {
             let word = state::deployment(*state).word;
             format!("deployment {id} {word}, step {step} of {steps}{}", because(why.as_deref()))
         }

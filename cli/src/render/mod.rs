@@ -4,6 +4,7 @@
 //! styles out where they are not wanted (`--color`, `NO_COLOR`, a pipe).
 
 pub(crate) mod apps;
+mod breaker;
 pub(crate) mod bytes_time;
 pub(crate) mod deployment;
 pub(crate) mod describe;
@@ -16,6 +17,7 @@ pub(crate) mod examination;
 mod fixture;
 pub(crate) mod grace;
 pub(crate) mod hint;
+mod hooks;
 pub(crate) mod log;
 pub(crate) mod operation;
 pub(crate) mod page;

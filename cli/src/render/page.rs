@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use agentd_protocol::control::{DeploymentReport, Durations};
+use agentd_protocol::control::{DeploymentReport, Durations, HookState};
 use agentd_protocol::status::{DeploymentState, GateVerdict, Strategy};
 
 use super::bytes_time::{between, span};
@@ -13,22 +13,23 @@ use super::state;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--fg:#1c1f24;--bg:#fbfbfa;--card:#fff;--line:#dcdfe3;--dim:#636b76;
---good:#1a7f4b;--warn:#a86500;--bad:#c4302b;--old:#7a8491;--new:#2f6fde}
+--good:#1a7f4b;--warn:#a86500;--bad:#c4302b;--old:#5f6975;--new:#2f6fde}
 @media(prefers-color-scheme:dark){:root{--fg:#e7e9ec;--bg:#14171a;--card:#1d2125;--line:#343a41;--dim:#9aa3ad;
 --good:#4cc38a;--warn:#e0a23c;--bad:#f2716b;--old:#8f99a5;--new:#78a9ff}}
 *{box-sizing:border-box}body{margin:0 auto;padding:16px;max-width:860px;background:var(--bg);color:var(--fg);
 font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.35rem;line-height:1.25;margin:.2em 0}h2{font-size:1rem;margin:1.6em 0 .5em}
-p{margin:.4em 0}.dim{color:var(--dim)}.badge{display:inline-block;border-radius:99px;padding:.1em .7em;color:#fff;
+p{margin:.4em 0}.dim{color:var(--dim)}.badge{display:inline-block;border-radius:99px;padding:.1em .7em;color:var(--bg);
 font-weight:600;font-size:.9rem}.why{border-left:4px solid var(--bad);padding:.3em .8em;background:var(--card)}
 section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th{font-weight:600;text-align:left;color:var(--dim);font-size:.85rem}th,td{padding:.3em .5em .3em 0;vertical-align:top}
+th{font-weight:600;text-align:left;color:var(--dim);font-size:.85rem}th,td{padding:.3em .5em .3em 0;vertical-align:top;overflow-wrap:normal}
 td.n,th.n{text-align:right;white-space:nowrap}tr+tr td{border-top:1px solid var(--line)}
 ol{list-style:none;margin:0;padding:0}ol li{display:flex;gap:.8em;padding:.45em 0 .45em 1em;border-left:3px solid var(--line)}
 ol li.sharing,ol li.warm{border-color:var(--new)}ol li.back{border-color:var(--bad)}
 ol time{flex:0 0 4.6em;white-space:nowrap;color:var(--dim);font-variant-numeric:tabular-nums}ol b{font-weight:600}
 svg{display:block;width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--dim)}
+pre{margin:.3em 0 .8em;padding:.5em .7em;background:var(--bg);border-radius:6px;white-space:pre-wrap;font-size:.85rem}
 .good{color:var(--good)}.warn{color:var(--warn)}.bad{color:var(--bad)}
 @media(max-width:520px){.wide{display:none}}
 ";
@@ -45,6 +46,7 @@ pub(crate) fn page(report: &DeploymentReport) -> String {
     );
     head(&mut html, report, &title);
     steps(&mut html, report);
+    hooks(&mut html, report);
     gates(&mut html, report);
     tasks(&mut html, report);
     effects(&mut html, report);
@@ -103,6 +105,35 @@ fn steps(html: &mut String, report: &DeploymentReport) {
         let _ = writeln!(html, "<li class=\"{kind}\"><time>+{since}</time><span>{words}</span></li>");
     }
     html.push_str("</ol></section>\n");
+}
+
+/// What ran beside it, and what that printed.
+fn hooks(html: &mut String, report: &DeploymentReport) {
+    if report.hooks.is_empty() {
+        return;
+    }
+    html.push_str("<h2>Hooks</h2><section>\n");
+    for run in &report.hooks {
+        let class = match run.state {
+            HookState::Done => "good",
+            HookState::Failed => "bad",
+            HookState::Running | HookState::Cut | HookState::Unknown => "warn",
+        };
+        let took = run.took_ms.map_or_else(String::new, |took| format!(" after {}", ms(took)));
+        let why = run.why.as_deref().map_or_else(String::new, |why| format!(": {}", text(why)));
+        let _ = writeln!(
+            html,
+            "<p>{}: <code>{}</code> <b class=\"{class}\">{}</b>{took}{why}</p>",
+            text(&super::hooks::occasion(run)),
+            text(&run.command.join(" ")),
+            super::hooks::mark(run.state).word,
+        );
+        if !run.output.is_empty() {
+            let lines: Vec<String> = run.output.iter().map(|line| text(line)).collect();
+            let _ = writeln!(html, "<pre>{}</pre>", lines.join("\n"));
+        }
+    }
+    html.push_str("</section>\n");
 }
 
 fn gates(html: &mut String, report: &DeploymentReport) {
@@ -201,7 +232,9 @@ fn curves(html: &mut String, both: &[(&str, &str, &Option<Durations>)]) {
         };
         let _ = write!(html, "<text x=\"{x:.0}\" y=\"168\" text-anchor=\"{anchor}\">{}</text>", ms(longest * part / 4));
     }
-    for (_, color, durations) in both {
+    for (name, color, durations) in both {
+        // Told apart without colours too.
+        let dashes = if *name == "before" { " stroke-dasharray=\"5 4\"" } else { "" };
         let Some(curve) = durations.as_ref().map(|d| &d.curve_ms).filter(|curve| curve.len() > 1) else { continue };
         let mut path = String::new();
         for (index, &value) in curve.iter().enumerate() {
@@ -209,7 +242,7 @@ fn curves(html: &mut String, both: &[(&str, &str, &Option<Durations>)]) {
             let y = BOTTOM - (BOTTOM - TOP) * index as f64 / (curve.len() - 1) as f64;
             let _ = write!(path, "{}{x:.1} {y:.1}", if index == 0 { "M" } else { "L" });
         }
-        let _ = write!(html, "<path d=\"{path}\" fill=\"none\" stroke=\"var(--{color})\" stroke-width=\"2\"/>");
+        let _ = write!(html, "<path d=\"{path}\" fill=\"none\" stroke=\"var(--{color})\" stroke-width=\"2\"{dashes}/>");
     }
     html.push_str("</svg>\n");
 }
@@ -218,20 +251,20 @@ fn effects(html: &mut String, report: &DeploymentReport) {
     if report.effects.is_empty() {
         return;
     }
-    html.push_str("<h2>Effects that rollback does not undo</h2><section><table>\n");
+    html.push_str("<h2>Effects that rollback does not undo</h2><section>\n");
     for effect in &report.effects {
         let said = effect.description.as_deref().unwrap_or_default();
         let _ = writeln!(
             html,
-            "<tr><td>{}</td><td>{} of task {} {}</td><td>{}</td></tr>",
+            "<p><b>{}</b> {}: {} <span class=\"dim\">({} of task {})</span></p>",
             text(&effect.kind),
+            state::effect(effect.state).word,
+            text(said),
             text(&effect.key),
             text(&effect.task),
-            text(said),
-            state::effect(effect.state).word,
         );
     }
-    html.push_str("</table></section>\n");
+    html.push_str("</section>\n");
 }
 
 /// A text that stays one, whatever is in it.
@@ -250,6 +283,9 @@ fn text(raw: &str) -> String {
     }
     safe
 }
+
+#[cfg(test)]
+mod browser;
 
 #[cfg(test)]
 mod tests {

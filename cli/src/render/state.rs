@@ -31,7 +31,7 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    const fn new(symbol: char, word: &'static str, style: Style) -> Self {
+    pub(super) const fn new(symbol: char, word: &'static str, style: Style) -> Self {
         Self { symbol, word, style }
     }
 

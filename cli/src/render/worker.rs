@@ -83,9 +83,10 @@ fn row(worker: &WorkerView, now: Timestamp) -> Vec<Cell> {
 fn beneath(worker: &WorkerView, now: Timestamp) -> Vec<Cell> {
     let mut lines = Vec::new();
     if let Some(why) = &worker.why {
-        let again = worker.restart_at.map(|at| format!("; again in {}", span(between(now, at))));
-        let style = state::worker(worker.state).style;
-        lines.push(Cell::styled(format!("{why}{}", again.unwrap_or_default()), style));
+        lines.push(Cell::styled(why, state::worker(worker.state).style));
+    }
+    if let Some(words) = super::breaker::words(&worker.breaker, now) {
+        lines.push(Cell::styled(words, state::WARN));
     }
     for line in &worker.log_tail {
         lines.push(Cell::styled(format!("│ {}", printable(line)), state::FAINT));

@@ -57,6 +57,19 @@ impl App {
         self.advance(cx);
     }
 
+    /// Asks again for a yes that may have come, and counted for nothing, while it was paused.
+    fn ask_for_leave(&self, cx: &mut Context<'_>) {
+        let stage = self.head.rollout.as_ref().map(|rollout| &rollout.stage);
+        match stage {
+            Some(Stage::Preparing | Stage::Checking { .. } | Stage::Verifying { .. }) => self.ask_about_stage(cx),
+            // These are judged on and on, or wait for what levels alone tell.
+            Some(
+                Stage::Replacing | Stage::Raising { .. } | Stage::Sharing { .. } | Stage::Warm { .. } | Stage::Retiring,
+            )
+            | None => {}
+        }
+    }
+
     /// Asks for the facts that the present stage waits for; again under a new supervisor.
     pub(crate) fn ask_about_stage(&self, cx: &mut Context<'_>) {
         let Some(rollout) = self.head.rollout.as_ref() else { return };
@@ -65,6 +78,7 @@ impl App {
         }
         let (app, id) = (self.head.name.clone(), rollout.id);
         match rollout.stage {
+            Stage::Preparing => cx.out.act.push(Effect::Prepare { app, id }),
             Stage::Checking { last: _ } => cx.out.act.push(Effect::Check { app, id }),
             Stage::Verifying { step } => cx.out.act.push(Effect::Verify { app, id, step }),
             Stage::Replacing | Stage::Sharing { .. } | Stage::Warm { .. } => {
@@ -80,11 +94,18 @@ impl App {
         if !(rollout.is_undecided() || rollout.is_judged_on_the_way()) {
             return;
         }
+        let goes = rollout.pace == Pace::Going;
         match event {
+            // Nothing is taken for a yes while nobody may go on: it is asked again then.
+            RolloutEvent::Verified { .. } | RolloutEvent::Prepared | RolloutEvent::Checked { .. } if !goes => return,
             RolloutEvent::Verified { step } if rollout.stage == (Stage::Verifying { step }) => {
                 self.next_stage(cx);
             }
             RolloutEvent::Refused { step, why } if rollout.stage == (Stage::Verifying { step }) => {
+                self.reverse(cx, &why, None, BackBy::Failure);
+            }
+            RolloutEvent::Prepared if rollout.stage == Stage::Preparing => self.next_stage(cx),
+            RolloutEvent::Unprepared { why } if rollout.stage == Stage::Preparing => {
                 self.reverse(cx, &why, None, BackBy::Failure);
             }
             RolloutEvent::Checked { last } if rollout.stage == (Stage::Checking { last }) => {
@@ -94,7 +115,9 @@ impl App {
                 self.reverse(cx, &why, None, BackBy::Failure);
             }
             // Late or doubled: that stage is over.
-            RolloutEvent::Verified { .. }
+            RolloutEvent::Prepared
+            | RolloutEvent::Unprepared { .. }
+            | RolloutEvent::Verified { .. }
             | RolloutEvent::Refused { .. }
             | RolloutEvent::Checked { .. }
             | RolloutEvent::Unfit { .. } => return,
@@ -122,7 +145,8 @@ impl App {
             (Steer::Abort, Direction::Forward) if !rollout.can_go_back() => Err(Denied::NoWayBack { app, id }),
             (Steer::Promote, Direction::Forward) => match rollout.stage {
                 Stage::Sharing { .. } | Stage::Warm { .. } => Ok(()),
-                Stage::Checking { .. }
+                Stage::Preparing
+                | Stage::Checking { .. }
                 | Stage::Replacing
                 | Stage::Raising { .. }
                 | Stage::Verifying { .. }
@@ -147,7 +171,10 @@ impl App {
             Steer::Abort => self.reverse(cx, "somebody aborted it", None, BackBy::Person),
             Steer::Pause | Steer::Resume if !changed => return Admitted::AlreadySo,
             Steer::Pause => cx.out.tell_app(&self.head.name, News::RolloutPaused { id }),
-            Steer::Resume => cx.out.tell_app(&self.head.name, News::RolloutResumed { id }),
+            Steer::Resume => {
+                cx.out.tell_app(&self.head.name, News::RolloutResumed { id });
+                self.ask_for_leave(cx);
+            }
         }
         Admitted::Steered(id)
     }

@@ -129,6 +129,7 @@ fn effect(effect: &Effect) -> String {
         | Effect::ProbeLive { .. }
         | Effect::SendAbort { .. }
         | Effect::Kill { .. }
+        | Effect::Prepare { .. }
         | Effect::Check { .. }
         | Effect::Verify { .. }
         | Effect::Judge { .. }

@@ -74,7 +74,7 @@ pub struct Rollout {
 /// A stage of a deployment that was reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepReached {
-    /// Which: `checking`, `replacing`, `raising`, `verifying`, `sharing`, `warm`, `retiring`, `back`.
+    /// Which: `preparing`, `checking`, `replacing`, `raising`, `verifying`, `sharing`, `warm`, `retiring`, `back`.
     pub name: StepName,
     /// Percent of new connections that the new generation gets from then on, where shares are by stage.
     pub percent: Option<u8>,
@@ -86,6 +86,8 @@ pub struct StepReached {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepName {
+    /// What has to succeed first is being done.
+    Preparing,
     /// Open checkpoints are shown to the new release.
     Checking,
     /// Worker by worker.
@@ -165,6 +167,7 @@ impl Rollout {
         now: Moment,
     ) -> Self {
         let Sides { from, to } = sides;
+        let plan = Plan { prepares: policy.prepares && brings_something_new(kind), ..plan };
         let whole = from.count.max(to.count);
         let (surge, unavailable) = match (plan.strategy, policy.lanes) {
             // First the end, then the beginning: for what holds an exclusive lock, and for a clean slate.
@@ -204,6 +207,7 @@ impl Rollout {
     pub(crate) fn note_step(&mut self, at: Moment) {
         let name = match (&self.direction, &self.stage) {
             (Direction::Back { .. }, _) => StepName::Back,
+            (Direction::Forward, Stage::Preparing) => StepName::Preparing,
             (Direction::Forward, Stage::Checking { .. }) => StepName::Checking,
             (Direction::Forward, Stage::Replacing) => StepName::Replacing,
             (Direction::Forward, Stage::Raising { .. }) => StepName::Raising,
@@ -228,7 +232,8 @@ impl Rollout {
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         let undecided = match self.stage {
-            Stage::Checking { .. }
+            Stage::Preparing
+            | Stage::Checking { .. }
             | Stage::Raising { .. }
             | Stage::Verifying { .. }
             | Stage::Sharing { .. }
@@ -257,8 +262,8 @@ impl Rollout {
     #[must_use]
     pub fn raised(&self) -> Side {
         let count = match self.stage {
-            // Nobody before it is known what they could read.
-            Stage::Checking { last: false } => 0,
+            // Nobody before it may begin, or before it is known what they could read.
+            Stage::Preparing | Stage::Checking { last: false } => 0,
             Stage::Checking { last: true }
             | Stage::Replacing
             | Stage::Raising { .. }
@@ -339,5 +344,20 @@ impl Rollout {
     #[must_use]
     pub fn floor(&self) -> u32 {
         self.from.count.min(self.to.count).saturating_sub(self.unavailable)
+    }
+}
+
+/// Whether a deployment of this kind is one that somebody may want to prepare for. What ends and begins the same, or
+/// changes a number, must not depend on a command.
+const fn brings_something_new(kind: OperationKind) -> bool {
+    match kind {
+        OperationKind::Reload | OperationKind::Upgrade | OperationKind::Rollback => true,
+        OperationKind::Start
+        | OperationKind::Stop
+        | OperationKind::Delete
+        | OperationKind::Restart
+        | OperationKind::Scale
+        | OperationKind::Adopt
+        | OperationKind::Refresh => false,
     }
 }

@@ -47,6 +47,9 @@ pub struct Plan {
     /// Whether the new release is shown copies of open checkpoints before it takes anything over.
     #[serde(default)]
     pub checks: bool,
+    /// Whether something has to succeed before anything of it begins.
+    #[serde(default)]
+    pub prepares: bool,
 }
 
 impl Plan {

@@ -17,7 +17,8 @@
 //! deployments are at [`Stage::Replacing`] all the way; `app::reconcile` moves them slot by slot.
 //!
 //! Where the new release is shown copies of open checkpoints, `Checking` comes before the first of these, with nobody
-//! started yet; where both generations stay for long, once more before `Retiring`, for the tasks of the meantime.
+//! started yet; where both generations stay for long, once more before `Retiring`, for the tasks of the meantime. Where
+//! something has to succeed beforehand, `Preparing` comes before all others, whatever the strategy.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,8 @@ use crate::time::Moment;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
+    /// What has to succeed before anything else is being done; nobody was started, and nothing looked at.
+    Preparing,
     /// The new release is shown copies of open checkpoints.
     Checking {
         /// Whether all of it serves already: what follows is the end of the old generation.
@@ -97,6 +100,11 @@ impl Stage {
     /// Where a deployment by `plan` begins.
     #[must_use]
     pub fn first(plan: &Plan) -> Self {
+        if plan.prepares { Self::Preparing } else { Self::prepared(plan) }
+    }
+
+    /// What follows once it is prepared.
+    fn prepared(plan: &Plan) -> Self {
         if plan.checks { Self::Checking { last: false } } else { Self::begun(plan) }
     }
 
@@ -110,6 +118,7 @@ impl Stage {
     pub fn percent(&self, plan: &Plan) -> Option<u8> {
         match self {
             Self::Replacing => None,
+            Self::Preparing => plan.is_staged().then_some(0),
             Self::Checking { last } => plan.is_staged().then_some(if *last { 100 } else { 0 }),
             Self::Raising { step } | Self::Verifying { step } => {
                 Some(step.checked_sub(1).map_or(0, |before| plan.percent(before)))
@@ -124,7 +133,7 @@ impl Stage {
     pub fn step(&self) -> Option<usize> {
         match self {
             Self::Raising { step } | Self::Verifying { step } | Self::Sharing { step, .. } => Some(*step),
-            Self::Checking { .. } | Self::Replacing | Self::Warm { .. } | Self::Retiring => None,
+            Self::Preparing | Self::Checking { .. } | Self::Replacing | Self::Warm { .. } | Self::Retiring => None,
         }
     }
 
@@ -144,7 +153,8 @@ impl Stage {
                 Judgement::TooFew | Judgement::Promote => Some(*since + plan.stability),
                 Judgement::Hold { .. } => None,
             },
-            Self::Checking { .. }
+            Self::Preparing
+            | Self::Checking { .. }
             | Self::Replacing
             | Self::Raising { .. }
             | Self::Verifying { .. }
@@ -157,6 +167,7 @@ impl Stage {
     pub fn next(&self, plan: &Plan, now: Moment) -> Self {
         let warm = Self::Warm { since: now, judgement: Judgement::TooFew };
         match self {
+            Self::Preparing => Self::prepared(plan),
             Self::Checking { last: false } => Self::begun(plan),
             Self::Checking { last: true } => Self::Retiring,
             Self::Replacing => Self::Replacing,
@@ -179,6 +190,7 @@ impl Stage {
             }
             Self::Sharing { .. }
             | Self::Warm { .. }
+            | Self::Preparing
             | Self::Checking { .. }
             | Self::Replacing
             | Self::Raising { .. }

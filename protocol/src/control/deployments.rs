@@ -19,7 +19,7 @@ pub struct DeploymentsParams {
 /// Answer to `deployments`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeploymentList {
-    /// At most a hundred of each app are kept. Without verdicts, curves and effects: `deployment` tells those.
+    /// At most a hundred of each app are kept. Without verdicts, curves, effects and hooks: `deployment` tells those.
     pub deployments: Vec<DeploymentReport>,
 }
 
@@ -33,7 +33,7 @@ pub struct DeploymentParams {
 /// A stage that a deployment reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StageView {
-    /// `checking`, `replacing`, `raising`, `verifying`, `sharing`, `warm`, `retiring` or `back`.
+    /// `preparing`, `checking`, `replacing`, `raising`, `verifying`, `sharing`, `warm`, `retiring` or `back`.
     pub name: String,
     /// Percent of new connections for the new version from then on, where shares are by stage.
     pub percent: Option<u8>,
@@ -88,7 +88,7 @@ pub struct DeploymentReport {
     pub to_generation: u64,
     /// Where it is, or how it ended.
     pub state: DeploymentState,
-    /// Why it ended so, or went back.
+    /// Why it ended so, or went back; of one that runs, what it waits for.
     pub why: Option<String>,
     /// When it began.
     pub started_at: Timestamp,
@@ -121,6 +121,51 @@ pub struct DeploymentReport {
     /// Which open checkpoints the new version reads, where that was looked at: the last look.
     #[serde(default)]
     pub checkpoints: Option<CheckpointsView>,
+    /// The hooks that ran for it, in order.
+    #[serde(default)]
+    pub hooks: Vec<HookRun>,
+}
+
+/// One run of a hook for a deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HookRun {
+    /// For what: `before_deployment`, `before_stage`, `after_stage`, `deployed`, `rollback` or `reload`.
+    pub on: String,
+    /// Which of the app's hooks, counted from 1.
+    pub hook: u32,
+    /// Percent of the new connections that the stage is about.
+    pub percent: Option<u8>,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// What became of it.
+    pub state: HookState,
+    /// Why it failed, or why that is not known.
+    pub why: Option<String>,
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// How long it took, in milliseconds, once it is over.
+    pub took_ms: Option<u64>,
+    /// The last lines that it printed.
+    #[serde(default)]
+    pub output: Vec<String>,
+}
+
+/// What became of a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HookState {
+    /// It runs.
+    Running,
+    /// It ended with code 0.
+    Done,
+    /// It ended otherwise, was too late, or could not be run.
+    Failed,
+    /// It was ended with its supervisor, or with its deployment: how much of its work it did is not known.
+    Cut,
+    /// A state newer than this reader.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// What a release was shown of the checkpoints of open tasks before it took anything over.

@@ -39,8 +39,8 @@ pub mod tasks;
 
 pub use apply::{AppDifference, Applied, ApplyParams, FieldChange, Work};
 pub use deployments::{
-    CheckpointsView, DeploymentList, DeploymentParams, DeploymentReport, DeploymentsParams, Durations, StageView,
-    UnreadTask, VerdictView,
+    CheckpointsView, DeploymentList, DeploymentParams, DeploymentReport, DeploymentsParams, Durations, HookRun,
+    HookState, StageView, UnreadTask, VerdictView,
 };
 pub use error::{Diagnostic, ErrorData, ErrorKind, ErrorObject};
 pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMessageError};

@@ -121,6 +121,7 @@ fn about(effect: &Effect) -> Option<Launch> {
         | Effect::SendAbort { launch }
         | Effect::Kill { launch } => Some(*launch),
         Effect::SetWeights { .. }
+        | Effect::Prepare { .. }
         | Effect::Check { .. }
         | Effect::Verify { .. }
         | Effect::Judge { .. }

@@ -83,6 +83,7 @@ fn well_if(calm: bool, event: RolloutEvent) -> RolloutEvent {
         return event;
     }
     match event {
+        RolloutEvent::Prepared | RolloutEvent::Unprepared { .. } => RolloutEvent::Prepared,
         RolloutEvent::Refused { step, .. } | RolloutEvent::Verified { step } => RolloutEvent::Verified { step },
         // Which of the two looks it was about is not known any more; the other one's word says nothing.
         RolloutEvent::Unfit { .. } => RolloutEvent::Checked { last: false },

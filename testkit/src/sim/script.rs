@@ -115,6 +115,7 @@ fn any_plan(random: &mut Random) -> Plan {
         stability: random.millis(0, 4_000),
         judged_by: random.pick(&[JudgedBy::Gates, JudgedBy::Gates, JudgedBy::Time]),
         checks: random.chance(40),
+        prepares: false,
     }
 }
 
@@ -177,5 +178,6 @@ fn any_policy(random: &mut Random, lanes: Lanes) -> AppPolicy {
         },
         needs: BTreeSet::new(),
         refresh: Some(RefreshPolicy { timeout: random.millis(200, 2_000) }),
+        prepares: random.chance(25),
     }
 }

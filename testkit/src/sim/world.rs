@@ -151,6 +151,7 @@ impl World {
                 listener.queues.resize(listener.queues.len().max(weights.len()), 0);
                 listener.weights.clone_from(weights);
             }
+            Effect::Prepare { app, id } => self.prepare(app, *id),
             Effect::Check { app, id } => self.check(app, *id),
             Effect::Verify { app, id, step } => self.verify(app, *id, *step),
             Effect::Judge { app, id } => self.judge(app, *id),
@@ -188,6 +189,17 @@ impl World {
                 self.schedule(after, Happening::Fact(launch, WorkerEvent::Refreshed { id, result }));
             }
         }
+    }
+
+    fn prepare(&mut self, app: &AppName, id: Operation) {
+        let after = self.random.millis(0, 2_000);
+        let refused = !self.calm && self.random.chance(15);
+        let event = if refused {
+            RolloutEvent::Unprepared { why: "a hook ended with code 1".to_owned() }
+        } else {
+            RolloutEvent::Prepared
+        };
+        self.find(after, app, id, event);
     }
 
     fn check(&mut self, app: &AppName, id: Operation) {
