@@ -28,7 +28,7 @@ use crate::standing::Standing;
 use crate::status;
 use crate::store::{self, Store, StoreError};
 use crate::systemd::Systemd;
-use crate::tasks::{self, TaskThread};
+use crate::tasks::{self, Opening, TaskThread, TasksError};
 
 /// Requests that wait for the loop before their clients do.
 const CALLS_WAITING: usize = 256;
@@ -116,6 +116,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     let housekeeper = Housekeeper::start(home.logs.clone())?;
     let logs = LogThread::start_telling(told_of_logs(housekeeper.doorbell(), input_sender.clone()))?;
     let mut notes = Vec::new();
+    let tasks = begin_tasks(&home, &input_sender);
     let cgroups = match Cgroups::open(&instance) {
         Ok(cgroups) => Some(cgroups),
         Err(why) => {
@@ -164,7 +165,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
             pid: std::process::id(),
         };
         let (ended, end) = oneshot::channel::<()>();
-        let tasks = start_tasks(&home, &input_sender, &mut notes);
+        let tasks = started_tasks(tasks, &mut notes);
         let parts = Parts {
             home,
             instance,
@@ -237,15 +238,19 @@ fn told_of_logs(doorbell: Doorbell, inputs: mpsc::UnboundedSender<Input>) -> Tel
     })
 }
 
-/// Starts the ledger of tasks. Without it the fleet runs all the same, by connections alone.
-fn start_tasks(home: &Home, inputs: &mpsc::UnboundedSender<Input>, notes: &mut Vec<String>) -> Option<TaskThread> {
+/// Begins to open the ledger of tasks.
+fn begin_tasks(home: &Home, inputs: &mpsc::UnboundedSender<Input>) -> Result<Opening, TasksError> {
     let inputs = inputs.clone();
     let parts = tasks::Parts { state: home.state.clone(), socket: home.worker_socket() };
-    let started = TaskThread::start(parts, move |report| {
+    TaskThread::begin(parts, move |report| {
         // The loop is gone only at the very end.
         let _ = inputs.send(Input::Tasks(report));
-    });
-    match started {
+    })
+}
+
+/// The opened ledger. Without it the fleet runs all the same, by connections alone.
+fn started_tasks(begun: Result<Opening, TasksError>, notes: &mut Vec<String>) -> Option<TaskThread> {
+    match begun.and_then(Opening::ready) {
         Ok(thread) => Some(thread),
         Err(error) => {
             let mut why = error.to_string();

@@ -14,6 +14,7 @@ use std::sync::mpsc;
 use camino::{Utf8Path, Utf8PathBuf};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::overrides::{Override, OverrideBuilder};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use thiserror::Error;
@@ -113,6 +114,18 @@ impl Watch {
     /// # Errors
     /// [`WatchError`].
     pub fn begin(
+        folder: &Utf8Path,
+        patterns: &[String],
+        changed: impl Fn(PathBuf) + Send + 'static,
+    ) -> Result<Self, WatchError> {
+        // Threads begin with our mask. Signals are the main thread's: what another takes is lost between two programs.
+        let ours = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(|e| WatchError::Spawn(e.into()))?;
+        let begun = Self::begin_without_signals(folder, patterns, changed);
+        ours.thread_set_mask().map_err(|e| WatchError::Spawn(e.into()))?;
+        begun
+    }
+
+    fn begin_without_signals(
         folder: &Utf8Path,
         patterns: &[String],
         changed: impl Fn(PathBuf) + Send + 'static,

@@ -25,7 +25,6 @@ use agentd_core::time::Tick;
 use agentd_protocol::control::{ErrorKind, ErrorObject, Reply};
 use agentd_protocol::worker::Code;
 use camino::Utf8PathBuf;
-use nix::sys::signal::SigSet;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::io::Errno;
@@ -180,8 +179,6 @@ impl Desk {
 
     /// The thread's life. Returns after `Stop`, or when the handle is gone.
     pub(super) fn run(mut self) {
-        // Signals are the main thread's; and a file size limit (`SIGXFSZ`) is to be an error here, not the end.
-        let _ = SigSet::all().thread_block();
         let mut events = Vec::with_capacity(256);
         loop {
             match self.wait(&mut events) {

@@ -21,6 +21,7 @@ use agentd_core::task::{Fact, Gone, Successor, TaskId, TaskPolicy, Told};
 use agentd_core::time::Moment;
 use agentd_protocol::control::{ErrorObject, Reply};
 use camino::Utf8PathBuf;
+use nix::sys::signal::SigSet;
 use rustix::event::EventfdFlags;
 use thiserror::Error;
 
@@ -264,26 +265,67 @@ pub struct TaskThread {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The thread, while it opens everything.
+#[derive(Debug)]
+pub struct Opening {
+    thread: TaskThread,
+    opened: mpsc::Receiver<Result<(), TasksError>>,
+}
+
+impl Opening {
+    /// The running thread. Waits until everything is open.
+    ///
+    /// # Errors
+    /// [`TasksError`]; nothing that was there is changed then.
+    ///
+    /// # Panics
+    /// When the thread did.
+    pub fn ready(self) -> Result<TaskThread, TasksError> {
+        let Self { thread, opened } = self;
+        opened.recv().expect("the thread tells how it went").map(|()| thread)
+    }
+}
+
 impl TaskThread {
-    /// Opens everything and starts the thread. `report` is called on the thread, after the commit of what it tells.
+    /// Starts the thread and waits until everything is open. `report` is called on the thread, after the commit of what it
+    /// tells.
     ///
     /// # Errors
     /// [`TasksError`]; nothing that was there is changed then.
     pub fn start(parts: Parts, report: impl FnMut(Report) + Send + 'static) -> Result<Self, TasksError> {
+        Self::begin(parts, report)?.ready()
+    }
+
+    /// The same without waiting: whoever starts has other things to open meanwhile.
+    ///
+    /// # Errors
+    /// [`TasksError`]; nothing that was there is changed then.
+    pub fn begin(parts: Parts, report: impl FnMut(Report) + Send + 'static) -> Result<Opening, TasksError> {
         let Parts { state, socket } = parts;
-        let db = Db::open(&state.join("tasks.db"))?;
         let secret = Secret::keep_at(&state.join("worker.secret"))?;
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = rustix::event::eventfd(0, flags).map_err(|errno| TasksError::Epoll(errno.into()))?;
         let wake = Arc::new(wake);
         let (commands, inbox) = mpsc::channel();
-        let desk = Desk::new(db, secret.clone(), socket.clone(), Arc::clone(&wake), inbox, Box::new(report))?;
+        let (tell, opened) = mpsc::channel();
+        let (its_secret, its_socket, its_wake) = (secret.clone(), socket.clone(), Arc::clone(&wake));
+        let desk = move || {
+            // Signals are the main thread's; and a file size limit (`SIGXFSZ`) is to be an error here, not the end.
+            let _ = SigSet::all().thread_block();
+            let opened = Db::open(&state.join("tasks.db")).map_err(TasksError::from);
+            let desk = opened.and_then(|db| Desk::new(db, its_secret, its_socket, its_wake, inbox, Box::new(report)));
+            // Who began the thread and did not wait for it is gone, and so is the sender of commands.
+            match desk {
+                Ok(desk) => drop(tell.send(Ok(())).map(|()| desk.run())),
+                Err(error) => drop(tell.send(Err(error))),
+            }
+        };
         let thread = std::thread::Builder::new()
             .name("agentd-tasks".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || desk.run())
+            .spawn(desk)
             .map_err(TasksError::Spawn)?;
-        Ok(Self { commands, wake, secret, socket, thread: Some(thread) })
+        Ok(Opening { thread: Self { commands, wake, secret, socket, thread: Some(thread) }, opened })
     }
 
     /// What goes into the environment of the worker of `launch`.

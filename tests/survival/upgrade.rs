@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agentd_protocol::status::WorkerState;
 use agentd_testkit::e2e::{Daemon, Load, Mix};
+use nix::sys::signal::Signal;
 
 use crate::{AGENTD, PATIENCE, all_ready, fleet, pids, workers};
 
@@ -223,6 +224,28 @@ fn a_stop_signal_during_the_exec_is_not_lost() {
         daemon.start_again();
         assert_eq!(pids(&daemon.wait_until(PATIENCE, all_ready)), before);
     }
+}
+
+#[test]
+fn every_thread_leaves_signals_to_the_one_that_holds_them_back_during_the_exec() {
+    let daemon = Daemon::start(AGENTD);
+    daemon.config("watching.toml", "[agent.web]\ncommand = [\"sleep\", \"1000\"]\nwatch = [\"*.py\"]\n");
+    daemon.ctl_ok(&["start", "./watching.toml"]);
+    daemon.ctl_ok(&["logs", "web"]);
+    let mut names = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it runs").flatten() {
+        let Ok(status) = std::fs::read_to_string(thread.path().join("status")) else { continue };
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).expect("it is told").trim();
+        let blocked = u64::from_str_radix(field("SigBlk:"), 16).expect("a mask");
+        let name = field("Name:").to_owned();
+        let is_first = thread.file_name().to_str() == Some(&daemon.pid().to_string());
+        for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGCHLD] {
+            let is_blocked = blocked & (1 << (signal as i32 - 1)) != 0;
+            assert_eq!(is_blocked, !is_first, "{signal} in the thread {name}");
+        }
+        names.push(name);
+    }
+    assert!(names.iter().any(|name| name == "agentd-watch") && names.len() > 4, "{names:?}");
 }
 
 #[test]
