@@ -115,7 +115,10 @@ pub struct HookEnd {
 impl Dispatcher {
     /// Runs the hooks of an app that wait for what happened.
     pub(super) fn run_hooks(&mut self, app: &AppName, event: &Event) {
-        let occasions = occasions(&event.event);
+        let mut occasions = occasions(&event.event);
+        if self.is_warm_after_steps(app, &event.event) {
+            occasions.clear();
+        }
         if occasions.is_empty() {
             return;
         }
@@ -134,6 +137,13 @@ impl Dispatcher {
                 Pace::HeldBack { .. } => {}
             }
         }
+    }
+
+    /// Whether a canary is warm: its shares are those of its last step, of which it was told.
+    fn is_warm_after_steps(&self, app: &AppName, event: &EventKind) -> bool {
+        let warm = matches!(event, EventKind::DeploymentStep { stage: Some(stage), .. } if stage == "warm");
+        let rollout = self.fleet.app(app).and_then(|app| app.head.rollout.as_ref());
+        warm && rollout.is_some_and(|rollout| !rollout.plan.steps.is_empty())
     }
 
     /// The configuration whose hooks are run: that of a deployment while one tells of its steps, else the one that serves.
@@ -164,7 +174,11 @@ impl Dispatcher {
         self.remember_hook(&running);
         let json = serde_json::to_string(event).expect("an event is plain data");
         let mut variables = variables(event, &json, on, held_back);
-        variables.extend(part.map(|part| ("AGENTD_DEPLOYMENT".to_owned(), part.id.to_string())));
+        if let Some(part) = part {
+            let percent = part.percent.map_or_else(String::new, |percent| percent.to_string());
+            variables.push(("AGENTD_DEPLOYMENT".to_owned(), part.id.to_string()));
+            variables.push(("AGENTD_DEPLOYMENT_PERCENT".to_owned(), percent));
+        }
         self.run_hook(running, hook, &json, variables, record);
     }
 
