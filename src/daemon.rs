@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use camino::Utf8PathBuf;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -98,8 +98,8 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         Some(_) => (Systemd::after_an_upgrade(), BTreeMap::new()),
         None => Systemd::from_environment(),
     };
-    let (handed_lock, handed) =
-        handed.map_or((None, None), |handed| (Some(handed.lock), Some((handed.control, handed.status))));
+    let (handed_lock, handed) = handed
+        .map_or((None, None), |handed| (Some(handed.lock), Some((handed.control, handed.status, handed.clients))));
     let (home, lock) = match handed_lock {
         Some(lock) => home.enter_with(lock)?,
         None => home.enter()?,
@@ -117,10 +117,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     let logs = LogThread::start_telling(told_of_logs(housekeeper.doorbell(), input_sender.clone()))?;
     let mut notes = Vec::new();
     let cgroups = match Cgroups::open(&instance) {
-        Ok(cgroups) => {
-            tracing::debug!(removed = cgroups.remove_empty(), "empty cgroups of earlier workers were removed");
-            Some(cgroups)
-        }
+        Ok(cgroups) => Some(cgroups),
         Err(why) => {
             let note = format!("workers are contained by process group, not by cgroup: {why}");
             tracing::info!("{note}");
@@ -131,6 +128,11 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
+        // They are for the loop alone; what another thread takes is lost between two programs.
+        .on_thread_start(|| {
+            // The only refusal is of a set that is none.
+            let _ = SigSet::all().thread_block();
+        })
         .build()
         .map_err(DaemonError::Runtime)?;
     runtime.block_on(async {
@@ -140,17 +142,21 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         let ended_before = reaper::reap();
         let (call_sender, control_calls) = mpsc::channel(CALLS_WAITING);
         let (query_sender, queries) = mpsc::channel(CALLS_WAITING);
-        let (handed_control, handed_status) = handed.unzip();
+        let (handed_control, handed_status, clients) = match handed {
+            Some((control, status, clients)) => (Some(control), Some(status), clients),
+            None => (None, None, Vec::new()),
+        };
         let standing = Standing::of(&home);
         let access = standing.access();
         let status_socket = bind(home.status_socket(), standing.status(), handed_status)?;
         let control_socket = bind(home.control_socket(), standing.control(), handed_control)?;
         let doors = vec![control_socket.doors(), status_socket.doors()];
         let copied = kernel("copy its sockets");
-        let handed = Handover {
+        let mut handed = Handover {
             lock: lock.copy().map_err(copied)?,
             control: control_socket.copy().map_err(copied)?,
             status: status_socket.copy().map_err(copied)?,
+            clients: Vec::new(),
         };
         let identity = Identity {
             instance: instance.to_string(),
@@ -169,7 +175,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
             tasks,
             launcher,
             cgroups,
-            inputs: input_sender,
+            inputs: input_sender.clone(),
             files,
             notes,
             systemd,
@@ -178,15 +184,24 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         };
         let mut dispatcher = Dispatcher::new(parts);
         dispatcher.restore()?;
-        let status = tokio::spawn(status::serve(status_socket, access.clone(), query_sender));
+        let served = status::serve(status_socket, access.clone(), query_sender);
+        let status = tokio::spawn(telling(
+            async move {
+                served.await;
+                Vec::new()
+            },
+            input_sender.clone(),
+        ));
         let shutdown = async move {
             // Dropped or sent: either way the loop is over.
             let _ = end.await;
         };
-        let control = tokio::spawn(control::serve(control_socket, access, identity, call_sender, shutdown));
+        let served = control::serve(control_socket, clients, access, identity, call_sender, shutdown);
+        let control = tokio::spawn(telling(served, input_sender));
         let mut sources = Sources { inputs, control: control_calls, status: queries, signals, doors };
         let departure = dispatcher.run(&mut sources).await;
-        if let Departure::Upgrade(binary) = departure {
+        if let Departure::Upgrade(binary, clients) = departure {
+            handed.clients = clients;
             tracing::info!(binary = %binary.path().display(), "becoming the new binary");
             hold_signals(&mut sources).await.map_err(kernel("hold signals back"))?;
             // From here to the new program nothing runs: tasks and threads end with this one, and nothing that
@@ -202,6 +217,13 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
         status.abort();
         Ok(departure)
     })
+}
+
+/// Tells the loop when a socket's clients are all served, and who is left.
+async fn telling(served: impl Future<Output = Vec<OwnedFd>>, inputs: mpsc::UnboundedSender<Input>) {
+    let left = served.await;
+    // At the daemon's end nobody listens any more.
+    let _ = inputs.send(Input::Emptied(left));
 }
 
 /// Who hears what from the log thread.

@@ -2,21 +2,23 @@
 //!
 //! ```text
 //! agentd 0.1 ── agentd --check-state ──► "I know this state"          still serving; a refusal ends it here
-//!            ── execve ──► agentd 0.2 run --handed lock=5,control=6,status=7
-//!                          the same process: its children, its pending signals, these three descriptors
+//!            ── execve ──► agentd 0.2 run --handed lock=5,control=6,status=7,clients=8+9
+//!                          the same process: its children, its pending signals, these descriptors
 //! ```
 //!
 //! Everything else a new supervisor gets as after a death: state from the store, sockets and pipes from the keeper,
 //! workers by adoption. There is one way to take over, and it is the one that is tried 300 times.
 //!
-//! The three descriptors are there so that nobody notices the moment in between: the instance is never unlocked, and
-//! who connects meanwhile waits in the sockets' queues instead of being refused. Signals are held back from before the
+//! The descriptors are there so that nobody notices the moment in between: the instance is never unlocked, who connects
+//! meanwhile waits in the sockets' queues instead of being refused, and who is connected to the control socket and awaits
+//! nothing goes on with the next program. Signals are held back from before the
 //! exec until the new program listens to them; workers that end meanwhile stay zombies until it asks.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +31,7 @@ use thiserror::Error;
 use crate::process::sys;
 
 /// The version of what is passed on. A program that knows another does not get it.
-pub const HANDOVER: u32 = 1;
+pub const HANDOVER: u32 = 2;
 /// The flag that passes it.
 pub const FLAG: &str = "--handed";
 /// What a binary is asked by before it is trusted with the instance.
@@ -59,6 +61,8 @@ pub struct Handover {
     pub control: OwnedFd,
     /// The status socket, listening.
     pub status: OwnedFd,
+    /// Clients of the control socket, each between two lines.
+    pub clients: Vec<OwnedFd>,
 }
 
 /// What was handed is not what was said.
@@ -73,25 +77,42 @@ impl Handover {
     /// It names what is not there.
     pub fn take(argument: &str) -> Result<Self, NotHanded> {
         let refused = || NotHanded(argument.to_owned());
-        let [lock, control, status] = numbers(argument).ok_or_else(refused)?;
+        let ([lock, control, status], clients) = numbers(argument).ok_or_else(refused)?;
         // Close-on-exec again first of all: a worker must never inherit them.
         let take = |number| sys::inherited_descriptor(number).ok_or_else(refused);
-        Ok(Self { lock: take(lock)?, control: take(control)?, status: take(status)? })
+        let (lock, control, status) = (take(lock)?, take(control)?, take(status)?);
+        let clients = clients.into_iter().map(take).collect::<Result<_, _>>()?;
+        Ok(Self { lock, control, status, clients })
     }
 
     fn argument(&self) -> String {
         let (lock, control, status) = (self.lock.as_raw_fd(), self.control.as_raw_fd(), self.status.as_raw_fd());
-        format!("lock={lock},control={control},status={status}")
+        let mut all = format!("lock={lock},control={control},status={status}");
+        for (index, client) in self.clients.iter().enumerate() {
+            all.push_str(if index == 0 { ",clients=" } else { "+" });
+            all.push_str(&client.as_raw_fd().to_string());
+        }
+        all
+    }
+
+    fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.lock, &self.control, &self.status].into_iter().chain(&self.clients).map(AsFd::as_fd)
     }
 }
 
-/// Three different descriptors above the standard ones.
-fn numbers(argument: &str) -> Option<[RawFd; 3]> {
+/// The lock's, the sockets' and the clients': different descriptors above the standard ones.
+fn numbers(argument: &str) -> Option<([RawFd; 3], Vec<RawFd>)> {
     let mut fields = argument.split(',');
     let mut next = |name: &str| fields.next()?.strip_prefix(name)?.strip_prefix('=')?.parse::<RawFd>().ok();
-    let all = [next("lock")?, next("control")?, next("status")?];
-    let distinct = all[0] != all[1] && all[1] != all[2] && all[0] != all[2];
-    (fields.next().is_none() && distinct && all.iter().all(|number| *number > 2)).then_some(all)
+    let first = [next("lock")?, next("control")?, next("status")?];
+    let clients: Vec<RawFd> = match fields.next() {
+        Some(field) => field.strip_prefix("clients=")?.split('+').map(str::parse).collect::<Result<_, _>>().ok()?,
+        None => Vec::new(),
+    };
+    let distinct: BTreeSet<RawFd> = first.iter().chain(&clients).copied().collect();
+    let sound =
+        fields.next().is_none() && distinct.len() == 3 + clients.len() && distinct.iter().all(|number| *number > 2);
+    sound.then_some((first, clients))
 }
 
 /// A program that was asked and may take over: its file is held, so that it is the one that was asked.
@@ -169,7 +190,7 @@ pub fn release_signals() -> io::Result<()> {
 /// connected cannot tell the two apart, and the supervisor's history says which it was. Returns only when both failed.
 #[must_use]
 pub fn become_program(new: &NewBinary, handed: &Handover) -> io::Error {
-    for fd in [handed.lock.as_fd(), handed.control.as_fd(), handed.status.as_fd()] {
+    for fd in handed.all() {
         if let Err(errno) = fcntl_setfd(fd, FdFlags::empty()) {
             return errno.into();
         }
@@ -207,11 +228,16 @@ mod tests {
 
     #[test]
     fn what_is_handed_is_named_in_order_and_nothing_else_is_believed() {
-        assert_eq!(numbers("lock=5,control=6,status=7"), Some([5, 6, 7]));
+        assert_eq!(numbers("lock=5,control=6,status=7"), Some(([5, 6, 7], vec![])));
+        assert_eq!(numbers("lock=5,control=6,status=7,clients=8+9"), Some(([5, 6, 7], vec![8, 9])));
         for wrong in [
             "",
             "lock=5",
             "lock=5,control=6,status=7,more=8",
+            "lock=5,control=6,status=7,clients=",
+            "lock=5,control=6,status=7,clients=8+7",
+            "lock=5,control=6,status=7,clients=8+x",
+            "lock=5,control=6,status=7,clients=8,more=9",
             "lock=1,control=6,status=7",
             "lock=5,control=5,status=7",
             "control=5,lock=6,status=7",

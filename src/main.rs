@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     log_to_stderr(&home);
     match agentd::daemon::run(home, handed) {
         // A daemon that becomes another program does not come here.
-        Ok(Departure::Stopped | Departure::Upgrade(_)) => ExitCode::SUCCESS,
+        Ok(Departure::Stopped | Departure::Upgrade(..)) => ExitCode::SUCCESS,
         Ok(Departure::Left(signal)) => end_by(signal),
         Err(error) => fail(&error),
     }

@@ -76,7 +76,8 @@ impl Supervisors {
                 last.view.end = Some(SupervisorEnd::Unknown);
                 last.view.ended_at = gone_at.and_then(|at| wall.checked_sub(now.since(at)).ok());
             }
-            gone_at = gone_at.or(last.ended_at_us.filter(|_| !rebooted).map(Moment::from_micros));
+            // Whoever notices an end does so a little after it.
+            gone_at = last.ended_at_us.filter(|_| !rebooted).map(Moment::from_micros).or(gone_at);
         }
         let unwatched_us = gone_at.map(|at| u64::try_from(now.since(at).as_micros()).unwrap_or(u64::MAX));
         let view = SupervisorView {
@@ -141,10 +142,10 @@ mod tests {
         let (wall, now) = at(20);
         history.leave(SupervisorEnd::Upgraded, wall, now);
         let mut history = Supervisors::from_stored(Some(&history.to_stored()));
-        begin(&mut history, 21, Found::default());
+        begin(&mut history, 22, Found { alone_since: Some(at(21).1), ..Found::default() });
         let views = history.views();
         assert_eq!((views[0].end, views[0].ended_at), (Some(SupervisorEnd::Upgraded), Some(wall)));
-        assert_eq!(views[1].unwatched_us, Some(1_000_000));
+        assert_eq!(views[1].unwatched_us, Some(2_000_000));
     }
 
     #[test]

@@ -7,11 +7,12 @@
 use thiserror::Error;
 
 use crate::app::{App, Context, Desired, Pending, Rise, Steer, Undo};
-use crate::effect::{Effect, News, OperationKind, OperationResult};
+use crate::effect::{Effect, News, OperationKind, OperationResult, Toll};
 use crate::fleet::Fleet;
 use crate::id::{AppName, Generation, Operation, Revision, Slot};
 use crate::policy::{AppPolicy, Lanes};
 use crate::rollout::{Plan, Rollout, Side, Sides};
+use crate::time::Moment;
 use crate::worker::{Phase, State, Worker};
 
 /// Most workers of one app: each has a place in the kernel's group and a share in its program.
@@ -339,8 +340,7 @@ impl App {
             self.abort_pending(cx, &[OperationKind::Scale, OperationKind::Adopt], why);
             self.push(cx, id, OperationKind::Adopt, Some(Undo::Adopt { revision: before, count }));
         } else {
-            let pending =
-                Pending { id, kind: OperationKind::Adopt, started_at: cx.tick.now, failure: None, undo: None };
+            let pending = pending(cx.tick.now, id, OperationKind::Adopt, None);
             self.finish(cx, &pending, OperationResult::Done, None);
         }
         Admitted::Begun(id)
@@ -480,6 +480,11 @@ impl App {
     }
 
     fn push(&mut self, cx: &mut Context<'_>, id: Operation, kind: OperationKind, undo: Option<Undo>) {
-        self.head.pending.push(Pending { id, kind, started_at: cx.tick.now, failure: None, undo });
+        self.head.pending.push(pending(cx.tick.now, id, kind, undo));
     }
+}
+
+/// A request at its beginning.
+fn pending(now: Moment, id: Operation, kind: OperationKind, undo: Option<Undo>) -> Pending {
+    Pending { id, kind, started_at: now, failure: None, undo, toll: Toll::default() }
 }

@@ -324,19 +324,17 @@ pub struct Finished {
     pub started_at: Moment,
     /// When it ended.
     pub finished_at: Moment,
-    /// For a deployment: the generations and what became of the work in flight.
-    pub deployment: Option<DeploymentReport>,
+    /// For a deployment: the generation that served before, and the one asked for.
+    pub deployment: Option<(Generation, Generation)>,
+    /// What it did to the work in flight.
+    pub toll: Toll,
     /// For a deployment: when it reached each of its stages.
     pub steps: Vec<StepReached>,
 }
 
-/// What a deployment did to the work in flight.
+/// What an operation did to the work in flight of the workers that it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeploymentReport {
-    /// The generation that served before.
-    pub from: Generation,
-    /// The generation asked for.
-    pub to: Generation,
+pub struct Toll {
     /// Tasks that ended by themselves while their worker drained.
     pub finished: u32,
     /// Tasks that go on in another worker.
@@ -353,7 +351,7 @@ pub struct DeploymentReport {
     pub busy_cut: u32,
 }
 
-impl DeploymentReport {
+impl Toll {
     /// Adds what became of one worker's tasks.
     pub(crate) fn add(&mut self, tally: &Tally) {
         self.finished += tally.finished;

@@ -5,12 +5,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use agentd_core::admission::{Admitted, Denied, Request};
-use agentd_core::effect::{Effect, ExitCause, News, OperationResult, Outcome};
+use agentd_core::effect::{Effect, ExitCause, News, OperationKind, OperationResult, Outcome};
 use agentd_core::event::{Event, Exit, InFlight, Proof, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Launch, Operation, Pid, Revision};
 use agentd_core::limit::LimitMet;
 use agentd_core::policy::{AppPolicy, Lanes, ReloadPolicy, RestartPolicy, RestartWhen};
+use agentd_core::task::Tally;
 use agentd_core::time::{Moment, Tick};
 use agentd_core::worker::Phase;
 
@@ -435,4 +436,28 @@ fn a_worker_that_the_kernel_killed_for_its_memory_is_started_again_and_says_why_
     let last = app.workers.values().next().and_then(|worker| worker.last_exit.clone()).expect("it ended");
     assert_eq!(last.cause, ExitCause::Limit(LimitMet::OutOfMemory { limit: Some(64 << 20) }));
     assert_eq!(last.reason, "ran out of memory: the kernel killed it at limits.memory = 64 MiB");
+}
+
+#[test]
+fn what_became_of_a_leaving_workers_tasks_is_told_by_whoever_made_it_leave() {
+    let mut story = Story::ready(&policy(3, Lanes::None));
+    let finish = |story: &mut Story, launch: Launch, handed_over: u32| {
+        story.tell(launch, WorkerEvent::DrainObserved(InFlight { idle: 1, ..InFlight::default() }));
+        story.tell(launch, WorkerEvent::TasksSettled(Tally { handed_over, ..Tally::default() }));
+        story.exit(launch, 0);
+        let told = story.last.publish.iter();
+        told.filter_map(|notice| if let News::Finished(done) = &notice.news { Some(done.clone()) } else { None }).next()
+    };
+    story.ask(Request::Scale { app: name(), workers: 2 });
+    // A crash beside it is not the scale's doing.
+    story.tell(Launch(1), WorkerEvent::TasksSettled(Tally { lost: 7, ..Tally::default() }));
+    let scaled = finish(&mut story, Launch(3), 2).expect("it is over");
+    assert_eq!((scaled.kind, scaled.toll.handed_over), (OperationKind::Scale, 2));
+    assert_eq!((scaled.toll.lost, scaled.toll.idle_cut), (0, 1));
+    story.ask(Request::Stop { app: name() });
+    assert_eq!(finish(&mut story, Launch(1), 3), None, "the other one is there");
+    let head = &story.fleet.app(&name()).expect("the story has its app").head;
+    assert_eq!(head.pending[0].toll.handed_over, 3, "it is stored with the request");
+    let stopped = finish(&mut story, Launch(2), 1).expect("it is over");
+    assert_eq!((stopped.kind, stopped.toll.handed_over, stopped.toll.idle_cut), (OperationKind::Stop, 4, 2));
 }

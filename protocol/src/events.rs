@@ -106,7 +106,7 @@ pub enum EventKind {
     },
     /// It was told to end.
     WorkerStopping {
-        /// By this signal: `SIGTERM`; or `shutdown`, Node's message.
+        /// By this signal: `SIGTERM`; or `shutdown`, Node's message, which the signal follows if need be.
         signal: String,
     },
     /// Its process ended.

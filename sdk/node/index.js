@@ -447,8 +447,9 @@ function middleware(worker, { kind = (req) => req.headers['x-task-kind'] || 'htt
     worker.begin(options).then((task) => {
       req.task = task;
       res.once('close', () => {
-        const wrong = !res.writableFinished ? 'the client left' : res.statusCode >= 500 ? `status ${res.statusCode}` : undefined;
-        task.end(wrong).catch((error) => console.error(error));
+        const left = res.writableFinished ? undefined : 'whoever asked left in the middle of the answer';
+        if (left) task.cancelled = left;
+        task.end(left ?? (res.statusCode >= 500 ? `status ${res.statusCode}` : undefined)).catch((error) => console.error(error));
       });
       scope.run(task, next);
     }, (error) => {

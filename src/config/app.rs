@@ -236,7 +236,7 @@ pub enum Ipc {
 pub struct Stop {
     /// The signal that asks.
     pub signal: StopSignal,
-    /// Whether Node's message `shutdown` is sent in its place.
+    /// Whether Node's message `shutdown` is sent first, and the signal at half of the time only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub message: bool,
     /// When it is sent.

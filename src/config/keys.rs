@@ -299,7 +299,11 @@ pub(super) static STOP: Table = Table {
             Form::Word(&[word("connections"), word("signal")]),
             "send it when the worker has no connections left, or at once when its queue is empty",
         ),
-        now("message", Form::Flag, "with `ipc`: the message \"shutdown\" in the place of the signal"),
+        now(
+            "message",
+            Form::Flag,
+            "with `ipc`: the message \"shutdown\" first, and the signal when half of the time to end is over",
+        ),
         now("timeout", DURATION, "longest wait from the signal to the exit"),
     ],
 };

@@ -10,7 +10,12 @@
 //! ```
 //! Reading and writing go on beside each other. When the client has sent its last line, what it is owed is still
 //! written, until the last answer or until it hangs up. When it broke a bound, it has a moment to read why.
+//!
+//! When another program is to take the daemon's place the doors close: no further line is read, what was asked is
+//! answered, and a connection that awaits nothing more is handed to that program as it is. Its client notices nothing.
+//! Only who follows something without an end is let go.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +28,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access::Peer;
 use super::line::{hung_up, write_line};
-use super::outbox::{Outbox, Outgoing, outbox};
+use super::outbox::{Outbox, Outgoing, Shared, outbox};
 use super::reply::{ControlCall, ReplySink};
 use super::server::{Identity, Limits};
+use super::socket::Doors;
 
 /// Calls of one connection that may await their answer at a time.
 const PENDING_MAX: usize = 64;
@@ -42,11 +48,15 @@ enum End {
     Fault,
     /// The connection failed.
     Lost,
+    /// The doors are closed, and every line that was read is answered.
+    AtRest,
+    /// The doors are closed, and what it awaits has no end.
+    Endless,
 }
 
 /// How long the next byte may take.
 #[derive(Clone, Copy, Debug)]
-enum Patience {
+pub(super) enum Patience {
     /// Within a line, or before the first.
     Line(Instant),
     /// Between lines.
@@ -54,6 +64,16 @@ enum Patience {
 }
 
 impl Patience {
+    /// With a client that has just connected.
+    pub(super) fn with_stranger(limits: &Limits) -> Self {
+        Self::Line(Instant::now() + limits.line_within)
+    }
+
+    /// With one that was served before, by the program before this one.
+    pub(super) fn between_lines(limits: &Limits) -> Self {
+        Self::Idle(Instant::now() + limits.idle)
+    }
+
     /// For the next byte, after some that ended `lines` and left `partial` bytes of one more.
     fn after(self, lines: usize, partial: usize, limits: &Limits) -> Self {
         match self {
@@ -72,26 +92,45 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) role: Role,
     pub(super) identity: Arc<Identity>,
+    /// For its first byte.
+    pub(super) patience: Patience,
     /// Its sender goes when the daemon ends.
     pub(super) closing: watch::Receiver<()>,
+    /// Whether another program is to take the daemon's place.
+    pub(super) doors: Doors,
 }
 
 impl Connection {
     /// Serves the client to its end. `calls` goes with its last line, so that the dispatcher can tell when no call
-    /// can come any more.
-    pub(super) async fn run(self, calls: mpsc::Sender<ControlCall>) {
+    /// can come any more. Returns the connection where it is to be served on by another program.
+    pub(super) async fn run(self, calls: mpsc::Sender<ControlCall>) -> Option<OwnedFd> {
+        if self.serve(calls).await != End::AtRest {
+            return None;
+        }
+        let Stream::UdSocket(stream) = &self.stream;
+        let kept = stream.as_fd().try_clone_to_owned();
+        kept.inspect_err(|_| self.note("cannot be kept")).ok()
+    }
+
+    async fn serve(&self, calls: mpsc::Sender<ControlCall>) -> End {
         let (outbox, outgoing) = outbox();
         let shared = outgoing.shared();
         let mut writing = Box::pin(write_lines(&self.stream, outgoing, self.limits.write_stall));
         let end = tokio::select! {
             biased;
-            () = shared.given_up() => return self.note("does not read"),
-            () = &mut writing => return self.note("cannot be written to"),
-            end = Box::pin(self.read_calls(outbox, calls)) => end,
+            () = shared.given_up() => {
+                self.note("is given up");
+                return End::Lost;
+            }
+            () = &mut writing => {
+                self.note("cannot be written to");
+                return End::Lost;
+            }
+            end = Box::pin(self.read_calls(outbox, calls, &shared)) => end,
         };
         let rest = async {
             tokio::select! {
-                () = shared.given_up() => self.note("does not read"),
+                () = shared.given_up() => self.note("is given up"),
                 () = &mut writing => {}
                 () = hung_up(&self.stream) => {}
             }
@@ -104,7 +143,9 @@ impl Connection {
                 }
             }
             End::Lost => self.note("cannot be read from"),
+            End::AtRest | End::Endless => {}
         }
+        end
     }
 
     fn note(&self, why: &'static str) {
@@ -112,17 +153,19 @@ impl Connection {
     }
 
     /// Reads to the last line. The outbox goes with it, so that writing ends with the last answer.
-    async fn read_calls(&self, outbox: Outbox, calls: mpsc::Sender<ControlCall>) -> End {
+    async fn read_calls(&self, outbox: Outbox, calls: mpsc::Sender<ControlCall>, shared: &Shared) -> End {
         let mut decoder = LineDecoder::new(REQUEST_MAX);
         let mut chunk = vec![0; CHUNK];
-        let mut patience = Patience::Line(Instant::now() + self.limits.line_within);
-        let mut closing = self.closing.clone();
+        let mut patience = self.patience;
+        let (mut closing, mut doors) = (self.closing.clone(), self.doors.clone());
         let mut input = &self.stream;
         loop {
             let (Patience::Line(until) | Patience::Idle(until)) = patience;
             let read = tokio::select! {
                 biased;
                 _ = closing.changed() => return End::Finished,
+                // A line that has begun is read to its end.
+                () = doors.shut(), if decoder.partial() == 0 => return self.come_to_rest(&outbox, shared).await,
                 read = timeout_at(until, input.read(&mut chunk)) => read,
             };
             let count = match (read, patience) {
@@ -156,6 +199,25 @@ impl Connection {
                 lines += 1;
             }
             patience = patience.after(lines, decoder.partial(), &self.limits);
+        }
+    }
+
+    /// Waits until every answer is written. The daemon bounds how long.
+    async fn come_to_rest(&self, outbox: &Outbox, shared: &Shared) -> End {
+        let mut closing = self.closing.clone();
+        loop {
+            // Made before the look, so that nothing that is written in between is missed.
+            let written = shared.written();
+            if shared.is_endless() {
+                return End::Endless;
+            }
+            if outbox.pending() == 0 && shared.is_empty() {
+                return End::AtRest;
+            }
+            tokio::select! {
+                _ = closing.changed() => return End::Finished,
+                () = written => {}
+            }
         }
     }
 

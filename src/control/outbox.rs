@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc};
 
 /// A client for whom this many bytes wait gets nothing more. One line may go beyond it.
@@ -38,6 +39,7 @@ pub(super) struct Outgoing {
 pub(super) struct Shared {
     waiting: AtomicUsize,
     given_up: AtomicBool,
+    endless: AtomicBool,
     over_budget: Notify,
     room: Notify,
 }
@@ -47,6 +49,7 @@ pub(super) fn outbox() -> (Outbox, Outgoing) {
     let shared = Arc::new(Shared {
         waiting: AtomicUsize::new(0),
         given_up: AtomicBool::new(false),
+        endless: AtomicBool::new(false),
         over_budget: Notify::new(),
         room: Notify::new(),
     });
@@ -57,11 +60,22 @@ impl Outbox {
     /// Queues a line, or gives the client up.
     pub(super) fn put(&self, line: String) -> Result<(), Closed> {
         if self.shared.is_full() {
-            self.shared.given_up.store(true, Ordering::Relaxed);
-            self.shared.over_budget.notify_one();
+            self.give_up();
             return Err(Closed);
         }
         self.push(line)
+    }
+
+    /// Nothing more is written to the client, and its connection ends.
+    pub(super) fn give_up(&self) {
+        self.shared.given_up.store(true, Ordering::Relaxed);
+        self.shared.over_budget.notify_one();
+    }
+
+    /// What the client awaits has no end: nobody waits for it.
+    pub(super) fn is_endless_now(&self) {
+        self.shared.endless.store(true, Ordering::Relaxed);
+        self.shared.room.notify_waiters();
     }
 
     /// Queues a line when there is room for it.
@@ -122,6 +136,20 @@ impl Drop for Outgoing {
 }
 
 impl Shared {
+    /// Ends when a line was written, or there may be another reason to look again.
+    pub(super) fn written(&self) -> Notified<'_> {
+        self.room.notified()
+    }
+
+    /// Whether every line was written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
+    }
+
+    pub(super) fn is_endless(&self) -> bool {
+        self.endless.load(Ordering::Relaxed)
+    }
+
     /// Ends when the client was given up.
     pub(super) async fn given_up(&self) {
         self.over_budget.notified().await;

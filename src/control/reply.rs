@@ -81,11 +81,18 @@ impl ReplySink {
         self.answer(answer);
     }
 
-    /// Never answers: the connection ends with this program, and that is the answer.
-    #[expect(clippy::mem_forget, reason = "the program is replaced within moments, and all that it holds with it")]
-    pub fn leave_open(mut self) {
+    /// Ends the connection, and that is the answer.
+    pub fn hang_up(mut self) {
         if let Some(open) = self.open.take() {
-            std::mem::forget(open);
+            open.outbox.give_up();
+        }
+    }
+
+    /// Tells that from now on the answer comes when the client wants it, as when it follows a log: who waits for
+    /// requests to end does not wait for this one.
+    pub fn has_no_end(&self) {
+        if let Some(open) = &self.open {
+            open.outbox.is_endless_now();
         }
     }
 

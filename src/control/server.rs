@@ -1,16 +1,18 @@
 //! Accepting clients of `control.sock`, and letting them go at the end.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agentd_protocol::control::{ErrorKind, ErrorObject, HelloParams, HelloReply, PROTOCOL, Reply, Role, ServerMessage};
 use interprocess::local_socket::tokio::Stream;
+use interprocess::os::unix::uds_local_socket::tokio::Stream as UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::access::{Access, Peer};
-use super::connection::Connection;
+use super::connection::{Connection, Patience};
 use super::line::refuse;
 use super::reply::ControlCall;
 use super::socket::BoundSocket;
@@ -73,51 +75,58 @@ impl Identity {
     }
 }
 
-/// Serves clients until `shutdown` ends, then gives those who await an answer a moment to read it.
+/// Serves clients, and those that the program before this one had, until `shutdown` ends; then gives those who await an
+/// answer a moment to read it. Or until the socket's doors close and every client was answered: those that are left, at
+/// rest between two lines, are for the next program.
 ///
 /// `calls` is how requests reach the dispatcher. While it is full, clients wait; the dispatcher never does. Dropping
 /// the future drops every client at once.
 pub async fn serve(
     socket: BoundSocket,
+    handed: Vec<OwnedFd>,
     access: Access,
     identity: Identity,
     calls: mpsc::Sender<ControlCall>,
     shutdown: impl Future<Output = ()>,
-) {
-    serve_within(Limits::default(), socket, access, identity, calls, shutdown).await;
+) -> Vec<OwnedFd> {
+    serve_within(Limits::default(), socket, handed, access, identity, calls, shutdown).await
 }
 
 /// The same, within other limits.
 pub(super) async fn serve_within(
     limits: Limits,
     socket: BoundSocket,
+    handed: Vec<OwnedFd>,
     access: Access,
     identity: Identity,
     calls: mpsc::Sender<ControlCall>,
     shutdown: impl Future<Output = ()>,
-) {
+) -> Vec<OwnedFd> {
     let identity = Arc::new(identity);
     let (open, closing) = watch::channel(());
+    let mut doors = socket.watch_doors();
     let mut clients = JoinSet::new();
+    let serve = |clients: &mut JoinSet<Option<OwnedFd>>, stream: Stream, patience: Patience| {
+        let full = clients.len() >= limits.clients;
+        let Some((stream, peer, role)) = admit(stream, &access, full) else { return };
+        let (identity, closing, doors) = (Arc::clone(&identity), closing.clone(), socket.watch_doors());
+        let connection = Connection { limits, stream, peer, role, identity, patience, closing, doors };
+        clients.spawn(connection.run(calls.clone()));
+    };
+    for client in handed {
+        match UnixStream::try_from(client) {
+            Ok(stream) => serve(&mut clients, stream.into(), Patience::between_lines(&limits)),
+            Err(error) => tracing::warn!(%error, "a client of the program before this one was dropped"),
+        }
+    }
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         tokio::select! {
+            biased;
             () = &mut shutdown => break,
-            Some(ended) = clients.join_next(), if !clients.is_empty() => note_end(ended),
-            stream = socket.accept() => {
-                let full = clients.len() >= limits.clients;
-                let connection = admit(stream, &access, full).map(|(stream, peer, role)| Connection {
-                    limits,
-                    stream,
-                    peer,
-                    role,
-                    identity: Arc::clone(&identity),
-                    closing: closing.clone(),
-                });
-                if let Some(connection) = connection {
-                    clients.spawn(connection.run(calls.clone()));
-                }
-            }
+            () = doors.shut() => return at_rest(&mut clients).await,
+            Some(ended) = clients.join_next(), if !clients.is_empty() => drop(left(ended)),
+            stream = socket.accept() => serve(&mut clients, stream, Patience::with_stranger(&limits)),
         }
     }
     drop((socket, open, calls));
@@ -125,6 +134,16 @@ pub(super) async fn serve_within(
     if timeout(limits.last_answers, all_gone).await.is_err() {
         tracing::debug!("clients that did not read their answer were dropped at the end");
     }
+    Vec::new()
+}
+
+/// The connections that are left when everybody was answered.
+async fn at_rest(clients: &mut JoinSet<Option<OwnedFd>>) -> Vec<OwnedFd> {
+    let mut all = Vec::new();
+    while let Some(ended) = clients.join_next().await {
+        all.extend(left(ended));
+    }
+    all
 }
 
 fn admit(stream: Stream, access: &Access, full: bool) -> Option<(Stream, Peer, Role)> {
@@ -154,8 +173,9 @@ fn turn_away(stream: Stream, kind: ErrorKind, why: &str) {
     refuse(stream, &ServerMessage::Answer { id: None, result }.encode());
 }
 
-fn note_end(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
+fn left(ended: Result<Option<OwnedFd>, tokio::task::JoinError>) -> Option<OwnedFd> {
+    ended.unwrap_or_else(|error| {
         tracing::error!(%error, "a control connection's task failed");
-    }
+        None
+    })
 }

@@ -85,7 +85,7 @@ pub enum BindError {
     },
 }
 
-/// A listening socket and its file, which goes with it.
+/// A listening socket and its file, which goes with it unless the doors are closed.
 #[derive(Debug)]
 pub struct BoundSocket {
     listener: Listener,
@@ -94,6 +94,20 @@ pub struct BoundSocket {
     file: (u64, u64),
     /// True once nobody is to be let in any more: who comes waits in the queue, for the next program.
     doors: watch::Sender<bool>,
+}
+
+/// Whether a socket's doors are closed: another program is to take the daemon's place, and who comes waits for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Doors(watch::Receiver<bool>);
+
+impl Doors {
+    /// Ends when they are.
+    pub(crate) async fn shut(&mut self) {
+        // Its sender lives as long as the socket; what is served beyond that is served to its end.
+        if self.0.wait_for(|shut| *shut).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl BoundSocket {
@@ -119,17 +133,16 @@ impl BoundSocket {
         self.doors.clone()
     }
 
+    /// What tells those who serve its clients.
+    pub(crate) fn watch_doors(&self) -> Doors {
+        Doors(self.doors.subscribe())
+    }
+
     /// The next connection. When the kernel gives none, for want of descriptors above all, tries again after a pause:
     /// an error that stays must not become a loop that takes the processor from the dispatcher.
     pub async fn accept(&self) -> Stream {
-        let mut doors = self.doors.subscribe();
         loop {
-            let accepted = tokio::select! {
-                biased;
-                () = shut(&mut doors) => std::future::pending().await,
-                accepted = self.listener.accept() => accepted,
-            };
-            match accepted {
+            match self.listener.accept().await {
                 Ok(stream) => return stream,
                 Err(error) => {
                     tracing::warn!(path = %self.path, %error, "could not accept a connection");
@@ -142,6 +155,10 @@ impl BoundSocket {
 
 impl Drop for BoundSocket {
     fn drop(&mut self) {
+        if *self.doors.borrow() {
+            // The next program listens there.
+            return;
+        }
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.file);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path, %error, "could not remove a socket's file");
@@ -185,11 +202,6 @@ pub fn adopt_bound(path: &Utf8Path, socket: OwnedFd) -> Result<BoundSocket, Bind
         file: (found.dev(), found.ino()),
         doors: doors(),
     })
-}
-
-/// Waits until the doors are closed. Its sender lives as long as the socket.
-async fn shut(doors: &mut watch::Receiver<bool>) {
-    let _shut = doors.wait_for(|shut| *shut).await.map(|shut| *shut);
 }
 
 fn doors() -> watch::Sender<bool> {

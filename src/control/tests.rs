@@ -1,6 +1,7 @@
 //! The server against real sockets, with a dispatcher that does as its calls' names say.
 
 use std::future::{Future, pending};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use agentd_protocol::control::{
@@ -11,7 +12,7 @@ use agentd_protocol::frame::REQUEST_MAX;
 use camino::Utf8PathBuf;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::access::Access;
@@ -36,7 +37,8 @@ struct Served {
     /// What the dispatcher wants to tell the test.
     told: mpsc::UnboundedReceiver<Told>,
     end: Option<oneshot::Sender<()>>,
-    server: tokio::task::JoinHandle<()>,
+    server: tokio::task::JoinHandle<Vec<OwnedFd>>,
+    doors: watch::Sender<bool>,
     dispatcher: tokio::task::JoinHandle<()>,
     _folder: tempfile::TempDir,
 }
@@ -50,6 +52,11 @@ enum Told {
 
 impl Served {
     fn new(limits: Limits, access: Access) -> Self {
+        Self::after(Vec::new(), limits, access)
+    }
+
+    /// One that serves on whom a server before it left.
+    fn after(handed: Vec<OwnedFd>, limits: Limits, access: Access) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = Utf8PathBuf::from_path_buf(folder.path().join("control.sock")).expect("a folder named in UTF-8");
         let socket = bind_private(&path, 0o600).expect("bound");
@@ -62,9 +69,10 @@ impl Served {
                 pending::<()>().await;
             }
         };
-        let server = tokio::spawn(serve_within(limits, socket, access, identity, calls, shutdown));
+        let doors = socket.doors();
+        let server = tokio::spawn(serve_within(limits, socket, handed, access, identity, calls, shutdown));
         let dispatcher = tokio::spawn(dispatch(received, tell));
-        Self { path, told, end: Some(end), server, dispatcher, _folder: folder }
+        Self { path, told, end: Some(end), server, doors, dispatcher, _folder: folder }
     }
 
     fn ordinary() -> Self {
@@ -91,6 +99,8 @@ async fn dispatch(mut calls: mpsc::Receiver<ControlCall>, tell: mpsc::UnboundedS
         match request {
             Request::Logs(LogsParams { follow: true, lines, .. }) => {
                 let taken = (0..lines).take_while(|n| reply.notify(log(*n)).is_ok()).count();
+                reply.has_no_end();
+                held.push(reply);
                 tell.send(Told::Flooded { taken }).expect("the test listens");
             }
             Request::Logs(LogsParams { follow: false, lines, .. }) => {
@@ -452,6 +462,53 @@ async fn at_the_end_answers_that_are_owed_are_still_read() {
     assert_eq!(client.next().await, None);
     soon(&mut served.server).await.expect("the server ended");
     assert!(!served.path.exists(), "its file is gone");
+}
+
+#[tokio::test]
+async fn when_another_program_takes_over_who_waits_is_answered_and_nobody_is_closed() {
+    let mut served = Served::ordinary();
+    let mut silent = served.connect().await;
+    let mut resting = served.connect().await;
+    resting.is_served().await;
+    let mut reading = served.connect().await;
+    reading.call(LogsParams { lines: 20_000, ..Default::default() }).await;
+    reading.next().await.expect("it began");
+    let mut writing = served.connect().await;
+    writing.is_served().await;
+    let call = Call { id: RequestId::Number(7), request: hello().into() }.encode();
+    let (begun, rest) = call.as_bytes().split_at(9);
+    writing.send(begun).await;
+    // Whoever connected before is known to the server, and its bytes are read.
+    let mut last = served.connect().await;
+    last.is_served().await;
+    served.doors.send_replace(true);
+    let mut late = served.connect().await;
+    late.send(b"{}\n").await;
+    assert_eq!(reading.answer().await.expect("the end")["lines"], 20_000);
+    writing.send(&[rest, b"\n"].concat()).await;
+    writing.answer().await.expect("a line that had begun is answered");
+    let handed = soon(&mut served.server).await.expect("everybody is answered");
+    assert_eq!(handed.len(), 5, "who came late waits in the queue");
+    assert!(served.path.exists(), "the next program listens there");
+    let _next = Served::after(
+        handed,
+        Limits { line_within: Duration::ZERO, ..Limits::default() },
+        Access::owner_only(own_uid()),
+    );
+    for client in [&mut silent, &mut resting, &mut reading, &mut writing, &mut last] {
+        client.is_served().await;
+    }
+}
+
+#[tokio::test]
+async fn when_another_program_takes_over_who_follows_without_an_end_is_let_go() {
+    let mut served = Served::ordinary();
+    let mut follower = served.connect().await;
+    follower.call(LogsParams { follow: true, lines: 0, ..Default::default() }).await;
+    assert_eq!(soon(served.told.recv()).await, Some(Told::Flooded { taken: 0 }));
+    served.doors.send_replace(true);
+    assert!(soon(&mut served.server).await.expect("nobody is waited for").is_empty());
+    assert_eq!(follower.next().await, None);
 }
 
 impl Client {

@@ -80,30 +80,7 @@ impl Dispatcher {
         }
     }
 
-    /// Asks a worker to end: by its signal, or by Node's message where that is wanted and gets through.
-    fn send_stop(&self, launch: Launch) {
-        let Some(process) = self.processes.get(&launch) else { return };
-        let stop = process.record.config.stop;
-        if stop.message {
-            match process.notify.say_shutdown() {
-                Ok(()) => return fault::point("told"),
-                Err(error) => {
-                    tracing::warn!(worker = %process.worker, error = in_full(&error), "it gets the signal instead");
-                }
-            }
-        }
-        self.signal_tree(launch, stop.signal.signal());
-    }
-
-    fn signal_tree(&self, launch: Launch, signal: Signal) {
-        self.with_tree(launch, |tree| {
-            let reached = tree.signal(signal);
-            fault::point("told");
-            tracing::debug!(leader = %tree.leader(), %signal, reached, "told to end");
-        });
-    }
-
-    fn with_tree(&self, launch: Launch, act: impl FnOnce(&Tree)) {
+    pub(super) fn with_tree(&self, launch: Launch, act: impl FnOnce(&Tree)) {
         if let Some(process) = self.processes.get(&launch) {
             act(&process.tree);
         }

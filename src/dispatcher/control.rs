@@ -41,7 +41,7 @@ impl Dispatcher {
         tracing::debug!(method = request.method(), uid = peer.uid, pid = peer.pid, "asked");
         if !matches!(self.end, End::Open) && request.operates() {
             let why = match self.end {
-                End::Upgrade { .. } => "the daemon is being upgraded; ask again in a moment",
+                End::Upgrade(_) => "the daemon is being upgraded; ask again in a moment",
                 End::Open | End::WhenEmpty { .. } | End::Now(_) => "the daemon is ending",
             };
             reply.finish(Err(ErrorObject::new(ErrorKind::ShuttingDown, why)));
@@ -324,18 +324,27 @@ impl Dispatcher {
 
     /// The loop is over. Workers that stay keep their sockets, files and all; the keeper stays with them.
     pub(super) fn leave(mut self) -> Departure {
+        let departure = self.take_leave();
+        if matches!(departure, Departure::Upgrade(..)) {
+            // Nothing is closed in order, as by a death: the next program begins sooner, and all of it is tried anyway.
+            let _gone_with_the_program = std::mem::ManuallyDrop::new(self);
+        }
+        departure
+    }
+
+    fn take_leave(&mut self) -> Departure {
         let left = self.processes.len();
         tracing::info!(left, "the daemon ends");
         let numbers = Change::Meta { key: "events", value: self.journal.seq().to_string() };
         self.write_down(&[numbers], Durability::Process);
         let how = match &self.end {
             End::Now(_) => SupervisorEnd::Signalled,
-            End::Upgrade { .. } => SupervisorEnd::Upgraded,
+            End::Upgrade(_) => SupervisorEnd::Upgraded,
             End::Open | End::WhenEmpty { .. } => SupervisorEnd::Stopped,
         };
         self.supervisors.leave(how, Timestamp::now(), sys::boottime());
         self.save_supervisors();
-        if matches!(self.end, End::Now(_) | End::Upgrade { .. }) {
+        if matches!(self.end, End::Now(_)) {
             // Dropping the sockets would remove their names from the file system under the workers' feet.
             let _stay = std::mem::ManuallyDrop::new(std::mem::take(&mut self.apps));
         }
@@ -348,10 +357,7 @@ impl Dispatcher {
                 self.dismiss_keeper();
                 Departure::Stopped
             }
-            End::Upgrade { binary, reply, .. } => {
-                reply.leave_open();
-                Departure::Upgrade(binary)
-            }
+            End::Upgrade(settling) => settling.depart(),
         }
     }
 }

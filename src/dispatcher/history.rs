@@ -20,7 +20,7 @@ use super::Dispatcher;
 use super::commit::in_full;
 use super::control::Answer;
 use super::hooks::Running;
-use super::tell::{deployment_state, lost_task, operation_kind, strategy};
+use super::tell::{connections_cut, deployment_state, lost_task, operation_kind, strategy, task_counts};
 use super::view::wall;
 use crate::config::Occasion;
 use crate::store::{Change, DeploymentStanding, Durability};
@@ -193,7 +193,7 @@ impl Dispatcher {
 
     fn close_report(&mut self, app: &AppName, finished: &Finished) {
         self.call_off_hooks(finished.id);
-        let Some(counts) = &finished.deployment else { return };
+        let Some(generations) = finished.deployment else { return };
         let gates = self.gates_of(app, finished.id).0;
         if let Some(shell) = self.apps.get_mut(app) {
             shell.judged = None;
@@ -203,19 +203,14 @@ impl Dispatcher {
         report.state = deployment_state(finished.result);
         report.why.clone_from(&finished.why);
         report.finished_at = Some(wall(finished.finished_at));
-        report.tasks = TaskCounts {
-            finished: counts.finished.into(),
-            handed_over: counts.handed_over.into(),
-            lost: counts.lost.into(),
-        };
-        report.lost_tasks = counts.lost_tasks.iter().map(lost_task).collect();
-        report.connections_cut = u64::from(counts.busy_cut) + u64::from(counts.idle_cut);
+        report.tasks = task_counts(&finished.toll);
+        report.lost_tasks = finished.toll.lost_tasks.iter().map(lost_task).collect();
+        report.connections_cut = connections_cut(&finished.toll);
         if !gates.is_empty() {
             report.gates = gates;
         }
         let bad = finished.result != OperationResult::Done;
         let effects_of = bad.then(|| (report.to.clone(), report.started_at));
-        let generations = (counts.from, counts.to);
         let measure = Measure { app: app.clone(), deployment: finished.id, generations, effects_of };
         self.write_report(finished.id);
         self.tell_tasks(Command::Measure(Box::new(measure)));

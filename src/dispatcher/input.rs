@@ -2,7 +2,9 @@
 
 use agentd_core::event::{Exit as WorkerExit, RolloutEvent, WorkerEvent};
 use agentd_core::id::{AppName, Launch, Operation, Pid};
+use agentd_core::time::Moment;
 use nix::sys::signal::Signal;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
 
@@ -65,10 +67,16 @@ pub enum Input {
     Logs(LogNews),
     /// A hook came to its end.
     HookEnded(u64, super::HookEnd),
+    /// Processes with our mark that no worker has, left by an earlier daemon.
+    Strays(super::strays::Marked),
     /// The keeper is gone.
     KeeperGone,
+    /// The doors of a socket are closed and its clients answered; these are left, for the program that comes.
+    Emptied(Vec<OwnedFd>),
     /// Time to look at what a draining worker still has.
     LookAtDrain(Launch),
+    /// Half of the time is over that a worker had from Node's message to being killed at this moment.
+    MessageWasNotEnough(Launch, Moment),
     /// The ledger thread tells something.
     Tasks(Report),
     /// A probe task needs a connection that reaches one worker.

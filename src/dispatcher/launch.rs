@@ -73,7 +73,7 @@ impl Dispatcher {
         let event = match self.try_spawn(launch, worker, revision, lane) {
             Ok(event) => event,
             Err(Obstacle { why, permanent }) => {
-                self.tell_gone(launch, Gone::Asked);
+                self.tell_gone(launch, Gone::Asked, CoreExit::Unknown);
                 WorkerEvent::SpawnFailed { why, permanent }
             }
         };
@@ -257,7 +257,7 @@ impl Dispatcher {
             Err(failure) => {
                 let permanent = is_permanent(&failure);
                 let why = format!("could not be started: {failure}");
-                self.tell_gone(launch, Gone::Asked);
+                self.tell_gone(launch, Gone::Asked, CoreExit::Unknown);
                 self.bury(launch);
                 self.fact(launch, WorkerEvent::SpawnFailed { why, permanent });
             }
@@ -334,7 +334,7 @@ impl Dispatcher {
     pub(super) fn logs_drained(&mut self, launch: Launch) {
         let Some(exit) = self.processes.get(&launch).and_then(|process| process.exit) else { return };
         let gone = self.how_it_went(launch, exit);
-        if !self.tell_gone(launch, gone) {
+        if !self.tell_gone(launch, gone, exit) {
             self.tell_exit(launch);
         }
     }

@@ -112,6 +112,9 @@ async fn stream(
     if !send(wanted.pick(lines), &workers, reply, shown).await {
         return Ok(());
     }
+    if follow {
+        reply.has_no_end();
+    }
     loop {
         let (back, wanted_back, batch) = tokio::task::spawn_blocking(move || {
             let batch = follower.poll(Instant::now()).map(|mut batch| {

@@ -27,6 +27,7 @@ mod cutting;
 mod describe;
 mod drain;
 mod history;
+mod hook_end;
 mod hooks;
 mod input;
 mod judge;
@@ -46,6 +47,8 @@ mod rights;
 mod room;
 mod shell;
 mod sources;
+mod stop;
+mod strays;
 mod successor;
 mod tasks;
 mod tell;
@@ -86,7 +89,7 @@ use crate::supervisors::Supervisors;
 use crate::systemd::Systemd;
 use crate::tasks::{AskedBy, TaskThread};
 
-pub use hooks::HookEnd;
+pub use hook_end::HookEnd;
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
 pub use successor::CheckResult;
@@ -97,9 +100,6 @@ use tell::Waiter;
 
 /// Inputs taken in before the outside is looked at again.
 const BATCH: usize = 256;
-
-/// Turns of every task that can go on, before another program takes our place: one writes an answer.
-const TURNS_FOR_ANSWERS: u32 = 64;
 
 /// Spawns done before the outside is looked at again, so that a thousand starts leave nobody unheard.
 const SPAWNS_AT_ONCE: usize = 64;
@@ -190,14 +190,7 @@ enum End {
     /// Now; the workers stay.
     Now(Signal),
     /// As soon as nothing is half told; then another binary takes our place.
-    Upgrade {
-        /// It.
-        binary: NewBinary,
-        /// Who asked for it: its connection ends with this program.
-        reply: crate::control::ReplySink,
-        /// When what is half told is left so.
-        until: Moment,
-    },
+    Upgrade(successor::Settling),
 }
 
 /// How the daemon's work ended.
@@ -207,8 +200,8 @@ pub enum Departure {
     Stopped,
     /// By this signal; the workers stay for the next daemon.
     Left(Signal),
-    /// This binary is to take its place.
-    Upgrade(NewBinary),
+    /// This binary is to take its place, and to serve these clients on.
+    Upgrade(NewBinary, Vec<OwnedFd>),
 }
 
 /// What a dispatcher is made of.
@@ -336,17 +329,7 @@ impl Dispatcher {
             }
             self.settle();
             self.save_again();
-            self.go_on_with_succession();
-        }
-        if matches!(self.end, End::Upgrade { .. }) {
-            // Who comes from now on waits for the next program; who is there already is answered.
-            sources.close_doors();
-            for _ in 0..TURNS_FOR_ANSWERS {
-                tokio::task::yield_now().await;
-                while let Some(input) = sources.try_question() {
-                    self.take(input);
-                }
-            }
+            self.go_on_with_succession(sources);
         }
         self.leave()
     }
@@ -387,8 +370,11 @@ impl Dispatcher {
             Input::Logs(news) => self.heard_of_logs(news),
             Input::HookEnded(number, end) => self.hook_ended(number, end),
             Input::KeeperGone => self.keeper_gone(),
+            Input::Strays(marked) => self.end_strays(&marked),
+            Input::Emptied(clients) => self.emptied(clients),
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
+            Input::MessageWasNotEnough(launch, kill_at) => self.message_was_not_enough(launch, kill_at),
             Input::Tasks(report) => self.heard_of_tasks(report),
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
@@ -445,10 +431,8 @@ impl Dispatcher {
         match &mut self.end {
             End::Open => false,
             End::Now(_) => true,
-            End::Upgrade { until, .. } => {
-                let late = *until <= sys::boottime();
-                late || sources.is_empty() && self.is_settled()
-            }
+            End::Upgrade(settling) if settling.is_late(sys::boottime()) => true,
+            End::Upgrade(settling) => settling.is_emptied() && sources.is_empty() && self.is_settled(),
             End::WhenEmpty { workers, waiting } => {
                 if !self.processes.is_empty() {
                     return false;

@@ -419,8 +419,8 @@ impl Dispatcher {
                 changes.push(Change::Release(app.clone(), Box::new(record.clone())));
             }
             (CoreKind::Upgrade | CoreKind::Rollback, OperationResult::RolledBack | OperationResult::Failed) => {
-                let Some(report) = &finished.deployment else { return };
-                let label = self.label_of(app, report.to.0);
+                let Some((_, to)) = finished.deployment else { return };
+                let label = self.label_of(app, to.0);
                 let Ok(id) = label.parse::<ReleaseId>() else { return };
                 // The same release with another configuration is no worse for it, nor is one that was never begun with.
                 let begun =

@@ -20,14 +20,13 @@ use agentd_protocol::control::SocketOrigins;
 use super::adopt::{exit_of_remains, hold_process};
 use super::commit::in_full;
 use super::launch::core_exit;
+use super::strays::{Marked, Past, may_be_unrecorded};
 use super::{Dispatcher, rebuild};
 use crate::fault;
 use crate::keeper::{Held, Keeper, Taken};
 use crate::process::boot::Boot;
-use crate::process::cgroup::Cgroups;
-use crate::process::stat::{self, ProcessTable, Stat};
+use crate::process::stat::{self, Stat};
 use crate::process::sys;
-use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
 use crate::sockets::{self, ListenAddr};
 use crate::status::EventTail;
@@ -42,8 +41,8 @@ const LANES_MAX: u32 = 8192;
 pub(super) struct Takeover {
     /// What the keeper held, or systemd.
     pub(super) held: BTreeMap<Held, OwnedFd>,
-    /// Living processes with our mark, by launch: the first that was started of each.
-    marked: BTreeMap<Launch, Stat>,
+    /// Living processes with our mark, where all were looked at.
+    pub(super) marked: Option<Marked>,
     /// Since when nobody watched, if the keeper noticed.
     alone_since: Option<Moment>,
     /// Where sockets came from.
@@ -60,11 +59,16 @@ impl Dispatcher {
         let mut taken = self.take_over();
         fault::point("took");
         let damaged = damage.is_some();
+        let this_boot = Boot::current().map_err(StoreError::Boot)?;
+        let rebooted = !stored.boot.as_deref().is_some_and(|written| this_boot.is(written));
+        if damaged || rebooted || stored.workers.iter().any(may_be_unrecorded) {
+            taken.marked = Some(self.look_for_marked());
+        }
         let stored = self.complete(stored, damage.as_ref(), &taken);
         let Stored { counters, mut heads, mut workers, revisions, releases, boot } = stored;
         let history = self.store.meta("supervisors")?;
         self.supervisors = Supervisors::from_stored(history.as_deref());
-        let this_boot = Boot::current().map_err(StoreError::Boot)?;
+        // Where a damaged state named no boot, the processes did.
         let rebooted = !boot.is_some_and(|written| this_boot.is(&written));
         if rebooted {
             // Moments of another boot mean nothing, and neither do its processes.
@@ -82,8 +86,9 @@ impl Dispatcher {
             self.regain_addresses(head, &workers, &mut taken);
         }
         self.fleet = Fleet::restore(counters, heads, workers);
-        let adopted = self.adopt_all(&mut taken);
-        self.end_strays(&taken);
+        let past = Past::of(&self.fleet);
+        let (adopted, ended) = self.adopt_all(&mut taken);
+        self.end_remains(&ended, &taken);
         self.restore_releases(releases, damaged);
         for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
             self.remember_labels(&name);
@@ -141,6 +146,7 @@ impl Dispatcher {
         self.supervisors.begin(std::process::id(), version, self.started_at, sys::boottime(), found);
         self.save_supervisors();
         self.ended_before.clear();
+        self.end_strays_later(past);
         Ok(())
     }
 
@@ -168,7 +174,7 @@ impl Dispatcher {
         self.write_down(&[history], Durability::Process);
     }
 
-    /// Looks for a keeper and for processes with our mark.
+    /// Looks for a keeper.
     fn take_over(&mut self) -> Takeover {
         let mut taken = Takeover::default();
         match Keeper::find(&Keeper::path(&self.home.run)) {
@@ -190,19 +196,6 @@ impl Dispatcher {
             tracing::info!(held = missing.len(), "took over what systemd held and no keeper");
         }
         taken.held.extend(missing);
-        match ProcessTable::read() {
-            Ok(table) => {
-                for process in table.processes {
-                    let mark = Identity::of(process.pid).filter(|mark| mark.instance == self.instance);
-                    taken.note(mark.map(|mark| mark.launch), process);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "processes of an earlier daemon could not be looked for"),
-        }
-        // One that was just born has no environment of its own yet.
-        for (launch, pids) in self.cgroups.iter().flat_map(Cgroups::by_launch) {
-            pids.into_iter().filter_map(Stat::of).for_each(|process| taken.note(Some(launch), process));
-        }
         taken
     }
 
@@ -273,8 +266,9 @@ impl Dispatcher {
         }
     }
 
-    /// Every worker that had a process: taken over, or known to have ended, or never started.
-    fn adopt_all(&mut self, taken: &mut Takeover) -> u32 {
+    /// Every worker that had a process: taken over, or known to have ended, or never started. How many were taken over,
+    /// and which had ended.
+    fn adopt_all(&mut self, taken: &mut Takeover) -> (u32, Vec<Launch>) {
         let with_process: Vec<Box<Worker>> = self
             .fleet
             .apps()
@@ -282,12 +276,12 @@ impl Dispatcher {
             .filter(|worker| worker.state.process().is_some())
             .cloned()
             .collect();
-        let mut adopted = 0;
+        let (mut adopted, mut ended) = (0, Vec::new());
         for worker in with_process {
             let Some(process) = worker.state.process() else { continue };
             let launch = process.launch;
-            let unrecorded =
-                taken.marked.get(&launch).map(|found| KernelProcess { pid: found.pid, start_time: found.started.0 });
+            let found = taken.marked.as_ref().and_then(|marked| marked.get(launch));
+            let unrecorded = found.map(|found| KernelProcess { pid: found.pid, start_time: found.started.0 });
             let Some(kernel) = process.kernel.or(unrecorded) else {
                 // Decided, and never done: core starts it when it goes on.
                 continue;
@@ -300,9 +294,10 @@ impl Dispatcher {
             }
             if self.adopt(&worker, kernel, taken) {
                 fault::point("adopted");
-                taken.marked.remove(&launch);
+                taken.marked.iter_mut().for_each(|marked| marked.remove(launch));
                 adopted += 1;
             } else {
+                ended.push(launch);
                 // Known where it was our child all the time, under the program before us in this process.
                 let exit = self.ended_before.get(&kernel.pid).copied().map(core_exit);
                 let exit = exit.or_else(|| exit_of_remains(kernel)).unwrap_or(Exit::Unknown);
@@ -310,7 +305,7 @@ impl Dispatcher {
                 self.last_lines_of(&worker, exit, taken);
             }
         }
-        adopted
+        (adopted, ended)
     }
 
     /// What the keeper held and nobody needs any more: of apps that were deleted, of workers that have ended.
@@ -322,19 +317,6 @@ impl Dispatcher {
             && let Err(error) = keeper.release(&names)
         {
             tracing::warn!(error = in_full(&error), "the keeper goes on holding what nobody needs");
-        }
-    }
-
-    /// Ends processes with our mark that belong to no worker.
-    fn end_strays(&self, taken: &Takeover) {
-        for (&launch, process) in &taken.marked {
-            tracing::warn!(pid = %process.pid, %launch, "ending a process that an earlier daemon left and nobody recorded");
-            let identity = Identity { instance: Arc::clone(&self.instance), launch };
-            let cgroup = self.cgroups.as_ref().and_then(|all| all.of_process(process.pid, launch));
-            let tree = Tree::recorded(identity, process.pid, process.started, cgroup);
-            if let Err(error) = tree.kill() {
-                tracing::warn!(pid = %process.pid, error = in_full(&error), "it could not be ended");
-            }
         }
     }
 
@@ -350,17 +332,9 @@ impl Dispatcher {
 }
 
 impl Takeover {
-    /// Notes a living process of `launch`; the first that was started of each counts.
-    fn note(&mut self, launch: Option<Launch>, process: Stat) {
-        let Some(launch) = launch.filter(|_| !process.is_zombie) else { return };
-        if self.marked.get(&launch).is_none_or(|first| process.started < first.started) {
-            self.marked.insert(launch, process);
-        }
-    }
-
     /// Living processes with our mark.
     pub(super) fn marked(&self) -> impl Iterator<Item = (&Launch, &Stat)> {
-        self.marked.iter()
+        self.marked.iter().flat_map(Marked::iter)
     }
 
     /// The sockets of one address of an app that the keeper held, by lane.

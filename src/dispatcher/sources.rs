@@ -27,7 +27,8 @@ pub struct Sources {
     pub status: mpsc::Receiver<StatusQuery>,
     /// From the kernel.
     pub signals: Signals,
-    /// Of both sockets: closed when another program is to take our place.
+    /// Of both sockets: closed when another program is to take our place. Each then tells when it has no client any more
+    /// that waits for an answer, by [`Input::Emptied`].
     pub doors: Vec<watch::Sender<bool>>,
 }
 
@@ -56,17 +57,18 @@ impl Sources {
         self.inputs.is_empty() && self.control.is_empty() && self.status.is_empty()
     }
 
-    /// Lets no client in any more.
-    pub fn close_doors(&self) {
+    /// Whether a client's request waits to be taken in.
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        !self.control.is_empty()
+    }
+
+    /// Lets no client in any more; how many doors there are.
+    pub fn close_doors(&self) -> usize {
         for door in &self.doors {
             door.send_replace(true);
         }
-    }
-
-    /// A client's question that is there already.
-    pub fn try_question(&mut self) -> Option<Input> {
-        let control = self.control.try_recv().ok().map(Input::Control);
-        control.or_else(|| self.status.try_recv().ok().map(Input::Status))
+        self.doors.len()
     }
 
     /// An input that is there already.

@@ -2,17 +2,20 @@
 //!
 //! ```text
 //!  asked ──► checking ──► waiting ──► settling ──► exec (handover.rs)
-//!               │            │            the loop is over when no end and no start is half told
+//!               │            │            the doors are closed; the loop is over when no client waits for an answer
+//!               │            │            and no end and no start is half told
 //!               │            └─ requests in hand do not finish in time ─► refused
 //!               └─ the new binary cannot read the state, fails, or hangs ─► refused
 //! ```
 //!
-//! Up to "settling" everything goes on as ever: requests are taken, workers restart. Settling takes as long as it takes
-//! to write a dead worker's last lines, and is cut off: what is half told then is found out by the next program, as
-//! after a death.
+//! Up to "settling" everything goes on as ever: requests are taken, workers restart. From then on who connects waits in
+//! the sockets' queues; who is connected is answered, and handed to the next program when it awaits nothing more.
+//! Settling takes as long as it takes to answer, and to write a dead worker's last lines, and is cut off: what is half told
+//! then is found out by the next program, as after a death.
 
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -27,7 +30,8 @@ use tokio::sync::oneshot;
 use super::commit::in_full;
 use super::input::Input;
 use super::shell::Start;
-use super::{Child, Dispatcher, End};
+use super::sources::Sources;
+use super::{Child, Departure, Dispatcher, End};
 use crate::control::ReplySink;
 use crate::handover::{CHECK_FLAG, Checked, HANDOVER, NewBinary, own_arguments};
 use crate::process::reaper::Exit;
@@ -61,6 +65,33 @@ pub(super) enum Successor {
         /// Until when.
         until: Moment,
     },
+}
+
+/// What is waited for before the new binary takes over.
+#[derive(Debug)]
+pub(super) struct Settling {
+    /// It.
+    binary: NewBinary,
+    /// Sockets whose clients are not all answered yet.
+    doors: usize,
+    /// Clients that the new binary serves on.
+    clients: Vec<OwnedFd>,
+    /// When what is half told is left so.
+    until: Moment,
+}
+
+impl Settling {
+    pub(super) const fn is_emptied(&self) -> bool {
+        self.doors == 0
+    }
+
+    pub(super) fn is_late(&self, now: Moment) -> bool {
+        self.until <= now
+    }
+
+    pub(super) fn depart(self) -> Departure {
+        Departure::Upgrade(self.binary, self.clients)
+    }
 }
 
 /// What the new binary said: itself, or why not.
@@ -134,7 +165,6 @@ impl Dispatcher {
             Ok(checked) => {
                 tracing::info!(to = checked.version, binary = %binary.path().display(), "the new binary knows the state");
                 self.successor = Some(Successor::Waiting { binary, reply, until: sys::boottime() + FINISHED_WITHIN });
-                self.go_on_with_succession();
             }
             Err(why) => {
                 let why = format!("{} cannot take over: {why}", binary.path().display());
@@ -146,17 +176,23 @@ impl Dispatcher {
     }
 
     /// Once nobody waits for an answer any more, or has waited too long.
-    pub(super) fn go_on_with_succession(&mut self) {
+    pub(super) fn go_on_with_succession(&mut self, sources: &Sources) {
         let Some(Successor::Waiting { until, .. }) = &self.successor else { return };
         // Who went away waits for nothing.
-        let awaited = self.waiters.iter().any(|waiter| !waiter.reply.is_gone());
+        // What was asked and not looked at yet may be waited for, too.
+        let awaited = sources.has_requests() || self.waiters.iter().any(|waiter| !waiter.reply.is_gone());
         if awaited && sys::boottime() < *until {
             return;
         }
         let Some(Successor::Waiting { binary, reply, .. }) = self.successor.take() else { return };
         if !awaited {
             self.record(None, None, EventKind::DaemonStopping { why: "upgraded in place".to_owned() });
-            self.end = End::Upgrade { binary, reply, until: sys::boottime() + SETTLED_WITHIN };
+            // Its end is the answer, and who asked connects again, to hear the next program.
+            reply.hang_up();
+            // In one turn with the look above: whoever is not heard by now is heard by the next program.
+            let doors = sources.close_doors();
+            self.end =
+                End::Upgrade(Settling { binary, doors, clients: Vec::new(), until: sys::boottime() + SETTLED_WITHIN });
             return;
         }
         let apps: Vec<String> = self.waiters.iter().flat_map(|waiter| &waiter.apps).map(ToString::to_string).collect();
@@ -171,10 +207,19 @@ impl Dispatcher {
             Some(Successor::Checking { .. }) | None => None,
         };
         let settling = match &self.end {
-            End::Upgrade { until, .. } => Some(*until),
+            End::Upgrade(settling) => Some(settling.until),
             End::Open | End::WhenEmpty { .. } | End::Now(_) => None,
         };
         waiting.into_iter().chain(settling).min()
+    }
+
+    /// One of our sockets has no client any more that waits for an answer.
+    pub(super) fn emptied(&mut self, clients: Vec<OwnedFd>) {
+        // Otherwise the daemon ends for good, and its clients with it.
+        if let End::Upgrade(settling) = &mut self.end {
+            settling.doors = settling.doors.saturating_sub(1);
+            settling.clients.extend(clients);
+        }
     }
 
     /// Whether no process has an end that is known and not yet told, nor a start whose outcome only we would hear.
@@ -220,12 +265,12 @@ mod tests {
 
     #[test]
     fn only_a_binary_that_says_it_knows_the_state_is_let_in() {
-        let yes = r#"{"version":"9.9.9","schema":7,"handover":1,"apps":2,"workers":3,"more":true}"#;
+        let yes = r#"{"version":"9.9.9","schema":7,"handover":2,"apps":2,"workers":3,"more":true}"#;
         assert_eq!(understood(Exit::Code(0), yes, "").map(|checked| checked.version), Ok("9.9.9".to_owned()));
         let refused = understood(Exit::Code(1), "", "agentd: schema 9 is too new\nmore").expect_err("refused");
         assert_eq!(refused, "agentd: schema 9 is too new (--check-state exited with status 1)");
         assert!(understood(Exit::Code(0), "hello", "").is_err(), "another program");
-        let later = yes.replace("\"handover\":1", "\"handover\":2");
-        assert_eq!(understood(Exit::Code(0), &later, ""), Err("it knows handover 2, and this agentd 1".to_owned()));
+        let later = yes.replace("\"handover\":2", "\"handover\":3");
+        assert_eq!(understood(Exit::Code(0), &later, ""), Err("it knows handover 3, and this agentd 2".to_owned()));
     }
 }

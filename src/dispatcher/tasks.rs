@@ -101,8 +101,8 @@ impl Dispatcher {
     }
 
     /// A process has ended. True when the ledger will say that it saw to its tasks.
-    pub(super) fn tell_gone(&self, launch: Launch, gone: Gone) -> bool {
-        self.tell_tasks(Command::Gone(launch, gone));
+    pub(super) fn tell_gone(&self, launch: Launch, gone: Gone, exit: Exit) -> bool {
+        self.tell_tasks(Command::Gone(launch, gone, exit));
         self.tasks.is_some()
     }
 

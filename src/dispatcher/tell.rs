@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use agentd_core::effect::{self, ExitCause, Finished, News, Notice, StopReason};
+use agentd_core::effect::{self, ExitCause, Finished, News, Notice, StopReason, Toll};
 use agentd_core::event::{Exit, Proof};
 use agentd_core::id::{AppName, Launch, Operation, Revision};
 use agentd_core::rollout::{self, StepName};
@@ -254,18 +254,15 @@ impl Dispatcher {
         let (kind, state) = (operation_kind(finished.kind), operation_state(finished.result));
         let duration_ms = milliseconds(finished.finished_at.since(finished.started_at));
         let id = finished.id.0;
-        let tasks = finished.deployment.as_ref().map_or_else(TaskCounts::default, |report| TaskCounts {
-            finished: report.finished.into(),
-            handed_over: report.handed_over.into(),
-            lost: report.lost.into(),
-        });
+        let toll = &finished.toll;
+        let tasks = task_counts(toll);
         if finished.deployment.is_some() {
             let (state, why) = (deployment_state(finished.result), finished.why.clone());
             self.record(Some(app), None, EventKind::DeploymentFinished { id, state, why, duration_ms, tasks });
         }
         let why = finished.why.clone();
         self.record(Some(app), None, EventKind::OperationFinished { id, kind, state, why, duration_ms });
-        let report = finished.deployment;
+        let generations = finished.deployment;
         let result = OperationResult {
             id,
             app: app.to_string(),
@@ -277,14 +274,12 @@ impl Dispatcher {
             finished_at: wall(finished.finished_at),
             duration_ms,
             tasks,
-            lost_tasks: report.iter().flat_map(|report| &report.lost_tasks).map(lost_task).collect(),
-            connections: report.as_ref().map_or_else(ConnectionCounts::default, |report| ConnectionCounts {
-                cut: u64::from(report.busy_cut) + u64::from(report.idle_cut),
-            }),
-            deployment: report.as_ref().map(|_| id),
+            lost_tasks: toll.lost_tasks.iter().map(lost_task).collect(),
+            connections: ConnectionCounts { cut: connections_cut(toll) },
+            deployment: generations.map(|_| id),
             refreshed: self.renewals_of(app, finished.id),
-            from: report.as_ref().map(|report| self.label_of(app, report.from.0)),
-            to: report.as_ref().map(|report| self.label_of(app, report.to.0)),
+            from: generations.map(|(from, _)| self.label_of(app, from.0)),
+            to: generations.map(|(_, to)| self.label_of(app, to.0)),
         };
         for waiter in &mut self.waiters {
             if waiter.open.remove(&finished.id) {
@@ -512,6 +507,16 @@ pub(super) fn deployment_state(result: effect::OperationResult) -> DeploymentSta
         effect::OperationResult::Aborted => DeploymentState::Aborted,
         effect::OperationResult::Failed => DeploymentState::Failed,
     }
+}
+
+/// What became of tasks, as clients are told.
+pub(super) fn task_counts(toll: &Toll) -> TaskCounts {
+    TaskCounts { finished: toll.finished.into(), handed_over: toll.handed_over.into(), lost: toll.lost.into() }
+}
+
+/// Connections that were closed, at rest or not.
+pub(super) fn connections_cut(toll: &Toll) -> u64 {
+    u64::from(toll.busy_cut) + u64::from(toll.idle_cut)
 }
 
 /// A lost task, as clients are told.

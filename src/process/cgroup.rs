@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use agentd_core::id::{Launch, Pid};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::{Utf8DirEntry, Utf8Path, Utf8PathBuf};
 use rustix::fs::{Access, CWD, access};
 use thiserror::Error;
 
@@ -195,17 +195,24 @@ impl Cgroups {
         })
     }
 
-    /// Removes the cgroups of this instance that hold no process any more, and says how many they were.
+    /// The processes in the cgroup of one launch, none where there is no such cgroup.
     #[must_use]
-    pub fn remove_empty(&self) -> usize {
+    pub fn processes_of(&self, launch: Launch) -> Vec<Pid> {
+        Cgroup { dir: self.dir.join(launch.to_string()) }.processes().unwrap_or_default()
+    }
+
+    /// Removes the cgroups of this instance that hold no process any more and that are `wanted`, and says how many they
+    /// were. One that was just made for a launch is empty, too.
+    pub fn remove_empty(&self, wanted: impl Fn(Launch) -> bool) -> usize {
         let Ok(entries) = self.dir.read_dir_utf8() else { return 0 };
-        let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let wanted = |entry: &Utf8DirEntry| entry.file_name().parse().is_ok_and(|number| wanted(Launch(number)));
+        let folders = entries.flatten().filter(wanted);
         folders.filter(|entry| remove(entry.path()).is_ok()).count()
     }
 
     /// Removes the instance's folder itself, at the very end. It stays when a launch's cgroup does.
     pub fn close(self) {
-        let _ = self.remove_empty();
+        let _ = self.remove_empty(|_| true);
         // Not empty: workers that outlive us. The next supervisor finds it.
         drop(fs::remove_dir(&self.dir));
     }

@@ -80,6 +80,11 @@ fn hand_on(dir: &Utf8Path, name: &str) -> bool {
     if has() {
         return true;
     }
+    // To be refused takes the kernel milliseconds.
+    let offered = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    if !offered.split_whitespace().any(|known| known == name) {
+        return false;
+    }
     if let Err(error) = fs::write(&control, format!("+{name}")) {
         tracing::debug!(%control, name, %error, "a controller is not to be had");
         return false;

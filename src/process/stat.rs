@@ -4,7 +4,8 @@
 //! "not there, or not ours to see". Costs about 10 µs a process; [`ProcessTable::read`] visits every process of the
 //! machine and is for where there is no cheaper way.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use agentd_core::id::Pid;
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longest line of `/proc/PID/stat`: 52 fields of at most 20 digits, and a name of 64 bytes.
 const STAT_MAX: usize = 1280;
+/// As long as most environments are, in bytes.
+const ENVIRONMENT_USUAL: usize = 8192;
 /// Directories and files of `/proc` are opened so.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 
@@ -140,7 +143,11 @@ pub fn variable(pid: Pid, name: &str) -> Option<String> {
 /// The environment that `pid` was started with, its variables separated by zero bytes. Only for processes of our own
 /// user, unless we are root.
 pub(super) fn environment(pid: Pid) -> Option<Vec<u8>> {
-    std::fs::read(format!("/proc/{pid}/environ")).ok()
+    let file = openat(CWD, format!("/proc/{pid}/environ").as_str(), READ, Mode::empty()).ok()?;
+    // Its size is not told. The usual one is read at once: each read has the kernel look up the other's memory.
+    let mut environment = Vec::with_capacity(ENVIRONMENT_USUAL);
+    File::from(file).read_to_end(&mut environment).ok()?;
+    Some(environment)
 }
 
 pub(super) fn value<'e>(environment: &'e [u8], name: &str) -> Option<&'e str> {

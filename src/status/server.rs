@@ -15,6 +15,8 @@
 //! - A client that reads nothing for `WRITE_STALL`: dropped.
 //! - Somebody without a role, who is not of the daemon's group: one error line, end of file.
 //! - More than `CLIENTS_MAX` clients: one error line, end of file.
+//! - Another program takes the daemon's place: who has not said what it wants is served as one that says nothing;
+//!   a watcher gets what there is; end of file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +32,7 @@ use tokio::time::{Instant, timeout_at};
 use super::journal::Subscription;
 use crate::control::access::{Access, Peer};
 use crate::control::line::{hung_up, refuse, write_line};
-use crate::control::socket::BoundSocket;
+use crate::control::socket::{BoundSocket, Doors};
 
 /// Clients at a time.
 const CLIENTS_MAX: usize = 256;
@@ -79,7 +81,7 @@ pub struct Snapshot {
     pub seq: u64,
 }
 
-/// Serves clients for as long as the future is polled; dropping it drops every client.
+/// Serves clients until the socket's doors close and every client was answered; dropping the future drops every client.
 pub async fn serve(socket: BoundSocket, access: Access, queries: mpsc::Sender<StatusQuery>) {
     serve_within(WRITE_STALL, socket, access, queries).await;
 }
@@ -92,20 +94,27 @@ pub(super) async fn serve_within(
     queries: mpsc::Sender<StatusQuery>,
 ) {
     let mut clients = JoinSet::new();
+    let mut doors = socket.watch_doors();
     loop {
         tokio::select! {
+            biased;
+            () = doors.shut() => break,
             Some(ended) = clients.join_next(), if !clients.is_empty() => note_end(ended),
             stream = socket.accept() => {
                 if !Peer::of(&stream).is_ok_and(|peer| access.may_read_status(&peer)) {
                     let why = "this user may not read the status: roles are given in daemon.toml";
                     refuse(stream, &error_line(StatusErrorKind::Forbidden, why));
                 } else if clients.len() < CLIENTS_MAX {
-                    clients.spawn(Client { write_stall, stream, queries: queries.clone() }.run());
+                    let (queries, doors) = (queries.clone(), socket.watch_doors());
+                    clients.spawn(Client { write_stall, stream, queries, doors }.run());
                 } else {
                     refuse(stream, &error_line(StatusErrorKind::Overloaded, "too many clients are connected"));
                 }
             }
         }
+    }
+    while let Some(ended) = clients.join_next().await {
+        note_end(ended);
     }
 }
 
@@ -149,6 +158,7 @@ struct Client {
     write_stall: Duration,
     stream: Stream,
     queries: mpsc::Sender<StatusQuery>,
+    doors: Doors,
 }
 
 impl Client {
@@ -179,10 +189,17 @@ impl Client {
     async fn listen(&self, decoder: &mut LineDecoder, patience: Duration) -> Result<Word, Trouble> {
         let begun = Instant::now();
         let mut chunk = [0; 512];
+        let mut doors = self.doors.clone();
         loop {
             let partial = decoder.partial() > 0;
             let until = begun + if partial { LINE_WITHIN } else { patience };
-            match timeout_at(until, (&self.stream).read(&mut chunk)).await {
+            let mut stream = &self.stream;
+            let read = tokio::select! {
+                biased;
+                read = timeout_at(until, stream.read(&mut chunk)) => read,
+                () = doors.shut(), if !partial => return Ok(Word::Silence),
+            };
+            match read {
                 Err(_) if partial => return Err(UNFINISHED),
                 Err(_) => return Ok(Word::Silence),
                 Ok(Err(_)) => return Err(Trouble::Gone),
@@ -198,10 +215,13 @@ impl Client {
     async fn watch(&self, since: u64) -> Result<(), Trouble> {
         let mut events = self.ask(|reply| StatusQuery::Events { since, reply }).await?;
         let mut hung_up = std::pin::pin!(self.hung_up());
+        let mut doors = self.doors.clone();
         loop {
             let line = tokio::select! {
+                biased;
                 () = &mut hung_up => return Err(Trouble::Gone),
                 next = events.next() => next.map_err(|_| TOO_SLOW)?.ok_or(ENDING)?,
+                () = doors.shut() => return Ok(()),
             };
             let mut lines = String::from(&*line);
             // What happened together is written together: a call each would make fifty watchers wait for one another.

@@ -10,7 +10,7 @@ use agentd_protocol::status::{SCHEMA, StatusDocument, StatusErrorKind, StatusLin
 use camino::Utf8PathBuf;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::journal::{BEHIND_MAX, EventJournal};
@@ -38,6 +38,7 @@ struct Served {
     path: Utf8PathBuf,
     wishes: mpsc::Sender<Wish>,
     server: tokio::task::JoinHandle<()>,
+    doors: watch::Sender<bool>,
     dispatcher: tokio::task::JoinHandle<()>,
     _folder: tempfile::TempDir,
 }
@@ -49,6 +50,7 @@ impl Served {
         let socket = bind_private(&path, 0o660).expect("bound");
         let (queries, asked) = mpsc::channel(4);
         let (wishes, wished) = mpsc::channel(4);
+        let doors = socket.doors();
         let server = tokio::spawn(serve_within(
             write_stall,
             socket,
@@ -56,7 +58,7 @@ impl Served {
             queries,
         ));
         let dispatcher = tokio::spawn(dispatch(asked, wished));
-        Self { path, wishes, server, dispatcher, _folder: folder }
+        Self { path, wishes, server, doors, dispatcher, _folder: folder }
     }
 
     fn ordinary() -> Self {
@@ -333,4 +335,27 @@ async fn at_the_end_watchers_are_told() {
     served.wishes.send(Wish::End).await.expect("the dispatcher runs");
     assert_eq!(client.error().await, StatusErrorKind::ShuttingDown);
     assert_eq!(client.next().await, None);
+}
+
+#[tokio::test]
+async fn when_another_program_takes_over_who_is_there_is_answered_at_once_and_who_comes_waits() {
+    let mut served = Served::ordinary();
+    let mut watcher = served.connect().await;
+    watcher.send(b"{\"watch\":true}\n").await;
+    watcher.document().await;
+    let last = served.events(3).await;
+    let mut silent = served.connect().await;
+    // Whoever connected before is known to the server once this one is answered.
+    let mut third = served.connect().await;
+    third.half_close().await;
+    third.document().await;
+    served.doors.send_replace(true);
+    assert_eq!(silent.document().await.seq, last);
+    assert!(silent.next().await.is_none());
+    for seq in 1..=last {
+        assert_eq!(watcher.event().await.seq, seq, "what there is");
+    }
+    assert!(watcher.next().await.is_none());
+    soon(&mut served.server).await.expect("everybody is answered");
+    assert!(served.path.exists(), "the next program listens there");
 }

@@ -20,6 +20,7 @@ use rusqlite::params;
 
 use super::db::{Db, DbError, now_ms};
 use super::desk::{Desk, in_full};
+use super::details::{generation_of, paused_word};
 use super::thread::Asker;
 
 /// Tasks in hand that a look at the estimator shows.
@@ -113,6 +114,11 @@ impl Desk {
             }
             list.tasks.append(&mut ended);
         }
+        if params.task.is_some() {
+            for view in &mut list.tasks {
+                view.details = Some(Box::new(self.details(&view.id)?));
+            }
+        }
         Ok(Reply::Tasks(list))
     }
 
@@ -168,7 +174,7 @@ impl Desk {
             State::Waiting { .. } if self.ledger.has_no_reader(&task.id) => {
                 (Some(format!("no worker that serves reads its checkpoint{}", version_of(task))), None)
             }
-            State::Waiting { why, .. } => (Some(format!("{why:?}").to_lowercase()), None),
+            State::Waiting { why, .. } => (Some(paused_word(*why).to_owned()), None),
             State::Parked { why: ParkedFor::Crashes, .. } => (Some("it crashed its worker too often".to_owned()), None),
             State::Parked { why: ParkedFor::Effect(key), .. } => {
                 (Some(format!("nobody knows whether effect {key} happened")), Some(key.to_string()))
@@ -185,6 +191,7 @@ impl Desk {
             stuck: task.stuck(tick.now, usual),
             attempt: task.attempt,
             fence: task.fence.0,
+            generation: generation_of(&row.worker),
             worker: Some(row.worker).filter(|worker| !worker.is_empty()),
             release: Some(row.release).filter(|release| !release.is_empty()),
             traceparent: row.traceparent,
@@ -200,6 +207,7 @@ impl Desk {
             begun_at: wall(row.begun_at),
             ended_at: None,
             figures: None,
+            details: None,
         };
         self.compare(&mut view);
         Ok(view)

@@ -127,6 +127,11 @@ impl Blobs {
         fs::read(&path).map_err(|source| BlobError::Read { path, source })
     }
 
+    /// The size of one in bytes; 0 when it is not there.
+    pub(super) fn size(&self, name: &BlobName) -> u64 {
+        fs::metadata(self.path(name)).map_or(0, |about| about.len())
+    }
+
     /// Every blob with its size in bytes.
     ///
     /// # Errors

@@ -174,6 +174,7 @@ impl Db {
     /// Writes an open task as it is. `about` is empty for one that nobody runs: what is there stays.
     pub(super) fn write_task(&self, task: &Task, about: &About<'_>) -> Result<(), DbError> {
         self.begin()?;
+        self.note_left(task)?;
         let record = encode("task", task.id.as_str(), task)?;
         self.run(
             "a task",
@@ -201,6 +202,9 @@ impl Db {
     pub(super) fn end_task(&self, ended: &Ended, ran: Duration, epilogue: &Epilogue<'_>) -> Result<(), DbError> {
         self.begin()?;
         let task = ended.task.as_str();
+        if matches!(ended.end, End::Lost(_)) {
+            self.note_run(&ended.task, "lost")?;
+        }
         let record = encode("task", task, ended)?;
         let kept = epilogue.payload.as_ref().map(|payload| payload.keep(&self.blobs)).transpose()?;
         self.run(

@@ -12,6 +12,7 @@ use rusqlite::{Row, params_from_iter};
 use super::ask::{failed, wall};
 use super::db::{Db, DbError};
 use super::desk::Desk;
+use super::details::generation_of;
 
 /// Conditions of a query, with what they are about.
 #[derive(Debug, Default)]
@@ -147,6 +148,7 @@ fn ended_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
     let why = loss.map_or_else(|| outcome.clone(), |word| format!("{outcome}: {word}"));
     let text = |index| row.get::<_, String>(index).map(|text| Some(text).filter(|text| !text.is_empty()));
     let fence = row.get::<_, i64>(7)?.cast_unsigned();
+    let worker = text(11)?;
     Ok(TaskView {
         id: row.get(0)?,
         app: row.get(1)?,
@@ -158,7 +160,8 @@ fn ended_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
         stuck: false,
         attempt: u32::try_from(fence).unwrap_or(u32::MAX),
         fence,
-        worker: text(11)?,
+        generation: worker.as_deref().and_then(generation_of),
+        worker,
         release: text(10)?,
         traceparent: row.get(9)?,
         age_ms: row.get::<_, i64>(8)?.cast_unsigned(),
@@ -171,6 +174,7 @@ fn ended_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
         begun_at: wall(row.get(12)?),
         ended_at: wall(row.get(13)?),
         figures: json(row.get(14)?),
+        details: None,
     })
 }
 

@@ -10,7 +10,7 @@
 //! | `desk` | the loop: gather, decide, commit once, answer |
 //! | `serve` | one line, from bytes to rows and an answer |
 //! | `orders` | what the daemon tells |
-//! | `ask`, `lists` | what people ask |
+//! | `ask`, `lists`, `details` | what people ask |
 //! | `measure` | what tasks take, learned |
 //! | [`panels`], `figures` | the gates of deployments, fed with the ends of tasks |
 //! | `link`, `listener` | connections and their bounds |
@@ -26,6 +26,7 @@ mod askers;
 mod blob;
 mod db;
 mod desk;
+mod details;
 mod effects;
 mod figures;
 mod inspect;

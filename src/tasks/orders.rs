@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agentd_core::grace;
 use agentd_core::id::{Launch, WorkerId};
-use agentd_core::task::{Drain as CoreDrain, Link, Order, Outcome};
+use agentd_core::task::{Drain as CoreDrain, InHand, Link, Order, Outcome};
 use agentd_core::time::{Moment, Tick};
 
 use super::desk::{Desk, Next};
@@ -45,8 +45,11 @@ impl Desk {
             Command::Asked(app, by) => self.asked(app, by),
             Command::Ready(launch) => self.order(tick, Order::LaunchReady { launch }),
             Command::Drain(drain) => self.drain(tick, *drain),
-            Command::Gone(launch, gone) => {
+            Command::Gone(launch, gone, exit) => {
                 self.order(tick, Order::LaunchGone { launch, gone });
+                if let Err(error) = self.db.note_exit(launch, exit) {
+                    self.fail(&error);
+                }
                 self.batch.gone.push(launch);
                 self.launches.remove(&launch);
                 self.unshown.remove(&launch);
@@ -130,7 +133,13 @@ impl Desk {
             let in_hand = self.ledger.in_hand(launch, now);
             let oldest = in_hand.iter().map(|task| task.age).max();
             let tasks = u32::try_from(in_hand.len()).unwrap_or(u32::MAX);
-            let grace = self.measures.query(&launched.worker.app, in_hand.iter(), &governed.grace);
+            let (app, policy) = (&launched.worker.app, &governed.grace);
+            // What a drain that began now would wait for. Nobody is stuck who is silent for less than a lease.
+            let lease = governed.tasks.lease;
+            let usual = in_hand.iter().any(|task| task.stuck(lease)).then(|| self.measures.usual(app, policy, lease));
+            let stuck = |task: &&InHand| usual.as_ref().is_some_and(|usual| task.stuck(usual.of(task.kind.as_ref())));
+            let awaited = in_hand.iter().filter(|task| !stuck(task));
+            let grace = self.measures.query(app, awaited, policy);
             let grace = (tasks > 0).then_some(grace.bound);
             launched.gauge.set(tasks, oldest.map(|age| began(now, age)), grace);
         }

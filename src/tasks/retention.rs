@@ -215,6 +215,7 @@ impl Db {
         for (n, id) in old {
             self.run("old tasks", "DELETE FROM effect WHERE task = ?1", params![id])?;
             self.run("old tasks", "DELETE FROM ckpt WHERE task = ?1", params![id])?;
+            self.run("old tasks", "DELETE FROM run WHERE task = ?1", params![id])?;
             self.run("old tasks", "DELETE FROM ended_task WHERE n = ?1", params![n])?;
         }
         Ok(())

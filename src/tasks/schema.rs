@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | 1 | 0.1.0 | meta, open_task, input, ckpt, effect, ended_task, kv, series |
 //! | 2 | 0.1.0 | panel |
+//! | 3 | 0.1.0 | run |
 //!
 //! `open_task` is small and hot: its rows are written whole. `ended_task` is written at its end only, in the order in
 //! which tasks end, so that retention removes from its beginning. Payloads are in columns `form` and `value`: see
@@ -56,6 +57,13 @@ const STEPS: &[&str] = &[
 ",
     "
     CREATE TABLE panel (app TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE run (
+        task TEXT NOT NULL, fence INTEGER NOT NULL, launch INTEGER NOT NULL, worker TEXT NOT NULL, release TEXT NOT NULL,
+        left_at INTEGER NOT NULL, how TEXT NOT NULL, exit TEXT, PRIMARY KEY (task, fence)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX run_launch ON run (launch) WHERE exit IS NULL;
 ",
 ];
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use agentd_core::event::Exit;
 use agentd_core::id::{AppName, Generation, Launch, Operation, WorkerId};
 use agentd_core::policy::GracePolicy;
 use agentd_core::task::{Fact, Gone, Successor, TaskId, TaskPolicy, Told};
@@ -158,7 +159,7 @@ pub enum Command {
     /// It is to come to its end.
     Drain(Box<Drain>),
     /// Its process ended, with all its tree.
-    Gone(Launch, Gone),
+    Gone(Launch, Gone, Exit),
     /// It is to renew what it knows.
     Refresh {
         /// Which.

@@ -171,7 +171,7 @@ async fn with_a_cgroup_even_a_daemon_that_forgot_who_started_it_is_killed() {
     assert!(tree.contains(stranger));
     assert_eq!(of_trees(&[&tree])[0].processes, 2);
     assert!(cgroup.remove().is_err(), "it is in use");
-    assert_eq!(cgroups.remove_empty(), 0);
+    assert_eq!(cgroups.remove_empty(|_| true), 0);
 
     let holds = holds(&family.pids);
     tree.kill().unwrap();
@@ -183,7 +183,7 @@ async fn with_a_cgroup_even_a_daemon_that_forgot_who_started_it_is_killed() {
         assert!(begin.elapsed() < DEADLINE, "the cgroup is still in use");
     }
     cgroup.remove().unwrap();
-    assert_eq!(cgroups.remove_empty(), 0);
+    assert_eq!(cgroups.remove_empty(|_| true), 0);
     cgroups.close();
 }
 
@@ -217,7 +217,7 @@ fn empty_cgroups_that_a_predecessor_left_are_removed_with_what_is_below_them() {
     std::fs::create_dir(cgroup.dir().join("inner")).unwrap();
     drop(cgroups.make(Launch(2)).unwrap());
     let successor = Cgroups::open(&instance).unwrap();
-    assert_eq!(successor.remove_empty(), 2);
+    assert_eq!(successor.remove_empty(|_| true), 2);
     cgroup.remove().unwrap();
     assert!(cgroup.processes().is_err());
     successor.close();
@@ -288,6 +288,6 @@ async fn a_leader_that_has_yet_to_enter_its_cgroup_is_signalled_and_killed() {
         }
         assert_eq!(on_stage.ending(), -(signal as i32));
     }
-    assert_eq!(cgroups.remove_empty(), 2);
+    assert_eq!(cgroups.remove_empty(|_| true), 2);
     cgroups.close();
 }

@@ -32,7 +32,7 @@ impl Groups {
 impl Drop for Groups {
     fn drop(&mut self) {
         let cgroups = self.0.take().expect("there until the end");
-        let _ = cgroups.remove_empty();
+        let _ = cgroups.remove_empty(|_| true);
         cgroups.close();
     }
 }

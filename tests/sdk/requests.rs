@@ -40,10 +40,7 @@ fn read_until(answer: &mut BufReader<TcpStream>, wanted: &str) {
 }
 
 fn requests_are_tasks(config: &str) {
-    let (daemon, port) = (Daemon::start(env!("CARGO_BIN_EXE_agentd")), free_port());
-    let cwd = source("tests/apps");
-    daemon.config("web.toml", &format!("[agent.web]\ncwd = {cwd:?}\nlisten = \"127.0.0.1:{port}\"\n{config}\n"));
-    daemon.ctl_ok(&["start", "./web.toml"]);
+    let (daemon, port) = served(config);
     let mut answer = ask(port, "one");
     read_until(&mut answer, "data: 2");
     let mut again = String::new();
@@ -61,20 +58,28 @@ fn requests_are_tasks(config: &str) {
 
 #[test]
 fn whoever_asks_fastapi_through_the_asgi_middleware_has_a_whole_stream_over_a_reload() {
+    requests_are_tasks(&under_uvicorn());
+}
+
+fn under_uvicorn() -> String {
     let uvicorn = python().with_file_name("uvicorn");
-    requests_are_tasks(&format!(
+    format!(
         "command = [{uvicorn:?}, \"sdk_asgi:app\", \"--fd\", \"{{fd:http}}\", \"--log-level\", \"warning\"]\n\
          ready = \"protocol\"\nenv = {{ PYTHONPATH = {:?} }}",
         source("sdk/python")
-    ));
+    )
 }
 
 #[test]
 fn whoever_asks_express_through_the_middleware_has_a_whole_stream_over_a_reload() {
-    requests_are_tasks(&format!(
+    requests_are_tasks(&under_node());
+}
+
+fn under_node() -> String {
+    format!(
         "command = [\"node\", \"sdk_express.js\"]\nready = \"protocol\"\nenv = {{ NODE_PATH = {:?} }}",
         node_modules()
-    ));
+    )
 }
 
 /// The words that run gunicorn with the WSGI app, in threads of one process.
@@ -104,10 +109,7 @@ fn whoever_asks_gunicorn_through_the_wsgi_middleware_has_a_whole_stream_over_a_r
 
 #[test]
 fn a_request_through_the_wsgi_middleware_ends_its_task_as_it_went_itself() {
-    let (daemon, port) = (Daemon::start(env!("CARGO_BIN_EXE_agentd")), free_port());
-    let (cwd, config) = (source("tests/apps"), under_gunicorn());
-    daemon.config("web.toml", &format!("[agent.web]\ncwd = {cwd:?}\nlisten = \"127.0.0.1:{port}\"\n{config}\n"));
-    daemon.ctl_ok(&["start", "./web.toml"]);
+    let (daemon, port) = served(&under_gunicorn());
     for (path, status, why) in [
         ("/task", "200", "ok"),
         ("/raises", "500", "error"),
@@ -122,6 +124,45 @@ fn a_request_through_the_wsgi_middleware_ends_its_task_as_it_went_itself() {
     // A key is done once.
     let again = answer_to(port, "/task", "/task");
     assert!(again.starts_with("HTTP/1.1 409") && again.contains("\"ok\""), "{again}");
+}
+
+/// Begins to read an answer, leaves, and waits for the end of the task.
+fn leave(daemon: &Daemon, port: u16, path: &str) -> Option<String> {
+    let mut answer = ask_for(port, path, "left");
+    read_until(&mut answer, "data: ");
+    drop(answer);
+    await_ended(daemon, "left")
+}
+
+fn served(config: &str) -> (Daemon, u16) {
+    let (daemon, port) = (Daemon::start(env!("CARGO_BIN_EXE_agentd")), free_port());
+    let cwd = source("tests/apps");
+    daemon.config("web.toml", &format!("[agent.web]\ncwd = {cwd:?}\nlisten = \"127.0.0.1:{port}\"\n{config}\n"));
+    daemon.ctl_ok(&["start", "./web.toml"]);
+    (daemon, port)
+}
+
+#[test]
+fn whoever_leaves_in_the_middle_of_a_wsgi_answer_cancels_its_task_and_the_answer_is_let_go_of() {
+    let (daemon, port) = served(&under_gunicorn());
+    assert_eq!(leave(&daemon, port, "/endless").as_deref(), Some("cancelled"));
+    let deadline = Instant::now() + PATIENCE;
+    while !daemon.ctl_ok(&["logs", "web"]).stdout.contains("let go of") {
+        assert!(Instant::now() < deadline, "its generator is not closed");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn whoever_leaves_in_the_middle_of_an_asgi_answer_cancels_its_task() {
+    let (daemon, port) = served(&under_uvicorn());
+    assert_eq!(leave(&daemon, port, "/sse?s=3").as_deref(), Some("cancelled"));
+}
+
+#[test]
+fn whoever_leaves_in_the_middle_of_expresss_answer_cancels_its_task() {
+    let (daemon, port) = served(&under_node());
+    assert_eq!(leave(&daemon, port, "/sse?s=3").as_deref(), Some("cancelled"));
 }
 
 /// How the task of a key ended. An answer may be read before its task's end is told.

@@ -2,10 +2,14 @@
 //!
 //! Real workers: Python programs of the standard library alone, so that this runs wherever python3 is.
 
+mod boot;
 mod born;
 mod both;
 mod chaos;
+mod skew;
 mod store;
+mod strays;
+mod unprivileged;
 mod upgrade;
 mod workers;
 mod yama;
@@ -24,7 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A daemon that runs two servers on a port and a program that prints numbers.
 fn fleet() -> (Daemon, u16) {
-    let daemon = Daemon::start(AGENTD);
+    fleet_of(Daemon::start(AGENTD))
+}
+
+/// The same under this daemon.
+fn fleet_of(daemon: Daemon) -> (Daemon, u16) {
     let port = free_port();
     daemon.config("server.py", SERVER);
     daemon.config("printer.py", PRINTER);
@@ -146,24 +154,6 @@ fn a_keeper_that_dies_is_replaced_and_the_next_death_of_the_daemon_costs_nothing
         assert_eq!(pids(&daemon.wait_until(PATIENCE, all_ready)), before);
     });
     report.assert_none_lost_in_service();
-}
-
-#[test]
-fn after_a_reboot_nothing_is_adopted_and_nothing_of_the_last_boot_is_left() {
-    let (mut daemon, _) = fleet();
-    // Its workers are in other slots than those of a fresh start.
-    daemon.ctl_ok(&["reload", "web"]);
-    let before = pids(&daemon.status());
-    daemon.kill();
-    before.iter().for_each(|&pid| workers::kill_nine(pid));
-    workers::pretend_another_boot(daemon.home.path());
-    daemon.start_again();
-    let booted = pids(&daemon.wait_until(PATIENCE, |document| all_ready(document) && pids(document).len() == 3));
-    assert!(booted.is_disjoint(&before), "none of the last boot's processes can be there");
-    daemon.kill();
-    assert_eq!(workers::recorded(daemon.home.path()), 3, "no record was left behind");
-    daemon.start_again();
-    assert_eq!(pids(&daemon.wait_until(PATIENCE, all_ready)), booted, "the same processes serve");
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! Another binary takes the daemon's place.
 
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use agentd_protocol::status::WorkerState;
-use agentd_testkit::e2e::{Load, Mix};
+use agentd_testkit::e2e::{Daemon, Load, Mix};
 
 use crate::{AGENTD, PATIENCE, all_ready, fleet, pids, workers};
 
-fn history(daemon: &agentd_testkit::e2e::Daemon) -> Vec<serde_json::Value> {
+fn history(daemon: &Daemon) -> Vec<serde_json::Value> {
     let page = daemon.ctl_ok(&["daemon", "status", "--json"]).stdout;
     let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
     page["supervisors"].as_array().expect("a history").clone()
@@ -32,6 +35,102 @@ fn an_upgrade_under_load_keeps_the_process_the_workers_every_request_and_every_l
     workers::numbers_without_gap(&daemon.ctl_ok(&["logs", "printer", "-n", "100000", "--json"]).stdout);
     let ends: Vec<_> = history(&daemon).iter().map(|supervisor| supervisor["end"].clone()).collect();
     assert_eq!(ends[..5], ["upgraded", "upgraded", "upgraded", "upgraded", "upgraded"].map(serde_json::Value::from));
+}
+
+#[test]
+fn no_client_that_connects_or_is_connected_during_an_upgrade_is_closed_unanswered() {
+    let (daemon, _) = fleet();
+    let (over, answered) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 4]);
+    let going_on = |who: usize| {
+        answered[who].fetch_add(1, Ordering::Relaxed);
+        !over.load(Ordering::Relaxed)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while going_on(0) {
+                Asking::status(&daemon).document()
+            }
+        });
+        // Between connecting and saying that it says nothing, the daemon may have closed the doors.
+        scope.spawn(|| {
+            while going_on(1) {
+                let asking = Asking::status(&daemon);
+                std::thread::sleep(Duration::from_millis(1));
+                asking.document();
+            }
+        });
+        scope.spawn(|| {
+            while going_on(2) {
+                let mut asking = Asking::control(&daemon);
+                asking.greeting();
+                asking.who_supervises();
+            }
+        });
+        // One that never connects again.
+        scope.spawn(|| {
+            let mut asking = Asking::control(&daemon);
+            while going_on(3) {
+                asking.who_supervises()
+            }
+        });
+        let mut heard = [0; 4];
+        for _ in 0..6 {
+            daemon.ctl_ok(&["daemon", "upgrade"]);
+            // Each is answered by the new program before the next comes.
+            for (before, now) in heard.iter_mut().zip(&answered) {
+                workers::until(PATIENCE, || now.load(Ordering::Relaxed) > *before + 2);
+                *before = now.load(Ordering::Relaxed);
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(history(&daemon).len(), 7);
+}
+
+/// A client that insists on its answer.
+struct Asking(BufReader<UnixStream>);
+
+impl Asking {
+    fn status(daemon: &Daemon) -> Self {
+        Self::at(daemon, "status.sock")
+    }
+
+    fn control(daemon: &Daemon) -> Self {
+        Self::at(daemon, "control.sock")
+    }
+
+    fn at(daemon: &Daemon, socket: &str) -> Self {
+        let stream = UnixStream::connect(daemon.home.socket(socket)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("it is a socket");
+        Self(BufReader::new(stream))
+    }
+
+    fn document(mut self) {
+        self.0.get_ref().shutdown(std::net::Shutdown::Write).expect("connected");
+        let document = self.line();
+        assert!(document["apps"].is_array(), "{document}");
+    }
+
+    fn greeting(&mut self) {
+        let hello = self.call(r#"{"jsonrpc":"2.0","id":1,"method":"hello","params":{"protocol":1,"version":"9.9"}}"#);
+        assert_eq!(hello["result"]["protocol"], 1, "{hello}");
+    }
+
+    fn who_supervises(&mut self) {
+        let told = self.call(r#"{"jsonrpc":"2.0","id":2,"method":"daemon.status","params":{}}"#);
+        assert!(told["result"]["supervisors"].is_array(), "{told}");
+    }
+
+    fn call(&mut self, line: &str) -> serde_json::Value {
+        self.0.get_mut().write_all(format!("{line}\n").as_bytes()).expect("sent");
+        self.line()
+    }
+
+    fn line(&mut self) -> serde_json::Value {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("an answer in time");
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("closed unanswered: {line:?}"))
+    }
 }
 
 #[test]
@@ -78,12 +177,12 @@ fn a_binary_that_cannot_take_over_is_refused_and_nothing_has_changed() {
     let stranger = script("stranger", "#!/bin/sh\necho hello\n");
     let future = script(
         "future",
-        "#!/bin/sh\necho '{\"version\":\"9\",\"schema\":9,\"handover\":2,\"apps\":0,\"workers\":0}'\n",
+        "#!/bin/sh\necho '{\"version\":\"9\",\"schema\":9,\"handover\":99,\"apps\":0,\"workers\":0}'\n",
     );
     for (binary, why) in [
         (newer.as_str(), "knows 0"),
         (stranger.as_str(), "no agentd"),
-        (future.as_str(), "handover 2"),
+        (future.as_str(), "handover 99"),
         ("/nonexistent/agentd", "No such file"),
     ] {
         let refused = daemon.ctl(&["daemon", "upgrade", "--binary", binary]);
@@ -128,9 +227,8 @@ fn a_stop_signal_during_the_exec_is_not_lost() {
 
 #[test]
 fn a_client_of_another_version_is_understood_as_far_as_it_can_be() {
-    use std::io::{BufRead, BufReader, Write};
     let (daemon, _) = fleet();
-    let mut socket = std::os::unix::net::UnixStream::connect(daemon.home.socket("control.sock")).expect("it listens");
+    let mut socket = UnixStream::connect(daemon.home.socket("control.sock")).expect("it listens");
     let mut answers = BufReader::new(socket.try_clone().expect("a copy")).lines();
     let mut ask = |line: &str| -> serde_json::Value {
         socket.write_all(format!("{line}\n").as_bytes()).expect("sent");

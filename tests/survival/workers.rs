@@ -113,6 +113,15 @@ pub(crate) fn pretend_another_boot(home: &std::path::Path) {
     assert_eq!(changed, 1, "the boot was written down");
 }
 
+/// Looks until it is so.
+pub(crate) fn until(patience: Duration, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so in time");
+        std::thread::yield_now();
+    }
+}
+
 /// How many workers the state that this home keeps knows of.
 pub(crate) fn recorded(home: &std::path::Path) -> u32 {
     let database = rusqlite::Connection::open(home.join("state/agentd.db")).expect("the state is there");

@@ -6,6 +6,7 @@
 #[path = "../docs/blocks.rs"]
 mod blocks;
 mod boot;
+mod delegated;
 mod guide;
 mod install;
 mod journal;

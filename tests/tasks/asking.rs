@@ -1,12 +1,14 @@
 //! Drains that nobody is to wait for: of the task that asked for it, and of one that does not get on.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use agentd_protocol::control::{TaskState, TasksParams};
 use agentd_protocol::status::WorkerState;
-use agentd_testkit::e2e::Outside;
+use agentd_testkit::e2e::{Daemon, Outside};
 use serde_json::{Value, json};
 
-use super::{PATIENCE, await_task, begin, ended, task, working};
+use super::{AGENTD, PATIENCE, await_task, begin, ended, task, working};
 
 /// Far less than drains of unknown tasks may take in these tests, far more than what they need.
 const SOON: Duration = Duration::from_secs(20);
@@ -100,7 +102,8 @@ fn a_slow_task_without_a_checkpoint_is_waited_for_however_long_it_was_silent() {
     quick_ones(&daemon);
     begin(&daemon, "0.1", json!({"kind": "last", "task": "a", "input": {"pause": 1.5}}));
     // Older than its lease and than any gap that was seen; the least time of a drain is less than what it needs.
-    await_task(&daemon, "a", |seen| seen.stuck);
+    let seen = await_task(&daemon, "a", |seen| seen.age_ms > 1_500);
+    assert!(!seen.stuck, "it is slow: {seen:?}");
     let output = daemon.ctl_ok(&["reload", "work", "--json"]);
     let result: Value = serde_json::from_str(output.stdout.trim()).expect("JSON");
     assert_eq!(result["results"][0]["tasks"], json!({"finished": 1, "handed_over": 0, "lost": 0}), "{result}");
@@ -121,4 +124,50 @@ fn a_stuck_task_is_shown_as_such_and_does_not_hold_the_drain() {
     assert!(result["duration_ms"].as_u64() < Some(20_000), "it held the drain: {result}");
     let seen = await_task(&daemon, "a", ended);
     assert_eq!((seen.why.as_deref(), seen.fence), (Some("ok"), 2), "it went on from its checkpoint");
+}
+
+/// A worker without a library: it tells of one task by datagram, and ends it when it is let.
+const TELLER: &str = "import os, signal, socket, time\n\
+    def say(text):\n\
+    \x20   with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:\n\
+    \x20       to.sendto(text.encode(), os.environ['NOTIFY_SOCKET'])\n\
+    if os.environ['AGENTD_GENERATION'] == '1':\n\
+    \x20   say('X_AGENTD_TASK_BEGIN=t1 crawl')\n\
+    say('READY=1')\n\
+    if os.environ['AGENTD_GENERATION'] == '1':\n\
+    \x20   while not os.path.exists('go'):\n\
+    \x20       time.sleep(0.02)\n\
+    \x20   say('X_AGENTD_TASK_END=t1 ok')\n\
+    signal.pause()\n";
+
+#[test]
+fn a_slow_task_that_was_told_of_by_datagram_outlives_a_reload() {
+    let daemon = Daemon::start(AGENTD);
+    let home = daemon.home.path();
+    std::fs::write(home.join("teller.py"), TELLER).expect("the home is ours");
+    let config = format!(
+        "[agent.teller]\ncommand = [\"python3\", \"teller.py\"]\nready = \"notify\"\n{LONG_GRACE}\n\
+         tasks = {{ lease = \"600ms\" }}\nreload = {{ settle = \"10ms\" }}\n"
+    );
+    daemon.config("teller.toml", &config);
+    daemon.ctl_ok(&["start", "./teller.toml"]);
+    let reload = daemon.agentctl(&["reload", "teller", "--json"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    // Silent for longer than a lease, and for longer than whatever is not waited for has.
+    let deadline = Instant::now() + PATIENCE;
+    let told = loop {
+        let tasks = daemon.request(TasksParams::default()).expect("a list").tasks;
+        let [told] = tasks.as_slice() else { panic!("one task: {tasks:?}") };
+        if told.age_ms > 2_500 {
+            break told.clone();
+        }
+        assert!(Instant::now() < deadline, "it does not grow old: {told:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!((told.state, told.stuck, told.kind.as_deref()), (TaskState::Running, false, Some("crawl")), "{told:?}");
+    let old = daemon.app("teller").workers.into_iter().find(|worker| worker.generation == 1).expect("it is waited for");
+    assert_eq!(old.state, WorkerState::Draining);
+    std::fs::write(home.join("go"), "").expect("the home is ours");
+    let output = reload.wait_with_output().expect("it ends");
+    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(result["results"][0]["tasks"], json!({"finished": 1, "handed_over": 0, "lost": 0}), "{result}");
 }

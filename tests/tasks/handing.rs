@@ -62,6 +62,45 @@ fn at_the_deadline_what_cannot_go_on_elsewhere_is_lost_and_named() {
 }
 
 #[test]
+fn fewer_workers_hand_their_tasks_over_and_the_scale_says_so() {
+    let (daemon, outside) = (working("workers = 2"), Outside::start());
+    let mut input = steps(&outside, 6, 0.01);
+    input["await_drain"] = 3.into();
+    begin(&daemon, "1.1", json!({"kind": "steps", "task": "a", "input": input}));
+    await_task(&daemon, "a", |seen| seen.step >= Some(3));
+    let output = daemon.ctl_ok(&["scale", "work", "1", "--json"]);
+    let result: Value = serde_json::from_str(output.stdout.trim()).expect("JSON");
+    assert_eq!(result["results"][0]["tasks"], json!({"finished": 0, "handed_over": 1, "lost": 0}), "{result}");
+    let seen = await_task(&daemon, "a", ended);
+    assert_eq!((seen.why.as_deref(), seen.worker.as_deref()), (Some("ok"), Some("work.0.1")));
+    assert!(outside.posted().values().all(|&count| count == 1), "nothing twice: {:?}", outside.posted());
+}
+
+#[test]
+fn a_stop_says_what_became_of_tasks_and_the_next_start_goes_on_with_them() {
+    let (daemon, outside) = (working(""), Outside::start());
+    let mut input = steps(&outside, 6, 0.01);
+    input["await_drain"] = 3.into();
+    begin(&daemon, "0.1", json!({"kind": "steps", "task": "a", "input": input}));
+    begin(&daemon, "0.1", json!({"kind": "last", "task": "b", "input": {"pause": 0.2}}));
+    await_task(&daemon, "a", |seen| seen.step >= Some(3));
+    let output = daemon.ctl_ok(&["stop", "work"]);
+    assert!(output.stdout.contains(", 1 task finished, 1 task handed over\n"), "{output:?}");
+    assert_eq!(task(&daemon, "a").state, TaskState::Waiting);
+    daemon.ctl_ok(&["start", "work"]);
+    let seen = await_task(&daemon, "a", ended);
+    assert_eq!((seen.why.as_deref(), seen.worker.as_deref()), (Some("ok"), Some("work.0.2")));
+}
+
+#[test]
+fn a_stop_names_the_tasks_that_it_cost() {
+    let daemon = working("grace = { default = \"1s\", min = \"500ms\", max = \"1s\", on_deadline = \"kill\" }");
+    begin(&daemon, "0.1", json!({"kind": "sleep", "task": "a", "input": {"pause": 600}}));
+    let output = daemon.ctl_ok(&["stop", "work"]);
+    assert!(output.stdout.contains(", 1 task lost\n  lost a: its worker was ended before it was done\n"), "{output:?}");
+}
+
+#[test]
 fn a_crashed_workers_task_goes_on_from_its_last_checkpoint() {
     let (daemon, outside) = (working("tasks = { effects = { post = \"retry\" } }"), Outside::start());
     begin(&daemon, "0.1", json!({"kind": "steps", "task": "a", "input": steps(&outside, 8, 0.1)}));
@@ -71,6 +110,30 @@ fn a_crashed_workers_task_goes_on_from_its_last_checkpoint() {
     assert_eq!((seen.why.as_deref(), seen.fence), (Some("ok"), 2), "it went on once");
     let twice = outside.posted().values().filter(|&&count| count > 1).count();
     assert!(twice <= 1, "at most the step that was cut: {:?}", outside.posted());
+}
+
+#[test]
+fn a_task_that_crashed_three_workers_is_parked_with_all_that_is_needed_to_look_at_it() {
+    let (daemon, outside) = (working("tasks = { effects = { post = \"retry\" } }"), Outside::start());
+    begin(&daemon, "0.1", json!({"kind": "steps", "task": "a", "input": steps(&outside, 1000, 0.05)}));
+    for fence in 1..=3 {
+        await_task(&daemon, "a", |seen| seen.fence == fence && seen.state == TaskState::Running && seen.step.is_some());
+        signal(&daemon, Signal::SIGKILL);
+    }
+    let seen = await_task(&daemon, "a", |seen| {
+        seen.state == TaskState::Parked && seen.details.as_ref().is_some_and(|kept| kept.runs[0].exit.is_some())
+    });
+    assert_eq!((seen.attempt, seen.fence, seen.generation), (4, 4, Some(1)));
+    let kept = seen.details.expect("it was asked for by its id");
+    assert_eq!(kept.input.and_then(|input| input.json).expect("JSON")["steps"], 1000);
+    let run = |fence, how: &str| (fence, "work.0.1".to_owned(), how.to_owned(), Some("killed by SIGKILL".to_owned()));
+    let runs: Vec<_> = kept.runs.into_iter().map(|run| (run.fence, run.worker, run.how, run.exit)).collect();
+    assert_eq!(runs, [run(3, "parked"), run(2, "crashed"), run(1, "crashed")]);
+    assert_eq!(Some(kept.checkpoints[0].step), seen.step);
+    assert!(kept.checkpoints[0].bytes > 100, "{:?}", kept.checkpoints);
+    assert!(!kept.effects.is_empty());
+    let page = daemon.ctl_ok(&["tasks", "--task", "a"]).stdout;
+    assert!(page.contains("agentctl tasks retry a, or: agentctl tasks discard a"), "{page}");
 }
 
 #[test]

@@ -25,6 +25,9 @@ pub(crate) struct TasksArgs {
     /// Only of this session
     #[arg(long)]
     pub(crate) session: Option<String>,
+    /// Only this one, with all that is kept of it: input, checkpoints, effects, the workers that had it and how they ended
+    #[arg(long, value_name = "ID")]
+    pub(crate) task: Option<String>,
     /// Only in this state
     #[arg(long, value_name = "STATE")]
     pub(crate) state: Vec<InState>,

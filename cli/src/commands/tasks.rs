@@ -41,17 +41,20 @@ fn list(context: &Context, args: TasksArgs) -> Result<u8, Failure> {
         InState::Parked => TaskState::Parked,
         InState::Ended => TaskState::Ended,
     };
+    let whole = args.task.is_some();
     let params = TasksParams {
         names: args.names.into_iter().chain(args.app).collect(),
         kind: args.kind,
         session: args.session,
-        task: None,
+        task: args.task,
         states: args.state.into_iter().map(state).collect(),
         limit: args.limit,
     };
     let tasks = Client::connect(&context.home)?.call(params)?;
     if context.json {
         render::json(&tasks)?;
+    } else if let (true, Some(task)) = (whole, tasks.tasks.first()) {
+        render::print(&render::task::page(task, Timestamp::now(), render::width()))?;
     } else {
         render::print(&render::tasks::table(&tasks, Timestamp::now(), render::width()))?;
     }

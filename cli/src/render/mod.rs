@@ -29,6 +29,7 @@ pub(crate) mod sessions;
 pub(crate) mod state;
 pub(crate) mod supervisors;
 pub(crate) mod table;
+pub(crate) mod task;
 pub(crate) mod tasks;
 pub(crate) mod worker;
 

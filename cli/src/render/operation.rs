@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use agentd_protocol::control::{OperationKind, OperationResult, OperationState, OperationView, TaskCounts};
+use agentd_protocol::control::{LostTask, OperationKind, OperationResult, OperationState, OperationView, TaskCounts};
 
 use super::bytes_time::span;
 use super::event::{operation, operation_state};
 use super::log::harmless;
 use super::state::{BAD, BUSY, FAINT, GOOD, STRONG, WARN};
+
+/// Lost tasks that are named.
+const NAMED: usize = 10;
 
 /// What was admitted, for those who do not wait: `reload of support accepted as operation 17`.
 pub(crate) fn accepted(view: &OperationView) -> String {
@@ -63,6 +66,7 @@ pub(crate) fn result(result: &OperationResult) -> String {
         line.push_str(&format!(": {why}"));
     }
     line.push('\n');
+    line.push_str(&lost(&result.lost_tasks));
     line.push_str(&super::refresh::workers(&result.refreshed));
     for text in &result.log_tail {
         line.push_str(&format!("  {FAINT}│{FAINT:#} {}\n", harmless(text)));
@@ -71,6 +75,18 @@ pub(crate) fn result(result: &OperationResult) -> String {
         line.push_str(&format!("  {BUSY}help:{BUSY:#} {hint}\n"));
     }
     line
+}
+
+/// The tasks that are lost, each with why.
+fn lost(tasks: &[LostTask]) -> String {
+    let mut text = String::new();
+    for LostTask { task, why } in tasks.iter().take(NAMED) {
+        text.push_str(&format!("  {WARN}lost{WARN:#} {task}: {why}\n"));
+    }
+    if tasks.len() > NAMED {
+        text.push_str("  and more: agentctl tasks --state ended lists them\n");
+    }
+    text
 }
 
 /// What to do about it, where that is known.
@@ -110,7 +126,7 @@ mod tests {
             finished_at: at,
             duration_ms: 12_400,
             tasks: TaskCounts { finished: 3, handed_over: 0, lost: 1 },
-            lost_tasks: Vec::new(),
+            lost_tasks: vec![LostTask { task: "a1".into(), why: "its worker was ended before it was done".into() }],
             connections: ConnectionCounts { cut: 1 },
             deployment: Some(17),
             from: Some("r1".into()),
@@ -129,7 +145,10 @@ mod tests {
 
     #[test]
     fn a_finished_reload_counts_what_became_of_tasks_and_connections() {
-        insta::assert_snapshot!(anstream::adapter::strip_str(&result(&reload(OperationState::Done))), @"● support: reload done in 12s, r1 → r2, 3 tasks finished, 1 task lost, 1 connection cut");
+        insta::assert_snapshot!(anstream::adapter::strip_str(&result(&reload(OperationState::Done))), @"
+        ● support: reload done in 12s, r1 → r2, 3 tasks finished, 1 task lost, 1 connection cut
+          lost a1: its worker was ended before it was done
+        ");
     }
 
     #[test]
@@ -157,6 +176,7 @@ mod tests {
             to: None,
             log_tail: vec!["Error: listen EADDRINUSE: address already in use :::3000".into()],
             tasks: TaskCounts::default(),
+            lost_tasks: Vec::new(),
             connections: ConnectionCounts::default(),
             ..reload(OperationState::Failed)
         };

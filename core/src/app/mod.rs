@@ -261,21 +261,18 @@ impl App {
         if let (WorkerEvent::Refreshed { id, result }, Some(launch)) = (&event, worker.launch()) {
             return self.on_refreshed(cx, launch, *id, result.clone());
         }
-        let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
+        let reason = worker.state.reason();
         if let WorkerEvent::TaskEnded { id } = &event
-            && matches!(worker.state.phase(), Phase::Draining | Phase::Stopping)
+            && reason.is_some()
             && worker.state.process().is_some_and(|process| process.tasks.contains_key(id))
-            && let Some(rollout) = &mut self.head.rollout
         {
-            rollout.report.finished += 1;
-            cx.out.save_app(&self.head.name);
+            self.count(cx, reason, |toll| toll.finished += 1);
         }
-        if let WorkerEvent::TasksSettled(tally) = &event
-            && let Some(rollout) = &mut self.head.rollout
-        {
-            rollout.report.add(tally);
-            cx.out.save_app(&self.head.name);
+        if let WorkerEvent::TasksSettled(tally) = &event {
+            self.count(cx, reason, |toll| toll.add(tally));
         }
+        let Some(worker) = self.workers.get_mut(&slot) else { return };
+        let policy = self.head.policies.get(&worker.revision).expect("a worker's revision has its policy");
         let after = worker.step(cx.tick, policy, event, cx.out);
         self.follow(cx, slot, after);
     }
@@ -348,18 +345,15 @@ impl App {
                 {
                     cx.out.save_app(&self.head.name);
                 }
-                if let Some(rollout) = &mut self.head.rollout {
-                    let in_flight = in_flight.unwrap_or_default();
-                    rollout.report.idle_cut += in_flight.idle;
-                    rollout.report.busy_cut += in_flight.busy;
-                    cx.out.save_app(&self.head.name);
-                }
+                let reason = self.workers.get(&slot).and_then(|worker| worker.state.reason());
+                let in_flight = in_flight.unwrap_or_default();
+                self.count(cx, reason, |toll| {
+                    toll.idle_cut += in_flight.idle;
+                    toll.busy_cut += in_flight.busy;
+                });
             }
             After::Ended { reason, tasks_lost } => {
-                if let Some(rollout) = &mut self.head.rollout {
-                    rollout.report.lost += tasks_lost;
-                    cx.out.save_app(&self.head.name);
-                }
+                self.count(cx, Some(reason), |toll| toll.lost += tasks_lost);
                 let kept = self.keeps_stopped(cx, reason)
                     && self.workers.get(&slot).is_some_and(|worker| worker.id.generation == self.head.generation);
                 if !kept {

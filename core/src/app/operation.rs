@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::effect::{Finished, News, OperationKind, OperationResult};
+use crate::effect::{Finished, News, OperationKind, OperationResult, StopReason, Toll};
 use crate::id::{Launch, Operation, Revision};
 use crate::rollout::Rollout;
 use crate::time::Moment;
@@ -24,6 +24,25 @@ pub struct Pending {
     /// What takes it back when it fails; none where there is nothing to go back to.
     #[serde(default)]
     pub undo: Option<Undo>,
+    /// What it did to the work in flight so far.
+    #[serde(default)]
+    pub toll: Toll,
+}
+
+impl Pending {
+    /// Whether it is what a worker goes for that goes for `reason`.
+    fn ends(&self, reason: StopReason) -> bool {
+        match reason {
+            StopReason::Stop => matches!(self.kind, OperationKind::Stop | OperationKind::Delete),
+            StopReason::ScaleDown => matches!(self.kind, OperationKind::Scale | OperationKind::Adopt),
+            StopReason::Replaced
+            | StopReason::RolledBack
+            | StopReason::NotReady
+            | StopReason::Unhealthy
+            | StopReason::Watchdog
+            | StopReason::Own => false,
+        }
+    }
 }
 
 /// What takes a request back that could not be met.
@@ -140,6 +159,18 @@ impl App {
         }
     }
 
+    /// Adds to what is told of the work in flight: by the deployment that runs, else by all that a worker goes for which
+    /// goes for `reason`.
+    pub(super) fn count(&mut self, cx: &mut Context<'_>, reason: Option<StopReason>, add: impl Fn(&mut Toll)) {
+        if let Some(rollout) = &mut self.head.rollout {
+            add(&mut rollout.toll);
+        } else {
+            let of = |pending: &&mut Pending| reason.is_some_and(|reason| pending.ends(reason));
+            self.head.pending.iter_mut().filter(of).for_each(|pending| add(&mut pending.toll));
+        }
+        cx.out.save_app(&self.head.name);
+    }
+
     /// Another request took the place of those that are not over and whose kind is in `kinds`.
     pub(crate) fn abort_pending(&mut self, cx: &mut Context<'_>, kinds: &[OperationKind], why: &str) {
         let (aborted, kept) = self.head.pending.drain(..).partition(|pending: &Pending| kinds.contains(&pending.kind));
@@ -177,7 +208,8 @@ impl App {
             culprit,
             started_at: rollout.started_at,
             finished_at: cx.tick.now,
-            deployment: Some(rollout.report.clone()),
+            deployment: Some((rollout.from.generation, rollout.to.generation)),
+            toll: rollout.toll.clone(),
             steps: rollout.steps.clone(),
         };
         cx.out.save_app(&self.head.name);
@@ -201,6 +233,7 @@ impl App {
             started_at: pending.started_at,
             finished_at: cx.tick.now,
             deployment: None,
+            toll: pending.toll.clone(),
             steps: Vec::new(),
         };
         cx.out.save_app(&self.head.name);

@@ -4,7 +4,7 @@
 //! never run together; admission sees to that.
 
 use crate::admission::{Admitted, Denied};
-use crate::effect::{Effect, Finished, News, OperationKind, OperationResult, StopReason};
+use crate::effect::{Effect, Finished, News, OperationKind, OperationResult, StopReason, Toll};
 use crate::id::{Launch, Operation};
 use crate::refresh::{Ended, Refresh, RefreshAnswer, Renewal, RenewalOutcome, Stage};
 use crate::worker::{State, Worker};
@@ -157,6 +157,7 @@ impl App {
             started_at: refresh.started_at,
             finished_at: now,
             deployment: None,
+            toll: Toll::default(),
             steps: Vec::new(),
         };
         cx.out.tell_app(&self.head.name, News::Finished(finished));

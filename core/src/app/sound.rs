@@ -9,6 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::admission::WORKERS_MAX;
+use crate::effect::Toll;
 use crate::fleet::Counters;
 use crate::id::{Lane, Revision};
 use crate::policy::AppPolicy;
@@ -25,7 +26,7 @@ const SLOTS_MAX: u32 = 4 * WORKERS_MAX;
 /// No instance counts this far, and from here every number has room to rise.
 const NUMBER_MAX: u64 = 1 << 60;
 
-/// More tasks and connections than one deployment meets.
+/// More tasks and connections than one operation meets.
 const TALLY_MAX: u32 = 1 << 30;
 
 /// No configuration has a longer time (ten years, see the shell's `config::quantity`).
@@ -101,6 +102,7 @@ impl Head {
         self.has(self.revision)?;
         for pending in &self.pending {
             number("operation", pending.id.0)?;
+            pending.toll.check_sound()?;
             match pending.undo {
                 Some(Undo::Adopt { revision, count: before }) => {
                     count("number of workers", before, WORKERS_MAX)?;
@@ -124,14 +126,18 @@ impl Rollout {
         number("operation", self.id.0)?;
         count("surge", self.surge, WORKERS_MAX)?;
         count("number of missing workers", self.unavailable, WORKERS_MAX)?;
-        let report = &self.report;
-        for tally in [report.finished, report.handed_over, report.lost, report.idle_cut, report.busy_cut] {
-            count("tally", tally, TALLY_MAX)?;
-        }
+        self.toll.check_sound()?;
         number("step", self.stage.step().unwrap_or(0) as u64)?;
         time("dwell", self.plan.dwell)?;
         time("stability", self.plan.stability)?;
         [self.from, self.to].iter().try_for_each(Side::check_sound)
+    }
+}
+
+impl Toll {
+    fn check_sound(&self) -> Result<(), Unsound> {
+        let counts = [self.finished, self.handed_over, self.lost, self.idle_cut, self.busy_cut];
+        counts.into_iter().try_for_each(|found| count("tally", found, TALLY_MAX))
     }
 }
 

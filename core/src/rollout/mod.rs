@@ -30,7 +30,7 @@ pub use stage::{Judgement, Pace, Stage};
 
 use serde::{Deserialize, Serialize};
 
-use crate::effect::{DeploymentReport, OperationKind};
+use crate::effect::{OperationKind, Toll};
 use crate::id::{Generation, Launch, Operation, Revision};
 use crate::policy::{AppPolicy, Lanes};
 use crate::time::Moment;
@@ -55,7 +55,8 @@ pub struct Rollout {
     /// When it began.
     pub started_at: Moment,
     /// What it did to the work in flight so far.
-    pub report: DeploymentReport,
+    #[serde(alias = "report")]
+    pub toll: Toll,
     /// How it goes about it.
     #[serde(default)]
     pub plan: Plan,
@@ -183,7 +184,6 @@ impl Rollout {
                 }
             }
         };
-        let report = DeploymentReport { from: from.generation, to: to.generation, ..DeploymentReport::default() };
         let mut rollout = Self {
             id,
             kind,
@@ -193,7 +193,7 @@ impl Rollout {
             surge,
             unavailable,
             started_at: now,
-            report,
+            toll: Toll::default(),
             stage: Stage::first(&plan),
             plan,
             pace: Pace::Going,

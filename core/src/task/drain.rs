@@ -201,9 +201,7 @@ impl Ledger {
         let (drain, began) = (&draining.drain, draining.began);
         let unawaited = |id: &TaskId| {
             drain.asked_by.as_ref() == Some(id)
-                || self.tasks.get(id).is_some_and(|task| {
-                    task.checkpoint.is_some() && task.stuck(began, drain.usual.of(task.kind.as_ref()))
-                })
+                || self.tasks.get(id).is_some_and(|task| task.stuck(began, drain.usual.of(task.kind.as_ref())))
         };
         !worker.running.is_empty() && worker.running.iter().all(unawaited)
     }
@@ -283,13 +281,8 @@ impl Ledger {
         }
         let until = |id: &TaskId| {
             let task = self.tasks.get(id).filter(|task| drain.asked_by.as_ref() != Some(&task.id))?;
-            let usual = drain.usual.of(task.kind.as_ref());
-            let sign = match &task.state {
-                State::Running(run) => run.sign,
-                State::Told { safe_at, .. } => *safe_at,
-                State::Waiting { .. } | State::Parked { .. } => return None,
-            };
-            (!task.stuck(now, usual)).then_some(sign + usual)
+            let until = task.sign()? + drain.usual.of(task.kind.as_ref());
+            (until >= now).then_some(until)
         };
         let until = ids.iter().filter_map(until).max()?;
         Some(until.max(now + EXTENSION).min(drain.latest))

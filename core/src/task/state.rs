@@ -302,13 +302,21 @@ impl Task {
         }
     }
 
-    /// Whether it has not got on for longer than `usual`, the gap that its kind usually has between safe points.
+    /// When it last got on, while somebody is at it.
+    #[must_use]
+    pub fn sign(&self) -> Option<Moment> {
+        match &self.state {
+            State::Running(run) => Some(run.sign),
+            State::Told { safe_at, .. } => Some(*safe_at),
+            State::Waiting { .. } | State::Parked { .. } => None,
+        }
+    }
+
+    /// Whether a drain does not wait for it: it made checkpoints, and has not got on for longer than `usual`, the gap that
+    /// its kind usually has between safe points. One without a checkpoint may be slow, and cannot be told from one that
+    /// is stuck.
     #[must_use]
     pub fn stuck(&self, now: Moment, usual: Duration) -> bool {
-        match &self.state {
-            State::Running(run) => now.since(run.sign) > usual,
-            State::Told { safe_at, .. } => now.since(*safe_at) > usual,
-            State::Waiting { .. } | State::Parked { .. } => false,
-        }
+        self.checkpoint.is_some() && self.sign().is_some_and(|sign| now.since(sign) > usual)
     }
 }

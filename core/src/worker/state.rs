@@ -278,6 +278,19 @@ impl State {
         }
     }
 
+    /// Why it is on its way out, while it is.
+    #[must_use]
+    pub fn reason(&self) -> Option<StopReason> {
+        match self {
+            Self::Draining { reason, .. } | Self::Stopping { reason, .. } | Self::Killed { reason, .. } => {
+                Some(*reason)
+            }
+            Self::Starting { .. } | Self::Ready { .. } | Self::Backoff { .. } | Self::Exited | Self::Failed { .. } => {
+                None
+            }
+        }
+    }
+
     /// Why it waits for a person, when it does.
     #[must_use]
     pub fn why_failed(&self) -> Option<&str> {

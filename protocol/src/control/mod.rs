@@ -34,6 +34,7 @@ pub mod releases;
 pub mod reply;
 pub mod request;
 pub mod supervisor;
+pub mod task;
 pub mod tasks;
 
 pub use apply::{AppDifference, Applied, ApplyParams, FieldChange, Work};
@@ -57,6 +58,7 @@ pub use request::{
 };
 
 pub use supervisor::{DaemonUpgrade, SocketOrigins, SupervisorEnd, SupervisorView};
+pub use task::{CheckpointView, PayloadView, RunView, TaskDetails};
 pub use tasks::{
     AppUsage, CurveView, EffectJudgement, EffectList, EffectState, EffectView, EffectsParams, GraceParams, GraceView,
     InHandView, SessionList, SessionView, SessionsParams, TaskChange, TaskChangeParams, TaskChanged, TaskList,

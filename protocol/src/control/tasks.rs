@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::task::TaskDetails;
+
 /// Rows that a list has when not said, and at most.
 pub const ROWS: u32 = 100;
 /// The most rows of one answer.
@@ -43,7 +45,7 @@ pub struct TasksParams {
     /// Only of this session.
     #[serde(default)]
     pub session: Option<String>,
-    /// Only this task.
+    /// Only this task, with all that is kept of it.
     #[serde(default)]
     pub task: Option<String>,
     /// Only in these states; in any when empty.
@@ -86,7 +88,8 @@ pub struct TaskView {
     pub state: TaskState,
     /// Why it waits or is parked; how it ended: `ok`, `error`, `cancelled`, `discarded`, `lost: …`.
     pub why: Option<String>,
-    /// Whether it has not got on for longer than its kind usually takes between safe points.
+    /// Whether it has a checkpoint and has not got on for longer than its kind usually takes between safe points: a
+    /// drain does not wait for it.
     pub stuck: bool,
     /// Which run this is, or the next will be.
     pub attempt: u32,
@@ -94,6 +97,9 @@ pub struct TaskView {
     pub fence: u64,
     /// The worker that has it, or had it last.
     pub worker: Option<String>,
+    /// The generation of that worker.
+    #[serde(default)]
+    pub generation: Option<u64>,
     /// What that worker runs.
     pub release: Option<String>,
     /// Trace that it belongs to (W3C).
@@ -118,6 +124,9 @@ pub struct TaskView {
     pub ended_at: Option<Timestamp>,
     /// Figures that its worker told at its end: tokens, cost and the like.
     pub figures: Option<serde_json::Value>,
+    /// All else that is kept of it, where it was asked for by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Box<TaskDetails>>,
 }
 
 /// What is done with a task.

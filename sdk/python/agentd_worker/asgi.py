@@ -1,7 +1,7 @@
 """ASGI: each request is a task. `app = AgentdMiddleware(app, worker)`, or `app.add_middleware(AgentdMiddleware, worker=worker)`.
 
 The task is at `scope["agentd.task"]`. It takes its kind from `X-Task-Kind`, its session from `X-Session-Id`, its key from
-`Idempotency-Key` and its trace from `traceparent`. When the application has started, the worker is told to be ready.
+`Idempotency-Key` and its trace from `traceparent`. Of whoever leaves in the middle of the answer it ends as cancelled. When the application has started, the worker is told to be ready.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ import json
 from typing import Any, Awaitable, Callable
 
 from .link import Body
-from .task import Drained, Duplicate
+from .task import Cancelled, Drained, Duplicate
 from .worker import Worker
 
 Send = Callable[[Body], Awaitable[None]]
 Receive = Callable[[], Awaitable[Body]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
+
+
+LEFT = "whoever asked left in the middle of the answer"
+BODIES = {"http.response.body", "http.response.pathsend", "http.response.zerocopysend"}
 
 
 def said_of(headers: dict[str, str]) -> Body:
@@ -49,19 +53,28 @@ class AgentdMiddleware:
         return told
 
     async def request(self, scope: Any, receive: Receive, send: Send) -> None:
-        status = 0
+        status, whole = 0, False
 
         async def watched(message: Body) -> None:
-            nonlocal status
+            nonlocal status, whole
             status = message.get("status", status)
             await send(message)
+            whole = whole or (message["type"] in BODIES and not message.get("more_body"))
 
         said = said_of({name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]})
         said |= {"kind": self.kind(scope)} if self.kind else {}
         try:
             async with self.worker.task(**said) as task:
-                await self.app({**scope, "agentd.task": task}, receive, watched)
-                if status >= 500:
+                try:
+                    await self.app({**scope, "agentd.task": task}, receive, watched)
+                except OSError:
+                    # Servers say so when it is written to whoever left.
+                    task.cancelled = LEFT if status and not whole else task.cancelled
+                    raise
+                if status and not whole:
+                    task.cancelled = LEFT
+                    await self.worker.drive_async(task.ending(Cancelled(LEFT)))
+                elif status >= 500:
                     await self.worker.drive_async(task.ending(RuntimeError(f"status {status}")))
         except Duplicate as error:
             await answer(send, 409, duplicate(error))

@@ -1,6 +1,7 @@
 """WSGI: each request is a task, until its answer was read to the end. `app = AgentdMiddleware(app, worker)`.
 
-The task is at `environ["agentd.task"]`; headers and statuses count as for ASGI.
+The task is at `environ["agentd.task"]`; headers and statuses count as for ASGI. Of whoever left in the middle of the answer
+it ends as cancelled.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import sys
 from typing import Any, Callable, Iterable, Iterator
 
-from .asgi import duplicate, said_of
-from .task import Duplicate
+from .asgi import LEFT, duplicate, said_of
+from .task import Cancelled, Duplicate
 from .worker import Scope, Worker
 
 
@@ -48,8 +49,12 @@ class Answer:
         self.error: BaseException | None = None
 
     def __iter__(self) -> Iterator[bytes]:
+        self.error = Cancelled(LEFT)
         try:
             yield from self.body
+            self.error = None
+        except GeneratorExit:
+            raise
         except BaseException as error:
             self.error = error
             raise
@@ -58,6 +63,8 @@ class Answer:
         try:
             getattr(self.body, "close", lambda: None)()
         finally:
-            if self.error is None and self.status >= 500:
+            if isinstance(self.error, Cancelled):
+                self.scope.open.cancelled = self.scope.open.cancelled or LEFT
+            elif self.error is None and self.status >= 500:
                 self.error = RuntimeError(f"status {self.status}")
             self.scope.__exit__(type(self.error), self.error, None)

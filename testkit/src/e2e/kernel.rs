@@ -3,20 +3,25 @@
 //!
 //! ```text
 //! target/test-env/kernel/linux.uml      unpacked by tests/prepare
-//!        └─ root: this machine's files, read-only; /tmp and /run of its own
-//!              └─ init: a delegated cgroup ─► the program ─► what it printed and its exit code ─► off
+//!        ├─ run: root is this machine's files, read-only; /tmp and /run of its own
+//!        │     └─ init: a delegated cgroup ─► the program ─► what it printed and its exit code ─► off
+//!        └─ boot: root is a Debian of `tests/prepare`, its changes aside
+//!              └─ init: systemd ─► a script as a unit, likewise ─► off
 //! ```
 //!
-//! It is there in a second, and ends with its program. It needs root and what `tests/prepare` unpacked: where one of them
+//! It is there in a second, a booted one in ten, and ends with its program. It needs root and what `tests/prepare` unpacked: where one of them
 //! is missing, [`Kernel::run`] says so and does nothing.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::mount::{MntFlags, umount2};
+
 use super::command::{self, Output};
+use super::machine::{Debian, PROGRAMS, overlay};
 
 /// How long the kernel and its program may take, beside other tests.
 const ENDS_WITHIN: Duration = Duration::from_secs(300);
@@ -43,6 +48,17 @@ echo $? >/mnt/code
 echo o >/proc/sysrq-trigger
 wait
 "#;
+
+/// Runs a script once a systemd is up. It is a root's file system of the host's, where a user of the guest owns nothing:
+/// what services write is in memory.
+const UNIT: &str = "[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+Environment=HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ExecStart=/bin/sh -c 'sh /script >/stdout 2>/stderr; echo $$? >/code; systemctl poweroff'
+";
+const IN_MEMORY: &str = "tmpfs /var/lib tmpfs defaults 0 0\ntmpfs /var/log tmpfs defaults 0 0\n";
 
 /// Linux as a process.
 #[derive(Debug)]
@@ -93,14 +109,62 @@ impl Kernel {
         fs::write(&init, script.replace("BEFORE", &self.before).replace("WORDS", &quoted))
             .expect("its init is written");
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("its init is made a program");
-        // Ends with the test, should the test be killed.
-        let mut kernel = Command::new("setpriv");
-        kernel.args(["--pdeathsig", "KILL"]).arg(&self.program);
-        kernel.args(["rootfstype=hostfs", "rootflags=/", "ro", "mem=1G", "quiet", "con=null", "con0=null,fd:1"]);
-        let console = command::run(kernel.arg(format!("init={}", init.display())), ENDS_WITHIN);
+        let console = self.start(Path::new("/"), &["ro", &format!("init={}", init.display())]);
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap_or_default();
         let code = read("code").trim().parse().ok();
         assert!(code.is_some(), "nothing was run: {console:#?}");
         Output { command: words.join(" "), code, stdout: read("stdout"), stderr: read("stderr") }
+    }
+    /// Boots a Debian with its systemd and the programs that lie beside `agentd`, and has its root run a script to its end;
+    /// none, and the reason printed, where that Debian is missing.
+    ///
+    /// # Panics
+    /// When it does not boot, or the script does not end in time.
+    #[must_use]
+    pub fn boot(&self, debian: Debian, agentd: impl AsRef<Path>, script: &str) -> Option<Output> {
+        let test_env = self.program.ancestors().nth(2).unwrap_or(Path::new("/"));
+        let base = test_env.join(debian.folder());
+        if !base.join(".stamp").exists() {
+            eprintln!("not tested under a kernel of its own: there is no {}: run tests/prepare", base.display());
+            return None;
+        }
+        let folder = tempfile::tempdir_in(test_env).expect("a folder beside the base");
+        overlay(&base, folder.path());
+        let root = folder.path().join("root");
+        let wanted = root.join("etc/systemd/system/multi-user.target.wants/script.service");
+        let write = |path: &str, text: &str| fs::write(root.join(path), text);
+        let prepared = write("script", script)
+            .and_then(|()| write("etc/fstab", IN_MEMORY))
+            .and_then(|()| write("etc/systemd/system/script.service", UNIT))
+            .and_then(|()| fs::create_dir_all(wanted.parent().unwrap_or(&root)))
+            .and_then(|()| symlink("../script.service", &wanted))
+            .and_then(|()| {
+                let programs = agentd.as_ref().parent().unwrap_or(Path::new("/"));
+                PROGRAMS.iter().try_for_each(|program| {
+                    fs::copy(programs.join(program), root.join("usr/local/bin").join(program)).map(drop)
+                })
+            });
+        prepared.unwrap_or_else(|error| panic!("failed to prepare {}: {error}", root.display()));
+        let console = self.start(&root, &["rw", "init=/sbin/init"]);
+        let read = |name: &str| fs::read_to_string(root.join(name)).unwrap_or_default();
+        let output = Output {
+            command: script.to_owned(),
+            code: read("code").trim().parse().ok(),
+            stdout: read("stdout"),
+            stderr: read("stderr"),
+        };
+        if let Err(error) = umount2(&root, MntFlags::MNT_DETACH) {
+            eprintln!("{} stays mounted: {error}", root.display());
+        }
+        assert!(output.code.is_some(), "nothing was run: {console:#?}");
+        Some(output)
+    }
+
+    /// Runs it to its end. It ends with the test, should the test be killed.
+    fn start(&self, root: &Path, words: &[&str]) -> Output {
+        let mut kernel = Command::new("setpriv");
+        kernel.args(["--pdeathsig", "KILL"]).arg(&self.program);
+        kernel.args(["rootfstype=hostfs", "mem=1G", "quiet", "con=null", "con0=null,fd:1"]);
+        command::run(kernel.arg(format!("rootflags={}", root.display())).args(words), ENDS_WITHIN)
     }
 }

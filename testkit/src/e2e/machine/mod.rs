@@ -38,7 +38,7 @@ const COMMAND_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The programs that a machine has beside Debian's.
-const PROGRAMS: [&str; 3] = ["agentd", "agentctl", "sample"];
+pub(super) const PROGRAMS: [&str; 3] = ["agentd", "agentctl", "sample"];
 
 /// Which Debian, and with it which systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub enum Debian {
 }
 
 impl Debian {
-    const fn folder(self) -> &'static str {
+    pub(super) const fn folder(self) -> &'static str {
         match self {
             Self::Twelve => "debian-12",
             Self::Thirteen => "debian-13",
@@ -276,7 +276,8 @@ impl Drop for Machine {
     }
 }
 
-fn overlay(base: &Path, folder: &Path) {
+/// A root of its own at `folder/root`: what is in `base`, and every change in `folder`.
+pub(super) fn overlay(base: &Path, folder: &Path) {
     for name in ["root", "changes", "work"] {
         fs::create_dir(folder.join(name)).expect("a folder of ours");
     }

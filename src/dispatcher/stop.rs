@@ -1,0 +1,87 @@
+//! Asking a worker to end: by its stop signal, or by Node's message first where that is wanted.
+//!
+//! ```text
+//!  SendStop ─► message wanted ── no, or it does not get through ──► the signal ── kill_at ──► killed (core)
+//!                 │ yes                                                ▲
+//!                 ▼                                                    │
+//!               said ────────── half of its time is over ──────────────┘
+//!                 │                  └── it was given more time: half of that
+//!                 └── it ends: nothing more
+//! ```
+//!
+//! How much time it has, and what comes at its end, is core's.
+
+use agentd_core::id::Launch;
+use agentd_core::time::Moment;
+use agentd_core::worker::State;
+use nix::sys::signal::Signal;
+
+use super::Dispatcher;
+use super::commit::in_full;
+use super::input::Input;
+use crate::fault;
+use crate::process::sys;
+
+impl Dispatcher {
+    /// Asks a worker to end.
+    pub(super) fn send_stop(&self, launch: Launch) {
+        let Some(process) = self.processes.get(&launch) else { return };
+        let stop = process.record.config.stop;
+        if stop.message {
+            match process.notify.say_shutdown() {
+                Ok(()) => {
+                    fault::point("told");
+                    return self.signal_at_half_time(launch);
+                }
+                Err(error) => {
+                    tracing::warn!(worker = %process.worker, error = in_full(&error), "it gets the signal at once");
+                }
+            }
+        }
+        self.signal_tree(launch, stop.signal.signal());
+    }
+
+    /// Half of the time is over that a worker had when it heard the message.
+    pub(super) fn message_was_not_enough(&self, launch: Launch, kill_at: Moment) {
+        let Some(until) = self.stops_until(launch) else { return };
+        let Some(process) = self.processes.get(&launch) else { return };
+        if until > kill_at {
+            return self.signal_at_half_time(launch);
+        }
+        let signal = process.record.config.stop.signal.signal();
+        tracing::info!(worker = %process.worker, %signal, "it did not end by the message: it gets the signal");
+        self.signal_tree(launch, signal);
+    }
+
+    fn signal_at_half_time(&self, launch: Launch) {
+        let Some(kill_at) = self.stops_until(launch) else { return };
+        let (half, inputs) = (kill_at.since(sys::boottime()) / 2, self.inputs.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(half).await;
+            // Nobody hears it only when the loop is over; whoever comes next says the message anew.
+            let _ = inputs.send(Input::MessageWasNotEnough(launch, kill_at));
+        });
+    }
+
+    /// When a worker that was told to end is killed; none once it has ended.
+    fn stops_until(&self, launch: Launch) -> Option<Moment> {
+        match &self.fleet.worker(launch)?.state {
+            State::Stopping { process, kill_at, .. } => (process.launch == launch).then_some(*kill_at),
+            State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Backoff { .. }
+            | State::Exited
+            | State::Failed { .. } => None,
+        }
+    }
+
+    fn signal_tree(&self, launch: Launch, signal: Signal) {
+        self.with_tree(launch, |tree| {
+            let reached = tree.signal(signal);
+            fault::point("told");
+            tracing::debug!(leader = %tree.leader(), %signal, reached, "told to end");
+        });
+    }
+}
