@@ -50,6 +50,11 @@ const RUNNING_MAX: usize = 8;
 /// The marks of hooks' processes: launches of workers are counted from 1 upwards, cuts from the other end downwards.
 const FIRST_LAUNCH: u64 = u64::MAX / 2;
 
+/// Whether a mark is that of a hook, a cut or the like, of which no two daemons know together.
+pub(super) const fn is_no_worker(launch: Launch) -> bool {
+    launch.0 >= FIRST_LAUNCH
+}
+
 /// What the loop keeps of hooks.
 #[derive(Debug, Default)]
 pub(super) struct Hooks {
