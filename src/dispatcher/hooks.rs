@@ -12,8 +12,8 @@
 //!                       └── too often, or too many run: held back, counted, told with the next
 //! ```
 //!
-//! Nothing here is awaited by the loop; what a deployment waits for is `before`'s. A daemon that is killed runs no hook a second time: one that ran then is ended
-//! by its successor, as every process of ours that nobody recorded.
+//! Nothing here is awaited by the loop; what a deployment waits for is `before`'s. A daemon that is killed runs no hook a
+//! second time: what it ran then goes on to its own end, unless a deployment waits for it.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
