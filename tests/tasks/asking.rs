@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(20);
 const LONG_GRACE: &str = "grace = { default = \"60s\", min = \"500ms\", max = \"90s\" }";
 
 /// `agentctl` of this daemon, as a worker's task runs it.
-fn agentctl(daemon: &agentd_testkit::e2e::Daemon, arguments: &[&str]) -> Value {
+fn agentctl(daemon: &Daemon, arguments: &[&str]) -> Value {
     let program = daemon.agentctl(&[]).get_program().to_string_lossy().into_owned();
     let home = daemon.home.path().to_string_lossy().into_owned();
     let all = [program.as_str(), "--home", &home].into_iter().chain(arguments.iter().copied());
@@ -24,14 +24,14 @@ fn agentctl(daemon: &agentd_testkit::e2e::Daemon, arguments: &[&str]) -> Value {
 }
 
 /// A command that does something the first time only: a task that is begun anew from its input does not ask again.
-fn once(daemon: &agentd_testkit::e2e::Daemon, command: &Value) -> Value {
+fn once(daemon: &Daemon, command: &Value) -> Value {
     let mark = daemon.home.path().join("asked").to_string_lossy().into_owned();
     let mut all = json!(["sh", "-c", "mkdir \"$0\" || exit 0; exec \"$@\"", mark]);
     all.as_array_mut().expect("a list").extend(command.as_array().expect("a command").iter().cloned());
     all
 }
 
-fn replaced(daemon: &agentd_testkit::e2e::Daemon) -> Duration {
+fn replaced(daemon: &Daemon) -> Duration {
     let began = Instant::now();
     daemon.wait_until(PATIENCE, |document| {
         document.apps.iter().any(|app| {
@@ -42,7 +42,7 @@ fn replaced(daemon: &agentd_testkit::e2e::Daemon) -> Duration {
 }
 
 /// Tasks from which the daemon learns what is usual: milliseconds.
-fn quick_ones(daemon: &agentd_testkit::e2e::Daemon) {
+fn quick_ones(daemon: &Daemon) {
     for n in 0..8 {
         let id = format!("quick-{n}");
         begin(daemon, "0.1", json!({"kind": "steps", "task": id, "input": {"steps": 20, "pause": 0.005}}));
