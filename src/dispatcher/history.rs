@@ -247,7 +247,12 @@ impl Dispatcher {
             Ok(open) => open,
             Err(error) => return tracing::error!(error = in_full(&error), "what was deployed could not be read"),
         };
-        for report in open.iter().filter_map(|json| serde_json::from_str::<DeploymentReport>(json).ok()) {
+        let open: Vec<DeploymentReport> = open.iter().filter_map(|json| serde_json::from_str(json).ok()).collect();
+        // One that is awaited is run once more, and never beside itself.
+        if open.iter().flat_map(|report| &report.hooks).any(|run| run.state == HookState::Running) {
+            self.end_left_hooks();
+        }
+        for report in open {
             let id = Operation(report.id);
             let runs = self.fleet.apps().any(|app| app.head.rollout.as_ref().is_some_and(|rollout| rollout.id == id));
             self.reports.insert(id, report);

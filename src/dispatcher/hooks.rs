@@ -12,10 +12,10 @@
 //!                       └── too often, or too many run: held back, counted, told with the next
 //! ```
 //!
-//! Nothing here is awaited by the loop; what a deployment waits for is `before`'s. A daemon that is killed runs no hook a second time: one that ran then is ended
-//! by its successor, as every process of ours that nobody recorded.
+//! Nothing here is awaited by the loop; what a deployment waits for is `before`'s. A daemon that is killed runs no hook a
+//! second time: what it ran then goes on to its own end, unless a deployment waits for it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,17 +29,16 @@ use agentd_protocol::events::{Event, EventKind};
 use agentd_protocol::status::{AppState, DeploymentState, ExitReason, RefreshOutcome};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 use super::before::Awaited;
 use super::commit::in_full;
+use super::hook_end::{HookEnd, Watch};
 use super::launch::{OF_THE_USER, UMASK};
 use super::{Child, Dispatcher, Input};
 use crate::config::{Hook, Occasion};
 use crate::process::plan::{ExecPlan, Secrets};
-use crate::process::reaper::Exit;
 use crate::process::spawn::{SpawnFds, spawn};
 use crate::process::sys;
 use crate::process::tree::{Identity, Tree};
@@ -48,17 +47,13 @@ use crate::revision::RevisionRecord;
 /// Hooks that run at once; more are held back. A machine in trouble must not be given hundreds of processes to start.
 const RUNNING_MAX: usize = 8;
 
-/// Bytes of a hook's output that are kept, the last ones.
-const OUTPUT_MAX: usize = 4096;
-
-/// Lines of them.
-const OUTPUT_LINES: usize = 20;
-
-/// How long what a hook printed is read after its end.
-const OUTPUT_WITHIN: Duration = Duration::from_millis(200);
-
 /// The marks of hooks' processes: launches of workers are counted from 1 upwards, cuts from the other end downwards.
 const FIRST_LAUNCH: u64 = u64::MAX / 2;
+
+/// Whether a mark is that of a hook, a cut or the like, of which no two daemons know together.
+pub(super) const fn is_no_worker(launch: Launch) -> bool {
+    launch.0 >= FIRST_LAUNCH
+}
 
 /// What the loop keeps of hooks.
 #[derive(Debug, Default)]
@@ -101,21 +96,13 @@ struct Held {
     called_off: Option<oneshot::Sender<Infallible>>,
 }
 
-/// How a hook ended.
-#[derive(Debug)]
-pub struct HookEnd {
-    /// What became of it.
-    state: HookState,
-    /// Why it counts as failed, if it does.
-    why: Option<String>,
-    /// Its last lines.
-    output: Vec<String>,
-}
-
 impl Dispatcher {
     /// Runs the hooks of an app that wait for what happened.
     pub(super) fn run_hooks(&mut self, app: &AppName, event: &Event) {
-        let occasions = occasions(&event.event);
+        let mut occasions = occasions(&event.event);
+        if self.is_warm_after_steps(app, &event.event) {
+            occasions.clear();
+        }
         if occasions.is_empty() {
             return;
         }
@@ -134,6 +121,13 @@ impl Dispatcher {
                 Pace::HeldBack { .. } => {}
             }
         }
+    }
+
+    /// Whether a canary is warm: its shares are those of its last step, of which it was told.
+    fn is_warm_after_steps(&self, app: &AppName, event: &EventKind) -> bool {
+        let warm = matches!(event, EventKind::DeploymentStep { stage: Some(stage), .. } if stage == "warm");
+        let rollout = self.fleet.app(app).and_then(|app| app.head.rollout.as_ref());
+        warm && rollout.is_some_and(|rollout| !rollout.plan.steps.is_empty())
     }
 
     /// The configuration whose hooks are run: that of a deployment while one tells of its steps, else the one that serves.
@@ -164,7 +158,11 @@ impl Dispatcher {
         self.remember_hook(&running);
         let json = serde_json::to_string(event).expect("an event is plain data");
         let mut variables = variables(event, &json, on, held_back);
-        variables.extend(part.map(|part| ("AGENTD_DEPLOYMENT".to_owned(), part.id.to_string())));
+        if let Some(part) = part {
+            let percent = part.percent.map_or_else(String::new, |percent| percent.to_string());
+            variables.push(("AGENTD_DEPLOYMENT".to_owned(), part.id.to_string()));
+            variables.push(("AGENTD_DEPLOYMENT_PERCENT".to_owned(), percent));
+        }
         self.run_hook(running, hook, &json, variables, record);
     }
 
@@ -422,71 +420,4 @@ fn written(line: &str) -> io::Result<OwnedFd> {
     writeln!(file, "{line}")?;
     seek(&file, SeekFrom::Start(0))?;
     Ok(file.into())
-}
-
-/// A hook that runs.
-struct Watch {
-    output: pipe::Receiver,
-    ended: oneshot::Receiver<Result<Exit, String>>,
-    called_off: oneshot::Receiver<Infallible>,
-    report: crate::process::spawn::Report,
-    tree: Tree,
-    within: Duration,
-}
-
-impl Watch {
-    async fn run(self) -> HookEnd {
-        let Self { mut output, ended, mut called_off, report, tree, within } = self;
-        let mut last = VecDeque::new();
-        let by = tokio::time::Instant::now() + within;
-        let outcome = {
-            let whole = async {
-                report.outcome().await.map_err(|failure| failure.to_string())?;
-                ended.await.map_err(|_| "the daemon is ending".to_owned())?
-            };
-            let heard = async {
-                tokio::pin!(whole);
-                tokio::select! {
-                    outcome = tokio::time::timeout_at(by, &mut whole) => outcome,
-                    // A pipe that ended, or failed: what is left is to wait.
-                    () = listen(&mut output, &mut last) => tokio::time::timeout_at(by, whole).await,
-                }
-            };
-            tokio::select! {
-                outcome = heard => Some(outcome),
-                // Nothing is ever sent: it was dropped.
-                _ = &mut called_off => None,
-            }
-        };
-        // What it started is of no use to anybody after its end, and must not hold the pipe.
-        if let Err(error) = tree.kill() {
-            tracing::warn!(error = in_full(&error), "what a hook left behind may live on");
-        }
-        let _ = tokio::time::timeout(OUTPUT_WITHIN, listen(&mut output, &mut last)).await;
-        let failed = |why: String| (HookState::Failed, Some(why));
-        let (state, why) = match outcome {
-            Some(Ok(Ok(Exit::Code(0)))) => (HookState::Done, None),
-            Some(Ok(Ok(exit))) => failed(exit.to_string()),
-            Some(Ok(Err(why))) => failed(format!("could not be run: {why}")),
-            Some(Err(_)) => failed(format!("did not end within {within:?} and was killed")),
-            None => (HookState::Cut, Some("was killed, because nothing waits for it any more".to_owned())),
-        };
-        HookEnd { state, why, output: lines(last) }
-    }
-}
-
-/// Reads until the end, keeping the last bytes.
-async fn listen(output: &mut pipe::Receiver, last: &mut VecDeque<u8>) {
-    let mut block = [0; 1024];
-    while let Ok(got @ 1..) = output.read(&mut block).await {
-        last.extend(&block[..got]);
-        last.drain(..last.len().saturating_sub(OUTPUT_MAX));
-    }
-}
-
-fn lines(bytes: VecDeque<u8>) -> Vec<String> {
-    let bytes = Vec::from(bytes);
-    let text = String::from_utf8_lossy(&bytes);
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(OUTPUT_LINES)..].iter().map(|line| (*line).to_owned()).collect()
 }

@@ -27,6 +27,7 @@ mod cutting;
 mod describe;
 mod drain;
 mod history;
+mod hook_end;
 mod hooks;
 mod input;
 mod judge;
@@ -88,7 +89,7 @@ use crate::supervisors::Supervisors;
 use crate::systemd::Systemd;
 use crate::tasks::{AskedBy, TaskThread};
 
-pub use hooks::HookEnd;
+pub use hook_end::HookEnd;
 pub use input::{DaemonSignal, Input};
 pub use sources::{Signals, Sources};
 pub use successor::CheckResult;

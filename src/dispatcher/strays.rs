@@ -138,6 +138,13 @@ impl Dispatcher {
         });
     }
 
+    /// Ends hooks that an earlier daemon ran. To be called before we run any: their numbers begin anew with each daemon.
+    pub(super) fn end_left_hooks(&self) {
+        let mut marked = self.look_for_marked();
+        marked.0.retain(|&launch, _| super::hooks::is_no_worker(launch));
+        self.end_strays(&marked);
+    }
+
     /// Ends processes with our mark that belong to no worker.
     pub(super) fn end_strays(&self, marked: &Marked) {
         for (&launch, process) in &marked.0 {

@@ -1,7 +1,7 @@
 """A worker that speaks the task protocol by the standard library only: the protocol in one page, for tests.
 
 Link keeps one connection, redials, and sends again what was not answered. Tasks come by task.run (kinds below) or over
-a control socket (TASKER_SOCKET): one line of JSON in, one out.
+a control socket (TASKER_SOCKET): one line of JSON in, one out. A listener `http` is served beside them.
 
 kinds:  steps   {"steps": n, "pause": s, "ledger": url}  a checkpoint and an effect a step
                 "hang": n                                the first run never gets beyond step n
@@ -10,6 +10,7 @@ kinds:  steps   {"steps": n, "pause": s, "ledger": url}  a checkpoint and an eff
         last    {"pause": s}                              ends that long after its worker was told to drain
         shell   {"command": [...]}                        runs a command to its end
 """
+import http.server
 import json
 import os
 import socket
@@ -187,6 +188,23 @@ def door(path):
     return listener
 
 
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_):
+        pass
+
+
+def serve_pages(descriptor):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page, bind_and_activate=False)
+    server.socket.close()
+    server.socket = socket.socket(fileno=descriptor)
+    server.serve_forever(poll_interval=0.05)
+
+
 def serve(listener):
     """Requests from outside, one connection each: {"t":"task.begin",…} is begun and worked on here."""
     while True:
@@ -214,6 +232,8 @@ if os.environ.get("TASKER_SOCKET"):
     path = os.environ["TASKER_SOCKET"] + "." + os.environ["AGENTD_SLOT"] + "." + os.environ["AGENTD_GENERATION"]
     # There before it says that it is ready.
     threading.Thread(target=serve, args=(door(path),), daemon=True).start()
+if "AGENTD_FD_HTTP" in os.environ:
+    threading.Thread(target=serve_pages, args=(int(os.environ["AGENTD_FD_HTTP"]),), daemon=True).start()
 link.tell(t="ready")
 while True:
     time.sleep(0.05)

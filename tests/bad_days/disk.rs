@@ -71,6 +71,37 @@ fn state_that_cannot_be_saved_is_told_the_fleet_goes_on_and_is_saved_when_there_
     assert!(serves(port));
 }
 
+#[test]
+fn a_hook_that_nobody_could_remember_is_not_run_and_its_deployment_does_not_begin() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new();
+    let ran = home.path().join("ran");
+    let hook = format!("on = \"before_deployment\"\ncommand = [\"touch\", {ran:?}]");
+    let port = web(&home, &format!("[[agent.web.hooks]]\n{hook}"));
+    let daemon = on_a_small_disk(home);
+    daemon.ctl_ok(&["start", "./web.toml"]);
+    let filler = seen(&daemon, "state/filler");
+    let of = format!("of={}", filler.display());
+    let status = Command::new("dd").args(["if=/dev/zero", &of, "bs=4k", "status=none"]).status().expect("dd runs");
+    assert!(!status.success(), "the disk is full");
+    let mut workers = 1;
+    until("what cannot be saved is told", || {
+        workers += 1;
+        daemon.ctl_ok(&["scale", "web", &workers.to_string()]);
+        notes(&daemon).contains("saved")
+    });
+    let refused = daemon.ctl(&["reload", "web"]);
+    assert_eq!(refused.code, Some(5), "{refused:?}");
+    assert!(refused.stderr.contains("was not run, because nobody after us would know"), "{refused:?}");
+    assert!(!ran.exists() && serves(port));
+    fs::remove_file(&filler).expect("it is there");
+    until("it is saved again", || !notes(&daemon).contains("saved"));
+    daemon.ctl_ok(&["reload", "web"]);
+    assert!(ran.exists());
+}
+
 /// A real file system at `state`, in a file of the home, for the daemon alone; its device is named beside it.
 const FAILING: &str = r#"
 mkdir -p "$AGENTD_HOME/state"

@@ -83,7 +83,7 @@ fn a_deployment_waits_for_the_hooks_before_it_and_its_report_keeps_what_all_of_t
     let given: DeploymentReport = serde_json::from_str(&given).expect("the report as JSON");
     assert_eq!((given.id, given.hooks[0].state), (report.id, HookState::Running), "it was written down before it ran");
     let text = daemon.ctl_ok(&["deployment", &report.id.to_string()]).stdout;
-    assert!(text.contains("before_deployment") && text.contains("    second"), "{text}");
+    assert!(text.contains("before_deployment") && text.contains("│ second"), "{text}");
 }
 
 #[test]
@@ -126,6 +126,20 @@ fn a_hook_before_a_stage_of_a_canary_holds_its_share_of_connections_back() {
     );
     let most = report.stages.iter().filter_map(|stage| stage.percent).max();
     assert_eq!(most, Some(50), "{:#?}", report.stages);
+}
+
+#[test]
+fn each_share_of_a_canary_and_the_switch_of_a_blue_green_deployment_is_told_once() {
+    let keys = "steps = [50, 100], dwell = \"0s\", stability = \"0s\", judged_by = \"time\"";
+    let stage = hook("after_stage", "echo $AGENTD_DEPLOYMENT_PERCENT");
+    let daemon = started(&format!("upgrade = {{ {keys} }}\n{stage}"));
+    for (strategy, shares) in [("canary", ["50", "100"].as_slice()), ("blue-green", &["100"])] {
+        daemon.ctl_ok(&["upgrade", "web", "--strategy", strategy]);
+        let over = |report: &DeploymentReport| report.hooks.iter().all(|run| run.state == HookState::Done);
+        let report = report(&daemon, |report| report.hooks.len() >= shares.len() && over(report));
+        let said: Vec<&str> = report.hooks.iter().flat_map(|run| &run.output).map(String::as_str).collect();
+        assert_eq!(said, shares, "{strategy}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use agentd_protocol::control::{DeploymentReport, TaskCounts};
 use agentd_protocol::status::DeploymentState;
-use agentd_testkit::e2e::{Daemon, Output, Outside};
+use agentd_testkit::e2e::{Daemon, Load, Mix, Output, Outside, free_port};
 use serde_json::json;
 
 use super::{AGENTD, PATIENCE, await_task, begin, ended, task, tasker};
@@ -27,6 +27,11 @@ struct Site {
 impl Site {
     /// Version 1.0.0 serves; `keys` are further ones of its manifest.
     fn started(keys: &str) -> Self {
+        Self::started_with(keys, "")
+    }
+
+    /// As [`Self::started`], with `more` lines of configuration.
+    fn started_with(keys: &str, more: &str) -> Self {
         let site = Self { daemon: Daemon::start(AGENTD), outside: Outside::start() };
         let home = site.daemon.home.path();
         fs::create_dir(home.join("src")).expect("the home takes folders");
@@ -36,7 +41,7 @@ impl Site {
         let text = format!(
             "[agent.work]\nsource = \"src\"\nready = \"protocol\"\nenv = {{ TASKER_SOCKET = \"{}\" }}\n\
              upgrade = {{ min_uptime = \"10ms\", stability = \"100ms\" }}\n\
-             grace = {{ default = \"500ms\", min = \"100ms\", max = \"1s\" }}\n",
+             grace = {{ default = \"500ms\", min = \"100ms\", max = \"1s\" }}\n{more}",
             home.join("t").display()
         );
         site.daemon.config("work.toml", &text);
@@ -116,6 +121,25 @@ fn tasks_that_a_release_says_it_cannot_read_stay_with_the_old_one_and_the_others
     assert_eq!((seen.tasks[0].task.as_str(), seen.tasks[0].why.as_str()), ("padded", "no field `pad` is known"));
     let text = site.daemon.ctl_ok(&["deployment", &report.id.to_string()]).stdout;
     assert!(text.contains("2 open, 2 shown to its check, 1 not read by 1.1.0"), "{text}");
+}
+
+#[test]
+fn no_request_is_refused_while_a_deployment_waits_for_tasks_that_its_release_cannot_read() {
+    for strategy in ["rolling", "blue-green"] {
+        let port = free_port();
+        let site = Site::started_with("state_version = 2", &format!("listen = \"127.0.0.1:{port}\"\n"));
+        site.begin("newer", 30, 0);
+        site.source("1.1.0", "state_version = 1");
+        let load = Load::run(port, Mix::fresh(4), || {
+            let output = site.upgrade(strategy);
+            assert_eq!(output.code, Some(0), "{output:?}");
+        });
+        load.assert_none_lost();
+        site.stayed("newer");
+        let report = site.report();
+        assert_eq!((report.state, report.tasks.lost), (DeploymentState::Done, 0), "{report:?}");
+        assert_eq!(report.checkpoints.map(|seen| seen.unread), Some(1));
+    }
 }
 
 #[test]

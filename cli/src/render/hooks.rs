@@ -7,12 +7,12 @@ use agentd_protocol::control::{HookRun, HookState};
 use super::bytes_time::span;
 use super::state::{self, Mark};
 use super::table::{Align, Cell, Column, NOTHING, Table};
+use super::worker::printable;
 
 const COLUMNS: &[Column] = &[
     Column { title: "ON", align: Align::Left, rank: 0 },
     Column { title: "STATE", align: Align::Left, rank: 0 },
-    Column { title: "TOOK", align: Align::Right, rank: 1 },
-    Column { title: "COMMAND", align: Align::Left, rank: 0 },
+    Column { title: "TOOK", align: Align::Right, rank: 0 },
 ];
 
 /// How a hook's state looks.
@@ -32,19 +32,16 @@ pub(crate) fn occasion(run: &HookRun) -> String {
     format!("{}{stage}", run.on)
 }
 
-/// A table of them at `width`, each with why it failed and its last lines below it.
+/// A table of them at `width`, each with its command, why it failed and its last lines below it.
 pub(crate) fn table(runs: &[HookRun], width: Option<usize>) -> String {
     let mut table = Table::new(COLUMNS, 2);
     for run in runs {
         let took = run.took_ms.map_or_else(|| NOTHING.to_owned(), |ms| span(Duration::from_millis(ms)));
-        let cells = vec![
-            Cell::plain(occasion(run)),
-            mark(run.state).cell(),
-            Cell::plain(took),
-            Cell::plain(run.command.join(" ")),
-        ];
-        let why = run.why.iter().map(|why| Cell::styled(why, state::WARN));
-        table.row(cells, why.chain(run.output.iter().map(|line| Cell::styled(line, state::FAINT))).collect());
+        let cells = vec![Cell::plain(occasion(run)), mark(run.state).cell(), Cell::plain(took)];
+        let mut beneath = vec![Cell::plain(format!("$ {}", printable(&run.command.join(" "))))];
+        beneath.extend(run.why.iter().map(|why| Cell::styled(printable(why), state::WARN)));
+        beneath.extend(run.output.iter().map(|line| Cell::styled(format!("│ {}", printable(line)), state::FAINT)));
+        table.row(cells, beneath);
     }
     table.render(width)
 }
@@ -61,7 +58,7 @@ mod tests {
              "why": null, "begun_at": "2026-01-02T03:00:00Z", "took_ms": 1200, "output": ["3 tables"]},
             {"on": "before_stage", "hook": 2, "percent": 10, "command": ["./approve.sh"], "state": "failed",
              "why": "exited with status 3", "begun_at": "2026-01-02T03:00:02Z", "took_ms": 40,
-             "output": ["asking the desk", "nobody is there"]},
+             "output": ["asking the desk", "nobody is \u{1b}[31mthere"]},
             {"on": "rollback", "hook": 3, "percent": null, "command": ["./tell.sh"], "state": "running",
              "why": null, "begun_at": "2026-01-02T03:00:03Z", "took_ms": null, "output": []}
         ]))

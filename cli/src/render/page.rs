@@ -87,7 +87,7 @@ fn strategy(of: Strategy) -> &'static str {
 /// What happened, in order: stages and verdicts.
 fn steps(html: &mut String, report: &DeploymentReport) {
     let stages = report.stages.iter().map(|stage| {
-        let share = stage.percent.map_or_else(String::new, |percent| format!(" {percent} % of new connections"));
+        let share = stage.percent.map_or_else(String::new, |percent| format!(" {percent} %"));
         (stage.at, stage.name.as_str(), format!("<b>{}</b>{share}", text(&stage.name)))
     });
     let verdicts = report.verdicts.iter().map(|said| {
@@ -99,7 +99,9 @@ fn steps(html: &mut String, report: &DeploymentReport) {
     if let Some(end) = report.finished_at {
         all.push((end, "end", format!("<b>{}</b>", state::deployment(report.state).word)));
     }
-    html.push_str("<h2>Timeline</h2><section><ol>\n");
+    html.push_str(
+        "<h2>Timeline</h2><section><p class=\"dim\">Percent: the new version's part of new connections.</p><ol>\n",
+    );
     for (at, kind, words) in all {
         let since = span(between(report.started_at, at));
         let _ = writeln!(html, "<li class=\"{kind}\"><time>+{since}</time><span>{words}</span></li>");
@@ -123,15 +125,12 @@ fn hooks(html: &mut String, report: &DeploymentReport) {
         let why = run.why.as_deref().map_or_else(String::new, |why| format!(": {}", text(why)));
         let _ = writeln!(
             html,
-            "<p>{}: <code>{}</code> <b class=\"{class}\">{}</b>{took}{why}</p>",
+            "<p>{} <b class=\"{class}\">{}</b>{took}{why}</p>",
             text(&super::hooks::occasion(run)),
-            text(&run.command.join(" ")),
             super::hooks::mark(run.state).word,
         );
-        if !run.output.is_empty() {
-            let lines: Vec<String> = run.output.iter().map(|line| text(line)).collect();
-            let _ = writeln!(html, "<pre>{}</pre>", lines.join("\n"));
-        }
+        let lines: Vec<String> = run.output.iter().map(|line| text(line)).collect();
+        let _ = writeln!(html, "<pre>$ {}\n{}</pre>", text(&run.command.join(" ")), lines.join("\n"));
     }
     html.push_str("</section>\n");
 }
