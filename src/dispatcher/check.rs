@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentd_core::event::{Event, RolloutEvent};
-use agentd_core::id::{AppName, Generation, Launch, Operation, Revision};
+use agentd_core::id::{AppName, Generation, Operation, Revision};
 use agentd_core::rollout::Stage;
 use agentd_core::task::TaskId;
 use agentd_protocol::control::{CheckpointsView, UnreadTask};
@@ -34,10 +34,6 @@ use crate::process::reaper::Exit;
 use crate::process::spawn::{Report, SpawnFds, spawn};
 use crate::process::tree::{Identity, Tree};
 use crate::tasks::{Command, Inspect, Inspected};
-
-/// Launches of checks are numbered downwards from half of all numbers: workers never get there, hooks and cuts count
-/// elsewhere.
-const FIRST_LAUNCH: u64 = u64::MAX / 2;
 
 /// Most that a check may write, into any one file.
 const OUTPUT_MAX: u64 = 4 << 20;
@@ -162,7 +158,7 @@ impl Dispatcher {
         let scratch = || memfd_create("agentd-check", MemfdFlags::CLOEXEC).map(File::from);
         let (output, said) = scratch().and_then(|output| Ok((output, scratch()?))).map_err(|errno| failed(&errno))?;
         let mut env = record.config.environment(&record.environment, &Default::default()).map_err(|e| failed(&e))?;
-        let launch = Launch(FIRST_LAUNCH - id.0);
+        let launch = self.marks.draw();
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
         env.extend(identity.variables());
         if let Some(release) = &record.release {

@@ -19,7 +19,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentd_core::id::{AppName, Launch, Operation};
+use agentd_core::id::{AppName, Operation};
 use agentd_protocol::control::{
     Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationKind, OperationState, OperationView, Reply,
 };
@@ -171,7 +171,7 @@ impl Dispatcher {
         self.releases.next_cut += 1;
         let staging = self.releases.folders.staging(&need.app, number).map_err(|error| failed(in_full(&error)))?;
         let order = self.order(&need, staging.clone()).map_err(|error| failed(error.to_string()))?;
-        let launch = cut_launch(number);
+        let launch = self.marks.draw();
         let mut command = self.launcher.itself();
         command.arg("cut").env_clear().current_dir("/").process_group(0);
         command.env(INSTANCE_VARIABLE, &*self.instance).env(LAUNCH_VARIABLE, launch.to_string());
@@ -317,11 +317,6 @@ impl Dispatcher {
             remove_aside(vec![cutting.staging]);
         }
     }
-}
-
-/// The mark of a cut's processes. Launches of workers are counted from 1 upwards and never get there.
-fn cut_launch(number: u64) -> Launch {
-    Launch(u64::MAX - number)
 }
 
 fn not_cut(app: &AppName, failed: Failed) -> ErrorObject {

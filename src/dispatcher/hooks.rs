@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentd_core::id::{AppName, Launch, Operation};
+use agentd_core::id::{AppName, Operation};
 use agentd_core::rate::{Limiter, Pace};
 use agentd_protocol::control::HookState;
 use agentd_protocol::events::{Event, EventKind};
@@ -46,14 +46,6 @@ use crate::revision::RevisionRecord;
 
 /// Hooks that run at once; more are held back. A machine in trouble must not be given hundreds of processes to start.
 const RUNNING_MAX: usize = 8;
-
-/// The marks of hooks' processes: launches of workers are counted from 1 upwards, cuts from the other end downwards.
-const FIRST_LAUNCH: u64 = u64::MAX / 2;
-
-/// Whether a mark is that of a hook, a cut or the like, of which no two daemons know together.
-pub(super) const fn is_no_worker(launch: Launch) -> bool {
-    launch.0 >= FIRST_LAUNCH
-}
 
 /// What the loop keeps of hooks.
 #[derive(Debug, Default)]
@@ -178,7 +170,7 @@ impl Dispatcher {
         let number = self.hooks.started;
         self.hooks.started += 1;
         let (app, on) = (running.app.clone(), running.on);
-        let started = self.start_hook(number, &running, hook.timeout, line, variables, record);
+        let started = self.start_hook(&running, hook.timeout, line, variables, record);
         let (called_off, watched) = match started {
             Ok((watch, called_off)) => (Some(called_off), Ok(watch)),
             Err(why) => (None, Err(why)),
@@ -204,7 +196,6 @@ impl Dispatcher {
 
     fn start_hook(
         &mut self,
-        number: u64,
         running: &Running,
         within: Duration,
         line: &str,
@@ -218,7 +209,7 @@ impl Dispatcher {
         // The program's end blocks, as programs expect; ours does not.
         rustix::io::ioctl_fionbio(&write, false).map_err(|errno| failed("making a pipe", &io::Error::from(errno)))?;
         let output = pipe::Receiver::from_owned_fd(read).map_err(|error| failed("reading a pipe", &error))?;
-        let launch = Launch(FIRST_LAUNCH + number);
+        let launch = self.marks.draw();
         let identity = Identity { instance: Arc::clone(&self.instance), launch };
         let mut env = record.environment.clone();
         if record.config.account.user.is_some() {

@@ -127,6 +127,7 @@ pub struct Dispatcher {
     standing: Standing,
     dropping: outputs::Dropping,
     hooks: hooks::Hooks,
+    marks: strays::Marks,
     /// The ledger of tasks; none where it could not be started.
     tasks: Option<TaskThread>,
     journal: EventJournal,
@@ -281,6 +282,7 @@ impl Dispatcher {
             standing,
             dropping: outputs::Dropping::default(),
             hooks: hooks::Hooks::default(),
+            marks: strays::Marks::of_who_begins(sys::boottime()),
             tasks,
             journal: EventJournal::after(0),
             waiters: Vec::new(),

@@ -86,7 +86,7 @@ impl Dispatcher {
             self.regain_addresses(head, &workers, &mut taken);
         }
         self.fleet = Fleet::restore(counters, heads, workers);
-        let past = Past::of(&self.fleet);
+        let past = Past::of(&self.fleet, &self.marks);
         let (adopted, ended) = self.adopt_all(&mut taken);
         self.end_remains(&ended, &taken);
         self.restore_releases(releases, damaged);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use agentd_core::fleet::Fleet;
 use agentd_core::id::Launch;
+use agentd_core::time::Moment;
 use agentd_core::worker::Worker;
 
 use super::Dispatcher;
@@ -72,22 +73,53 @@ impl Marked {
     }
 }
 
+/// More than any worker's launch: those are counted from 1 upwards.
+const NO_WORKERS: u64 = u64::MAX / 2;
+
+/// The marks that one daemon gives to processes that are no workers': hooks, checks of releases, cuts.
+#[derive(Debug)]
+pub(super) struct Marks {
+    first: u64,
+    next: u64,
+}
+
+impl Marks {
+    /// Those of a daemon that begins now. Earlier ones gave lower marks: none gave as many as one a microsecond.
+    pub(super) fn of_who_begins(now: Moment) -> Self {
+        let first = NO_WORKERS.saturating_add(now.as_micros());
+        Self { first, next: first }
+    }
+
+    /// One that nobody had before.
+    pub(super) fn draw(&mut self) -> Launch {
+        self.next += 1;
+        Launch(self.next)
+    }
+
+    const fn is_of_the_past(first: u64, launch: Launch) -> bool {
+        launch.0 > NO_WORKERS && launch.0 <= first
+    }
+}
+
 /// Launches that were over when we took over: before the first that we give out, and no worker's.
 #[derive(Clone, Debug)]
 pub(super) struct Past {
     next: Launch,
     present: BTreeSet<Launch>,
+    first_mark: u64,
 }
 
 impl Past {
     /// As seen from `fleet`, before it has decided anything.
-    pub(super) fn of(fleet: &Fleet) -> Self {
+    pub(super) fn of(fleet: &Fleet, marks: &Marks) -> Self {
         let workers = fleet.apps().flat_map(|app| app.workers.values());
-        Self { next: fleet.counters().launch, present: workers.filter_map(|worker| worker.launch()).collect() }
+        let present = workers.filter_map(|worker| worker.launch()).collect();
+        Self { next: fleet.counters().launch, present, first_mark: marks.first }
     }
 
     fn has(&self, launch: Launch) -> bool {
-        launch < self.next && !self.present.contains(&launch)
+        let was_a_worker = launch < self.next && !self.present.contains(&launch);
+        was_a_worker || Marks::is_of_the_past(self.first_mark, launch)
     }
 }
 
@@ -138,10 +170,10 @@ impl Dispatcher {
         });
     }
 
-    /// Ends hooks that an earlier daemon ran. To be called before we run any: their numbers begin anew with each daemon.
+    /// Ends hooks that an earlier daemon ran, now: before one of them is run once more.
     pub(super) fn end_left_hooks(&self) {
         let mut marked = self.look_for_marked();
-        marked.0.retain(|&launch, _| super::hooks::is_no_worker(launch));
+        marked.0.retain(|&launch, _| Marks::is_of_the_past(self.marks.first, launch));
         self.end_strays(&marked);
     }
 
