@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import processes  # noqa: E402
 import releases  # noqa: E402
+import shipping  # noqa: E402
 import rotation  # noqa: E402
 import soak  # noqa: E402
 import tasks  # noqa: E402
@@ -53,6 +54,9 @@ def arguments():
     figure("throughput", traffic.throughput, peers=False, connections=32, seconds=5, rounds=6)
     figure("tasks", tasks.tasks, peers=False, workers=50, seconds=10, tasks=10_000, drains=50)
     figure("release", releases.release, peers=False, megabytes=200, files=2000, rounds=7, bin="")
+    figure("shares", shipping.shares, peers=False, connections=20_000, bin="")
+    figure("switch", shipping.switch, peers=False, rounds=10, bin="")
+    figure("rolling", shipping.rolling, peers=False, upgrades=10, rate=2000, bin="")
     figure("kills", survival.kills, peers=False, kills=300, uvicorn="", node="", bin="")
     figure("ready", survival.ready_after_kill, peers=False, n=1000, rounds=10, bin="")
     figure("upgrade", survival.upgrade, peers=False, upgrades=100, bin="")
