@@ -11,7 +11,7 @@ import time
 def release(args):
     """installing a release: `agentd cut` and its rename against `cp -a` and a sync of the file system, in turns"""
     agentd = args.bin or os.environ.get("AGENTD_BIN", "target/release/agentd")
-    with tempfile.TemporaryDirectory(prefix="agentd-bench-", dir=os.environ.get("TMPDIR", ".")) as home:
+    with tempfile.TemporaryDirectory(prefix="agentd-bench-", dir=os.path.abspath(os.environ.get("TMPDIR", "."))) as home:
         source = os.path.join(home, "source")
         fill(source, args.megabytes << 20, args.files)
         ours, copies = [], []
