@@ -134,7 +134,7 @@ impl Dispatcher {
         fault::point("resumed");
         self.carry_out(outcome);
         for launch in told {
-            self.signal_if_told_by_message(launch);
+            self.signal_should_it_stay(launch);
         }
         for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
             self.tend(&name);
@@ -324,7 +324,7 @@ impl Dispatcher {
         }
     }
 
-    /// Whom the earlier supervisor told to end, most likely: a program with a handler of its own may take a second word
+    /// Whom the earlier supervisor told to end, most likely, if it did not die just before: a program with a handler of its own may take a second word
     /// for "at once". Without a handler it would be gone, had the signal been sent.
     fn told_already(&self, effect: &Effect) -> Option<Launch> {
         let Effect::SendStop { launch } = effect else { return None };

@@ -8,11 +8,15 @@
 //!                 │                  └── it was given more time: half of that
 //!                 └── it ends: nothing more
 //! ```
-//! The next supervisor says the message to nobody who was told already: it comes in at `said`.
+//! A supervisor may die just before it says it, or just after. The next one cannot know, and a program may take a second
+//! word for "at once", so it says nothing yet: it comes in at `said`, and waits less where the worker has nothing in hand.
 //!
 //! How much time it has, and what comes at its end, is core's.
 
+use std::time::Duration;
+
 use agentd_core::id::Launch;
+use agentd_core::policy::DrainBy;
 use agentd_core::time::Moment;
 use agentd_core::worker::State;
 use nix::sys::signal::Signal;
@@ -23,6 +27,9 @@ use super::input::Input;
 use crate::fault;
 use crate::process::sys;
 
+/// How long a worker with nothing in hand may take to end, should an earlier supervisor have told it.
+const PERHAPS_TOLD: Duration = Duration::from_secs(5);
+
 impl Dispatcher {
     /// Asks a worker to end.
     pub(super) fn send_stop(&self, launch: Launch) {
@@ -32,7 +39,7 @@ impl Dispatcher {
             match process.notify.say_shutdown() {
                 Ok(()) => {
                     fault::point("told");
-                    return self.signal_at_half_time(launch);
+                    return self.signal_at_half_time(launch, Duration::MAX);
                 }
                 Err(error) => {
                     tracing::warn!(worker = %process.worker, error = in_full(&error), "it gets the signal at once");
@@ -42,11 +49,12 @@ impl Dispatcher {
         self.signal_tree(launch, stop.signal.signal());
     }
 
-    /// An earlier supervisor told a worker to end. Where that was by the message, nobody knows whether the signal followed.
-    pub(super) fn signal_if_told_by_message(&self, launch: Launch) {
-        if self.processes.get(&launch).is_some_and(|process| process.record.config.stop.message) {
-            self.signal_at_half_time(launch);
-        }
+    /// An earlier supervisor told a worker to end, or died just before. Should it stay, it gets the signal.
+    pub(super) fn signal_should_it_stay(&self, launch: Launch) {
+        let Some(process) = self.processes.get(&launch) else { return };
+        let stop = process.record.config.stop;
+        let has_nothing = !stop.message && stop.drain == DrainBy::Connections;
+        self.signal_at_half_time(launch, if has_nothing { PERHAPS_TOLD } else { Duration::MAX });
     }
 
     /// Half of the time is over that a worker had when it heard the message.
@@ -54,16 +62,16 @@ impl Dispatcher {
         let Some(until) = self.stops_until(launch) else { return };
         let Some(process) = self.processes.get(&launch) else { return };
         if until > kill_at {
-            return self.signal_at_half_time(launch);
+            return self.signal_at_half_time(launch, Duration::MAX);
         }
         let signal = process.record.config.stop.signal.signal();
-        tracing::info!(worker = %process.worker, %signal, "it did not end by the message: it gets the signal");
+        tracing::info!(worker = %process.worker, %signal, "it has not ended by what it was told: it gets the signal");
         self.signal_tree(launch, signal);
     }
 
-    fn signal_at_half_time(&self, launch: Launch) {
+    fn signal_at_half_time(&self, launch: Launch, at_most: Duration) {
         let Some(kill_at) = self.stops_until(launch) else { return };
-        let (half, inputs) = (kill_at.since(sys::boottime()) / 2, self.inputs.clone());
+        let (half, inputs) = ((kill_at.since(sys::boottime()) / 2).min(at_most), self.inputs.clone());
         tokio::spawn(async move {
             tokio::time::sleep(half).await;
             // Nobody hears it only when the loop is over; whoever comes next sees to the signal.

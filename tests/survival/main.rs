@@ -9,6 +9,7 @@ mod chaos;
 mod skew;
 mod store;
 mod strays;
+mod told;
 mod unprivileged;
 mod upgrade;
 mod workers;
