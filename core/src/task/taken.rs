@@ -175,6 +175,7 @@ impl Ledger {
             });
             out.rows.push(Row::Task(id.clone()));
         }
+        self.forget_drain(launch);
         if let Some(worker) = self.workers.remove(&launch)
             && let Phase::Draining(draining) = worker.phase
         {
