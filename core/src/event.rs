@@ -169,7 +169,7 @@ pub enum WorkerEvent {
         /// The reason when it cannot.
         result: Result<RefreshAnswer, String>,
     },
-    /// What became of its tasks in its drain. Told right before its end.
+    /// What became of its tasks in its drain and at its end. Told right before its end.
     TasksSettled(Tally),
 }
 

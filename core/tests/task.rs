@@ -308,6 +308,17 @@ fn a_task_that_crashes_three_workers_is_parked_until_a_person_asks_for_it() {
 }
 
 #[test]
+fn a_worker_that_crashes_while_it_serves_leaves_word_of_what_it_had_in_hand() {
+    let mut story = Story::with(&[1, 2]);
+    story.begin(1, "kept", None, Input::Kept).expect("it is admitted");
+    story.begin(1, "bare", None, Input::Absent).expect("it is admitted");
+    story.gone(1, Gone::Crashed);
+    let Some(Fact::Settled { launch, tally }) = story.last.facts.last() else { panic!("nothing was settled") };
+    assert_eq!((*launch, tally.handed_over, tally.lost), (Launch(1), 1, 1));
+    assert_eq!(tally.named, [(id("bare"), Loss::Crashed)]);
+}
+
+#[test]
 fn an_effect_in_doubt_parks_its_task_until_a_person_judges() {
     let mut story = Story::with(&[1, 2]);
     story.begin(1, "t", None, Input::Kept).expect("it is admitted");

@@ -35,7 +35,6 @@ pub(super) struct Draining {
     pub(super) drain: Drain,
     began: Moment,
     stage: Step,
-    pub(super) tally: Tally,
     /// What was last told of what it has in hand.
     told: Option<(u32, u32, u32)>,
 }
@@ -78,12 +77,9 @@ impl Ledger {
         let (least, deadline) = (drain.least, drain.deadline);
         let lead = (deadline.since(now) / 4).min(LAST_CALL);
         let last_call = now + deadline.since(now).saturating_sub(lead);
-        let tally = match &mut worker.phase {
-            Phase::Draining(draining) => std::mem::take(&mut draining.tally),
-            Phase::Restored | Phase::Starting | Phase::Ready => Tally::default(),
-        };
+        worker.tally.get_or_insert_default();
         let stage = Step::Finishing { last_call };
-        worker.phase = Phase::Draining(Box::new(Draining { drain, began: now, stage, tally, told: None }));
+        worker.phase = Phase::Draining(Box::new(Draining { drain, began: now, stage, told: None }));
         self.wake_at(last_call, Due::Drain(launch));
         self.wake_at(deadline, Due::Drain(launch));
         self.wake_at(least, Due::Drain(launch));
@@ -102,7 +98,7 @@ impl Ledger {
             }
             Phase::Restored | Phase::Starting => {}
         }
-        worker.phase = Phase::Ready;
+        (worker.phase, worker.tally) = (Phase::Ready, None);
         let app = worker.app.clone();
         self.do_not_await(now, launch, out);
         self.place(now, &app, out);
@@ -207,10 +203,7 @@ impl Ledger {
     }
 
     pub(super) fn tally(&mut self, launch: Launch) -> Option<&mut Tally> {
-        match &mut self.workers.get_mut(&launch)?.phase {
-            Phase::Draining(draining) => Some(&mut draining.tally),
-            Phase::Restored | Phase::Starting | Phase::Ready => None,
-        }
+        self.workers.get_mut(&launch)?.tally.as_mut()
     }
 
     /// A drain's last call or deadline may have come.
