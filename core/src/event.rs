@@ -158,8 +158,11 @@ pub enum WorkerEvent {
         /// When.
         at: Moment,
     },
-    /// The ledger took from it what can go on elsewhere, and nothing is left to wait for.
-    TasksTaken,
+    /// The ledger took from it what can go on elsewhere, and there is nothing to wait for any more.
+    TasksTaken {
+        /// So many it had in hand until now, or had given up before and go on at its end.
+        tasks: u32,
+    },
     /// It met one of its limits. Of a process that ended by it, told right before its end.
     LimitMet(LimitMet),
     /// What it says to the refresh that asked it.

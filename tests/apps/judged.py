@@ -2,10 +2,12 @@
 had in hand when it died is done by another: each task has its number as its input.
 
 ERRORS  every so many-th task fails     SLOW  how many times as long     TOOLS  how many times as many tool calls
+STAYS          ends by SIGKILL alone
 READY_AFTER    seconds from its start to its readiness
 CRASH_AFTER    seconds from its readiness to its end, in the midst of the next task that it has in hand then
 """
 import os
+import signal
 import socket
 import threading
 import time
@@ -55,6 +57,8 @@ def serve(client):
 listener = socket.socket(fileno=3)
 listener.settimeout(None)
 worker.on_task("answer", answer)
+if "STAYS" in os.environ:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 time.sleep(float(os.environ.get("READY_AFTER", "0")))
 worker.ready()
 if "CRASH_AFTER" in os.environ:

@@ -240,6 +240,7 @@ impl Ledger {
         let Some(worker) = self.workers.get(&launch) else { return };
         let on_deadline = self.apps.get(&worker.app).map_or(OnDeadline::Checkpoint, |app| app.policy.on_deadline);
         let ids: Vec<TaskId> = worker.running.iter().cloned().collect();
+        let tasks = u32::try_from(ids.len() + worker.awaited.len()).unwrap_or(u32::MAX);
         let stay = self.staying(launch) > 0;
         if on_deadline == OnDeadline::Extend
             && let Some(at) = self.extension(now, launch, &ids)
@@ -261,7 +262,7 @@ impl Ledger {
         if let Some(Phase::Draining(draining)) = self.workers.get_mut(&launch).map(|worker| &mut worker.phase) {
             draining.stage = Step::Over;
         }
-        out.facts.push(Fact::TimeOver { launch });
+        out.facts.push(Fact::TimeOver { launch, tasks });
     }
 
     /// Until when the tasks of a draining worker may go on because one of them gets on; none when none does, or when

@@ -351,6 +351,8 @@ pub enum Fact {
     TimeOver {
         /// Which.
         launch: Launch,
+        /// So many it had in hand until now, or had given up before and go on at its end.
+        tasks: u32,
     },
     /// A worker ended: what became of its tasks in its drain, and of those that it had in hand at its end.
     Settled {
