@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::causes::in_full;
 use crate::control::{self, Identity, adopt_bound, bind_private};
 use crate::dispatcher::{DaemonSignal, Departure, Dispatcher, Input, Parts, Signals, Sources};
 use crate::handover::{self, Checked, HANDOVER, Handover};
@@ -253,12 +254,7 @@ fn started_tasks(begun: Result<Opening, TasksError>, notes: &mut Vec<String>) ->
     match begun.and_then(Opening::ready) {
         Ok(thread) => Some(thread),
         Err(error) => {
-            let mut why = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                why = format!("{why}: {error}");
-                cause = error.source();
-            }
+            let why = in_full(&error);
             tracing::error!(why, "workers cannot tell of their tasks");
             notes.push(format!("workers cannot tell of their tasks: failed to {why}"));
             None

@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::Dispatcher;
-use super::commit::in_full;
 use super::input::Input;
 use super::shell::{DrainWatch, TasksTold};
+use crate::causes::in_full;
 use crate::process::stat;
 use crate::sockets::{Connection, SockDiag};
 
@@ -34,7 +34,7 @@ impl Dispatcher {
         }
         let ticker = look_often(launch, self.inputs.clone());
         process.drain =
-            Some(DrainWatch { connections: Connections::default(), reported: None, empty: 0, tasks, ticker });
+            Some(DrainWatch { connections: Connections::default(), reported: None, empty: 0, blind: 0, tasks, ticker });
     }
 
     /// The ledger told how many tasks it has in hand. Once it has none, what else it has is looked at now, and often.
@@ -88,6 +88,7 @@ impl Dispatcher {
         });
         match told {
             Ok((queued, connections, pids)) => {
+                watch.blind = 0;
                 let samples: Vec<Sample> = connections.iter().map(sample).collect();
                 let mut seen = watch.connections.look(&samples, queued);
                 // Silence of a connection that never rests may be a worker that was interrupted in its answer.
@@ -97,7 +98,11 @@ impl Dispatcher {
                 Some(seen)
             }
             Err(error) => {
-                tracing::warn!(%launch, error = in_full(&error), "cannot see what a draining worker still has");
+                if watch.blind == 0 {
+                    let (worker, why) = (&process.worker, in_full(&error));
+                    tracing::warn!(%worker, error = why, "cannot see what a draining worker still has; it is looked at again");
+                }
+                watch.blind = watch.blind.saturating_add(1);
                 self.sock_diag = None;
                 None
             }
