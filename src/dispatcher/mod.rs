@@ -36,6 +36,7 @@ mod launch;
 mod limits;
 mod lines;
 mod outputs;
+mod planned;
 mod planning;
 mod prepare;
 mod probe;

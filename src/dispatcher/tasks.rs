@@ -148,7 +148,7 @@ impl Dispatcher {
             }
             Report::Fact(Fact::Looked { app, deployment }) => self.look_is_kept(&app, deployment),
             Report::Fact(Fact::Deadline { launch, at }) => self.fact(launch, WorkerEvent::TasksDeadline { at }),
-            Report::Fact(Fact::TimeOver { launch }) => self.fact(launch, WorkerEvent::TasksTaken),
+            Report::Fact(Fact::TimeOver { launch, tasks }) => self.fact(launch, WorkerEvent::TasksTaken { tasks }),
             Report::Fact(Fact::Settled { launch, tally }) => self.fact(launch, WorkerEvent::TasksSettled(tally)),
             Report::Refreshed { launch, id, result } => {
                 let result = result.map(|()| RefreshAnswer::Renewed);
