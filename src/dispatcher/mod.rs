@@ -26,6 +26,7 @@ mod control;
 mod cutting;
 mod describe;
 mod drain;
+mod handshakes;
 mod history;
 mod hook_end;
 mod hooks;
