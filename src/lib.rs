@@ -5,6 +5,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`causes`] | an error with all that is behind it, in one line |
 //! | [`config`] | the user's TOML, parsed once into typed values or refused with line and reason |
 //! | [`handover`] | what passes to the next program when the daemon is upgraded in place |
 //! | [`supervisors`] | who supervised this instance before, and how each ended |
@@ -30,6 +31,7 @@
 //! | [`control`], [`status`] | the two sockets that people and scripts talk to |
 #![deny(unsafe_code)]
 
+pub mod causes;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use agentd::causes::in_full;
 use agentd::daemon::DaemonError;
 use agentd::diary::Diary;
 use agentd::dispatcher::Departure;
@@ -78,13 +79,7 @@ fn line_program(command: &std::ffi::OsStr) -> Option<fn() -> ExitCode> {
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    eprintln!("agentd: {text}");
+    eprintln!("agentd: {}", in_full(error));
     ExitCode::FAILURE
 }
 

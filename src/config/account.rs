@@ -3,8 +3,8 @@
 //! Owns the reading. Whether there is such a user, and whether this daemon may become it, is asked at once, so that a
 //! configuration that cannot work is refused before anything is changed; it is asked again at each start.
 
-use super::document::whole_story;
 use super::reader::TableReader;
+use crate::causes::in_full;
 use crate::process::account::{Account, AccountError};
 
 /// Reads all three.
@@ -29,7 +29,7 @@ pub(super) fn read(table: &TableReader<'_>) -> Account {
             | AccountError::NotRoot { .. } => "user",
         };
         if let Some(field) = table.given(&[named, "user", "group", "groups"]).first() {
-            field.refuse(whole_story(&error));
+            field.refuse(in_full(&error));
         }
     }
     account

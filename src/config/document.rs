@@ -17,6 +17,7 @@ use super::keys;
 use super::placeholder::{self, Piece, Wanted};
 use super::reader::{Field, Report, TableReader, nearest};
 use super::{account, checks, hooks, needs, occasions, quantity, refresh, releases, secrets, sections};
+use crate::causes::in_full;
 use crate::sockets::ListenAddr;
 
 /// Variables that the daemon sets itself: what the user put there would be lost without a word.
@@ -331,16 +332,10 @@ fn env_files(table: &TableReader<'_>, folder: &Utf8Path) -> Vec<Utf8PathBuf> {
         let Some(file) = existing(&item, folder, PathKind::File) else { continue };
         match env_file::read(&file) {
             Ok(_) => files.push(file),
-            Err(why) => item.refuse(format!("`env_file`: {}", whole_story(&why))),
+            Err(why) => item.refuse(format!("`env_file`: {}", in_full(&why))),
         }
     }
     files
-}
-
-/// An error with what lies behind it, in one line.
-pub(super) fn whole_story(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// What a path should be.

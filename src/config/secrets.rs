@@ -10,8 +10,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::document::{OWN_VARIABLES, whole_story};
+use super::document::OWN_VARIABLES;
 use super::reader::{Field, TableReader};
+use crate::causes::in_full;
 use crate::process::secret::{self, Road, Secret};
 
 /// Where systemd puts the credentials of its services.
@@ -127,8 +128,8 @@ fn one(name: &str, field: &Field<'_>, folder: &Utf8Path, env: &BTreeMap<String, 
     };
     let source = SecretSource { from, road };
     let checked = match source.planned(name) {
-        Ok(planned) => secret::check(&planned.from, planned.guarded).map_err(|error| whole_story(&error)),
-        Err(error) => Err(whole_story(&error)),
+        Ok(planned) => secret::check(&planned.from, planned.guarded).map_err(|error| in_full(&error)),
+        Err(error) => Err(in_full(&error)),
     };
     if let Err(why) = checked {
         place.refuse(format!("`{}`: failed to {why}", field.name));

@@ -141,11 +141,15 @@ impl BoundSocket {
     /// The next connection. When the kernel gives none, for want of descriptors above all, tries again after a pause:
     /// an error that stays must not become a loop that takes the processor from the dispatcher.
     pub async fn accept(&self) -> Stream {
+        let mut refused = 0_u32;
         loop {
             match self.listener.accept().await {
                 Ok(stream) => return stream,
                 Err(error) => {
-                    tracing::warn!(path = %self.path, %error, "could not accept a connection");
+                    if refused == 0 {
+                        tracing::warn!(path = %self.path, %error, "could not accept a connection; it waits");
+                    }
+                    refused = refused.saturating_add(1);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -14,12 +14,12 @@ use agentd_core::worker::{KernelProcess, Worker};
 use jiff::Timestamp;
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use super::commit::in_full;
 use super::input::Input;
 use super::launch::listen;
 use super::restore::Takeover;
 use super::shell::{ProcessShell, Start};
 use super::{Child, Dispatcher};
+use crate::causes::in_full;
 use crate::config::LogSink;
 use crate::keeper::Held;
 use crate::logs::fifo;

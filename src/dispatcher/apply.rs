@@ -6,8 +6,8 @@ use agentd_core::effect::Effect;
 use agentd_core::id::{AppName, Launch, Revision};
 use nix::sys::signal::Signal;
 
-use super::commit::in_full;
 use super::{Dispatcher, SPAWNS_AT_ONCE};
+use crate::causes::in_full;
 use crate::fault;
 use crate::process::tree::Tree;
 use crate::tasks::Command;

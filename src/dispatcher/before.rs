@@ -21,9 +21,9 @@ use agentd_core::rollout::{Direction, Rollout, Stage};
 use agentd_protocol::control::{DeploymentReport, HookRun, HookState};
 
 use super::Dispatcher;
-use super::commit::in_full;
 use super::history::of_hook;
 use super::hooks::{Part, Running};
+use crate::causes::in_full;
 use crate::config::Occasion;
 use crate::revision::RevisionRecord;
 

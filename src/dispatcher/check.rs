@@ -25,10 +25,10 @@ use agentd_protocol::control::{CheckpointsView, UnreadTask};
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::sync::{mpsc, oneshot};
 
-use super::commit::in_full;
 use super::input::Input;
 use super::launch::UMASK;
 use super::{Child, Dispatcher};
+use crate::causes::in_full;
 use crate::process::plan::{ExecPlan, Limit, Secrets};
 use crate::process::reaper::Exit;
 use crate::process::spawn::{Report, SpawnFds, spawn};

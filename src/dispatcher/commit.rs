@@ -6,6 +6,7 @@ use agentd_core::effect::Dirty;
 use agentd_core::time::Moment;
 
 use super::Dispatcher;
+use crate::causes::in_full;
 use crate::fault;
 use crate::process::boot::Boot;
 use crate::process::sys;
@@ -150,19 +151,4 @@ impl Saving {
             Self::Fails { again_at, .. } => Some(*again_at),
         }
     }
-}
-
-/// An error with all its causes, in one line.
-pub(super) fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -19,11 +19,11 @@ use agentd_protocol::events::EventKind;
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
 
-use super::commit::in_full;
 use super::prepare::Prepared;
 use super::tell::{Waiter, answer, operation_kind};
 use super::wish::Wish;
 use super::{Departure, Dispatcher, End};
+use crate::causes::in_full;
 use crate::config::{self, StopSignal};
 use crate::control::{ControlCall, ReplySink};
 use crate::process::sys;

@@ -30,13 +30,13 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::commit::in_full;
 use super::control::Answer;
 use super::input::Input;
 use super::releases::Fresh;
 use super::view::milliseconds;
 use super::wish::Wish;
 use super::{Child, Dispatcher};
+use crate::causes::in_full;
 use crate::config::AppConfig;
 use crate::control::ReplySink;
 use crate::process::reaper::Exit;

@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::Dispatcher;
-use super::commit::in_full;
 use super::handshakes::Handshakes;
 use super::input::Input;
 use super::shell::{DrainWatch, TasksTold};
+use crate::causes::in_full;
 use crate::process::{stat, sys};
 use crate::sockets::{Connection, SockDiag};
 
@@ -35,7 +35,7 @@ impl Dispatcher {
         }
         let ticker = look_often(launch, self.inputs.clone());
         let (connections, handshakes) = (Connections::default(), Handshakes::default());
-        process.drain = Some(DrainWatch { connections, handshakes, reported: None, empty: 0, tasks, ticker });
+        process.drain = Some(DrainWatch { connections, handshakes, reported: None, empty: 0, blind: 0, tasks, ticker });
     }
 
     /// The ledger told how many tasks it has in hand. Once it has none, what else it has is looked at now, and often.
@@ -93,6 +93,7 @@ impl Dispatcher {
         };
         match diag.and_then(look) {
             Ok((queued, connections, pids)) => {
+                watch.blind = 0;
                 let samples: Vec<Sample> = connections.iter().map(sample).collect();
                 let mut seen = watch.connections.look(&samples, queued);
                 // Silence of a connection that never rests may be a worker that was interrupted in its answer.
@@ -102,7 +103,11 @@ impl Dispatcher {
                 Some(seen)
             }
             Err(error) => {
-                tracing::warn!(%launch, error = in_full(&error), "cannot see what a draining worker still has");
+                if watch.blind == 0 {
+                    let (worker, why) = (&process.worker, in_full(&error));
+                    tracing::warn!(%worker, error = why, "cannot see what a draining worker still has; it is looked at again");
+                }
+                watch.blind = watch.blind.saturating_add(1);
                 self.sock_diag = None;
                 None
             }

@@ -17,11 +17,11 @@ use agentd_protocol::status::{DeploymentState, GateVerdict, GateView};
 use jiff::Timestamp;
 
 use super::Dispatcher;
-use super::commit::in_full;
 use super::control::Answer;
 use super::hooks::Running;
 use super::tell::{connections_cut, deployment_state, lost_task, operation_kind, strategy, task_counts};
 use super::view::wall;
+use crate::causes::in_full;
 use crate::config::Occasion;
 use crate::store::{Change, DeploymentStanding, Durability};
 use crate::tasks::Command;

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
-use super::commit::in_full;
+use crate::causes::in_full;
 use crate::process::reaper::Exit;
 use crate::process::spawn::Report;
 use crate::process::tree::Tree;

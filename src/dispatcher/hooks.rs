@@ -33,10 +33,10 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 use super::before::Awaited;
-use super::commit::in_full;
 use super::hook_end::{HookEnd, Watch};
 use super::launch::{OF_THE_USER, UMASK};
 use super::{Child, Dispatcher, Input};
+use crate::causes::in_full;
 use crate::config::{Hook, Occasion};
 use crate::process::plan::{ExecPlan, Secrets};
 use crate::process::spawn::{SpawnFds, spawn};

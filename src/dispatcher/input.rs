@@ -77,6 +77,8 @@ pub enum Input {
     LookAtDrain(Launch),
     /// Half of the time is over that a worker had from Node's message to being killed at this moment.
     MessageWasNotEnough(Launch, Moment),
+    /// A stop signal may not have arrived: time to send it again.
+    SignalAgain(Launch, Signal),
     /// The ledger thread tells something.
     Tasks(Report),
     /// A probe task needs a connection that reaches one worker.

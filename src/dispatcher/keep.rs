@@ -8,8 +8,8 @@ use agentd_core::id::{AppName, Lane, Launch};
 use camino::Utf8PathBuf;
 
 use super::Dispatcher;
-use super::commit::in_full;
 use super::input::Input;
+use crate::causes::in_full;
 use crate::keeper::{Held, Keeper, KeeperError};
 use crate::logs::fifo;
 use crate::logs::layout::{StreamKind, fifo_path};

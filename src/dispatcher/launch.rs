@@ -10,12 +10,12 @@ use agentd_core::task::Gone;
 use agentd_core::worker::KernelProcess;
 use jiff::Timestamp;
 
-use super::commit::in_full;
 use super::input::Input;
 use super::limits::amounts;
 use super::rights::with_rights;
 use super::shell::{ProcessShell, Start};
 use super::{Child, Dispatcher};
+use crate::causes::in_full;
 use crate::config::{Ipc, Limits, LogSink};
 use crate::fault;
 use crate::logs::layout::{StreamKind, fifo_path, live_path};

@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::Dispatcher;
-use super::commit::in_full;
+use crate::causes::in_full;
 use crate::control::ReplySink;
 use crate::logs::follow::{Follower, PollAgain, Start};
 use crate::logs::layout::sources;

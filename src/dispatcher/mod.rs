@@ -385,6 +385,7 @@ impl Dispatcher {
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
             Input::MessageWasNotEnough(launch, kill_at) => self.message_was_not_enough(launch, kill_at),
+            Input::SignalAgain(launch, signal) => self.signal_again(launch, signal),
             Input::Tasks(report) => self.heard_of_tasks(report),
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),

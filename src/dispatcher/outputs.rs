@@ -9,7 +9,7 @@ use agentd_protocol::events::EventKind;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::Dispatcher;
-use super::commit::in_full;
+use crate::causes::in_full;
 use crate::config::LogSink;
 use crate::logs::housekeeper::TOTAL_BYTES;
 use crate::logs::layout::{StreamKind, live_path, whose};

@@ -10,10 +10,10 @@ use agentd_core::id::{AppName, Launch};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::commit::in_full;
 use super::input::{Input, OpenProbe, ProbeEnd, RunCommand};
 use super::shell::Start;
 use super::{Child, Dispatcher};
+use crate::causes::in_full;
 use crate::config::{HttpCheck, LiveCheck, ReadyCheck};
 use crate::logs::follow::{Follower, PollAgain, Start as From};
 use crate::logs::layout::{Source, StreamKind};

@@ -20,10 +20,10 @@ use tokio::time::Instant;
 pub(super) use agentd_protocol::status::RefreshedWorker;
 
 use super::Dispatcher;
-use super::commit::in_full;
 use super::input::{Input, OpenProbe};
 use super::prepare::Prepared;
 use super::view::{milliseconds, wall};
+use crate::causes::in_full;
 use crate::config::{Ask, Refresh};
 use crate::notify::Notice;
 use crate::probe;

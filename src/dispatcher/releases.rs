@@ -19,12 +19,12 @@ use camino::Utf8PathBuf;
 use jiff::Timestamp;
 
 use super::Dispatcher;
-use super::commit::in_full;
 use super::control::Answer;
 use super::cutting::{Cutting, Need, Waiting};
 use super::launch::release_name;
 use super::prepare::{Prepared, invalid};
 use super::wish::Wish;
+use crate::causes::in_full;
 use crate::config::{self, AppConfig};
 use crate::fault;
 use crate::releases::store::{ReleaseFolders, is_passing, remove_aside};

@@ -18,10 +18,10 @@ use agentd_core::worker::{KernelProcess, Worker};
 use agentd_protocol::control::SocketOrigins;
 
 use super::adopt::{exit_of_remains, hold_process};
-use super::commit::in_full;
 use super::launch::core_exit;
 use super::strays::{Marked, Past, may_be_unrecorded};
 use super::{Dispatcher, rebuild};
+use crate::causes::in_full;
 use crate::fault;
 use crate::keeper::{Held, Keeper, Taken};
 use crate::process::boot::Boot;

@@ -10,9 +10,9 @@ use agentd_core::id::Launch;
 use camino::Utf8PathBuf;
 
 use super::Dispatcher;
-use super::commit::in_full;
 use super::launch::Obstacle;
 use super::limits::processes_of_user;
+use crate::causes::in_full;
 use crate::config::AppConfig;
 use crate::process::controllers::Controllers;
 use crate::process::plan::{ExecPlan, Limit, Secrets};

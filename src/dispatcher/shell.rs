@@ -108,6 +108,8 @@ pub(super) struct DrainWatch {
     pub(super) reported: Option<InFlight>,
     /// Looks in a row that found the accept queue empty.
     pub(super) empty: u32,
+    /// How many looks in a row saw nothing at all, for want of descriptors mostly: the first of them is told.
+    pub(super) blind: u32,
     /// Whether it is known what tasks it has.
     pub(super) tasks: TasksTold,
     /// Pauses between looks.

@@ -11,6 +11,8 @@
 //! A supervisor may die just before it says it, or just after. The next one cannot know, and a program may take a second
 //! word for "at once", so it says nothing yet: it comes in at `said`, and waits less where the worker has nothing in hand.
 //!
+//! A daemon that has no descriptor left can reach nobody: it tries again until the worker has ended or is to be killed.
+//!
 //! How much time it has, and what comes at its end, is core's.
 
 use std::time::Duration;
@@ -22,11 +24,13 @@ use agentd_core::worker::State;
 use nix::sys::signal::Signal;
 
 use super::Dispatcher;
-use super::commit::in_full;
 use super::input::Input;
+use crate::causes::in_full;
 use crate::fault;
 use crate::process::sys;
 
+/// How long until a signal is sent again that may not have arrived, for want of descriptors or memory.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// How long a worker with nothing in hand may take to end, should an earlier supervisor have told it.
 const PERHAPS_TOLD: Duration = Duration::from_secs(5);
 
@@ -46,7 +50,7 @@ impl Dispatcher {
                 }
             }
         }
-        self.signal_tree(launch, stop.signal.signal());
+        self.signal_to_end(launch, stop.signal.signal());
     }
 
     /// An earlier supervisor told a worker to end, or died just before. Should it stay, it gets the signal.
@@ -66,16 +70,21 @@ impl Dispatcher {
         }
         let signal = process.record.config.stop.signal.signal();
         tracing::info!(worker = %process.worker, %signal, "it has not ended by what it was told: it gets the signal");
-        self.signal_tree(launch, signal);
+        self.signal_to_end(launch, signal);
     }
 
     fn signal_at_half_time(&self, launch: Launch, at_most: Duration) {
         let Some(kill_at) = self.stops_until(launch) else { return };
-        let (half, inputs) = ((kill_at.since(sys::boottime()) / 2).min(at_most), self.inputs.clone());
+        let half = (kill_at.since(sys::boottime()) / 2).min(at_most);
+        self.hear_later(half, Input::MessageWasNotEnough(launch, kill_at));
+    }
+
+    fn hear_later(&self, after: Duration, input: Input) {
+        let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(half).await;
+            tokio::time::sleep(after).await;
             // Nobody hears it only when the loop is over; whoever comes next sees to the signal.
-            let _ = inputs.send(Input::MessageWasNotEnough(launch, kill_at));
+            let _ = inputs.send(input);
         });
     }
 
@@ -93,11 +102,25 @@ impl Dispatcher {
         }
     }
 
-    fn signal_tree(&self, launch: Launch, signal: Signal) {
-        self.with_tree(launch, |tree| {
-            let reached = tree.signal(signal);
-            fault::point("told");
-            tracing::debug!(leader = %tree.leader(), %signal, reached, "told to end");
-        });
+    /// The stop signal, to all of a worker; again where not all could be reached.
+    fn signal_to_end(&self, launch: Launch, signal: Signal) {
+        let Some(process) = self.processes.get(&launch) else { return };
+        let sent = process.tree.signal(signal);
+        fault::point("told");
+        match sent {
+            Ok(reached) => tracing::debug!(worker = %process.worker, %signal, reached, "told to end"),
+            Err(error) => {
+                let why = in_full(&error);
+                tracing::warn!(worker = %process.worker, %signal, error = why, "it may not have heard that it is to end; it is told again");
+                self.hear_later(AGAIN_AFTER, Input::SignalAgain(launch, signal));
+            }
+        }
+    }
+
+    /// A stop signal may not have arrived.
+    pub(super) fn signal_again(&self, launch: Launch, signal: Signal) {
+        if self.stops_until(launch).is_some() {
+            self.signal_to_end(launch, signal);
+        }
     }
 }

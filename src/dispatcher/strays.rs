@@ -21,9 +21,9 @@ use agentd_core::time::Moment;
 use agentd_core::worker::Worker;
 
 use super::Dispatcher;
-use super::commit::in_full;
 use super::input::Input;
 use super::restore::Takeover;
+use crate::causes::in_full;
 use crate::process::cgroup::Cgroups;
 use crate::process::stat::{ProcessTable, Stat};
 use crate::process::tree::{Identity, Tree};

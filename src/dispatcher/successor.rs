@@ -28,11 +28,11 @@ use camino::Utf8PathBuf;
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::sync::oneshot;
 
-use super::commit::in_full;
 use super::input::Input;
 use super::shell::Start;
 use super::sources::Sources;
 use super::{Child, Departure, Dispatcher, End};
+use crate::causes::in_full;
 use crate::control::ReplySink;
 use crate::handover::{CHECK_FLAG, Checked, HANDOVER, NewBinary, own_arguments};
 use crate::process::reaper::Exit;

@@ -14,7 +14,7 @@ use agentd_protocol::control::{ALL, ErrorKind, ErrorObject, Request};
 use nix::unistd::Uid;
 
 use super::Dispatcher;
-use super::commit::in_full;
+use crate::causes::in_full;
 use crate::config::ReadyCheck;
 use crate::control::ReplySink;
 use crate::notify::TaskOutcome;

@@ -23,8 +23,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::commit::in_full;
 use super::{Dispatcher, Input};
+use crate::causes::in_full;
 use crate::process::sys;
 use crate::schedule::Schedule;
 use crate::watch::Watch;

@@ -34,6 +34,7 @@ use rustix::process::{Resource, Rlimit, chdir, getpid, getrlimit, setrlimit, set
 use super::account::Taken;
 use super::plan::{ExecPlan, Limit, Secrets, ShimWord, Stage, StageFailure, fd_variable};
 use super::{program, secret, sys};
+use crate::causes::in_full;
 
 /// Most descriptors that the kernel passes in one message.
 pub(super) const DESCRIPTORS_MAX: usize = 253;
@@ -255,12 +256,6 @@ fn secrets(plan: &ExecPlan, account: Option<&Taken>) -> Result<Vec<CString>, Sta
         CString::new(text).map_err(|_| unfit())
     };
     delivered.into_iter().map(variable).collect()
-}
-
-/// An error with what lies behind it, in one line.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn enter(cgroup: &Utf8Path) -> Result<(), StageFailure> {

@@ -59,6 +59,22 @@ impl Identity {
     }
 }
 
+/// Why a signal may not have reached all of a tree. A later attempt may succeed.
+#[derive(Debug, Error)]
+pub enum SignalError {
+    /// The processes of the machine could not be listed.
+    #[error("list processes")]
+    List(#[source] io::Error),
+    /// One could not be reached, for want of descriptors or memory.
+    #[error("signal process {pid}")]
+    Send {
+        /// The process.
+        pid: Pid,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
 /// Why a tree could not be ended.
 #[derive(Debug, Error)]
 pub enum KillError {
@@ -124,12 +140,16 @@ impl Tree {
     /// Its living processes. A cheap question with a cgroup; without, it visits all processes of the machine.
     #[must_use]
     pub fn pids(&self) -> Vec<Pid> {
+        self.listed().unwrap_or_default()
+    }
+
+    fn listed(&self) -> io::Result<Vec<Pid>> {
         if let Some(Ok(pids)) = self.cgroup.as_ref().map(Cgroup::processes) {
-            return pids;
+            return Ok(pids);
         }
-        let table = ProcessTable::read().unwrap_or_default();
+        let table = ProcessTable::read()?;
         let mut members = assign(&table, &[self], Orphans::Everywhere);
-        members.remove(0).into_iter().map(|process| process.pid).collect()
+        Ok(members.remove(0).into_iter().map(|process| process.pid).collect())
     }
 
     /// Whether `pid` belongs to it. Visits the ancestors of `pid` only.
@@ -165,12 +185,20 @@ impl Tree {
     ///
     /// The leader is among them even when its cgroup does not show it: one that was started a moment ago has yet to
     /// enter it.
-    pub fn signal(&self, signal: Signal) -> usize {
-        let pids = self.pids();
-        let reached = pids.iter().filter(|&&pid| send(pid, None, signal).is_ok()).count();
+    ///
+    /// # Errors
+    /// [`SignalError`]: some may not have received it, for want of something that comes back.
+    pub fn signal(&self, signal: Signal) -> Result<usize, SignalError> {
+        let pids = self.listed().map_err(SignalError::List)?;
+        let mut reached = 0;
+        for &pid in &pids {
+            reached += usize::from(reaches(pid, send(pid, None, signal))?);
+        }
         // A moment after it was started the leader has not entered its cgroup yet.
-        let early = !pids.contains(&self.leader) && self.signal_leader(signal);
-        reached + usize::from(early)
+        if !pids.contains(&self.leader) {
+            reached += usize::from(reaches(self.leader, send(self.leader, Some(self.started), signal))?);
+        }
+        Ok(reached)
     }
 
     /// Sends `signal` to the leader alone. False when it has ended.
@@ -224,6 +252,17 @@ impl Tree {
             }
         }
         Err(KillError::KeptForking)
+    }
+}
+
+/// Whether a signal arrived. A process that has ended, or is not ours to signal, is none that it should have reached.
+fn reaches(pid: Pid, sent: Result<(), Errno>) -> Result<bool, SignalError> {
+    match sent {
+        Ok(()) => Ok(true),
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+            Err(SignalError::Send { pid, source: errno.into() })
+        }
+        Err(_) => Ok(false),
     }
 }
 

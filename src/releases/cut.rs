@@ -36,6 +36,7 @@ use super::parts::Parts;
 use super::program::Program;
 use super::source::Source;
 use super::tree::Tree;
+use crate::causes::in_full;
 use crate::config::Manifest;
 use crate::process::{INSTANCE_VARIABLE, LAUNCH_VARIABLE, descendants, reaper};
 
@@ -130,13 +131,7 @@ fn tell(report: &Report) -> ExitCode {
 }
 
 fn failed(error: &CutError, tail: Vec<String>) -> Failed {
-    let mut why = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        why = format!("{why}: {error}");
-        cause = error.source();
-    }
-    Failed { why, help: error.help().map(str::to_owned), tail }
+    Failed { why: in_full(error), help: error.help().map(str::to_owned), tail }
 }
 
 /// One cut under way.

@@ -19,9 +19,10 @@ use agentd_protocol::control::{
 use rusqlite::params;
 
 use super::db::{Db, DbError, now_ms};
-use super::desk::{Desk, in_full};
+use super::desk::Desk;
 use super::details::{generation_of, paused_word};
 use super::thread::Asker;
+use crate::causes::in_full;
 
 /// Tasks in hand that a look at the estimator shows.
 const SHOWN: usize = 1000;

@@ -41,6 +41,7 @@ use super::retention::Sweeper;
 use super::showing::Showing;
 use super::thread::{Asker, Command, Governed, Report, TasksError};
 use super::token::Secret;
+use crate::causes::in_full;
 use crate::process::sys;
 
 /// Bytes read from one connection in a round.
@@ -586,19 +587,4 @@ impl Desk {
             self.batch.failed = Some(in_full(error));
         }
     }
-}
-
-/// An error with all its causes, in one line.
-pub(super) fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -13,7 +13,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::desk::{Desk, in_full};
+use super::desk::Desk;
+use crate::causes::in_full;
 
 /// Most bytes of all copies together.
 const BYTES_MAX: u64 = 64 << 20;

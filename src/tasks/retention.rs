@@ -13,8 +13,9 @@ use rusqlite::params;
 
 use super::ask::among;
 use super::db::{Db, DbError, now_ms};
-use super::desk::{Desk, in_full};
+use super::desk::Desk;
 use super::payload::blob_name;
+use crate::causes::in_full;
 
 /// Tasks let go of in one round.
 const AT_ONCE: i64 = 500;

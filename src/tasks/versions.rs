@@ -7,9 +7,10 @@ use agentd_protocol::control::{Durations, EffectView, EffectsParams};
 use rusqlite::params;
 
 use super::db::{Db, DbError};
-use super::desk::{Desk, in_full};
+use super::desk::Desk;
 use super::panels::generation_of;
 use super::thread::Report;
+use crate::causes::in_full;
 
 /// Effects that are named.
 const EFFECTS: u32 = 100;

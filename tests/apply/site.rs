@@ -1,8 +1,6 @@
 //! A configuration of small servers, written anew by each test.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use agentd_testkit::e2e::{Daemon, Output, free_port};
@@ -96,12 +94,7 @@ impl Site {
 
 /// What the app on this port answers.
 pub(crate) fn answer(port: u16) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the port takes connections");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("it takes a request");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("it answers in time");
-    text.split_once("\r\n\r\n").expect("an HTTP answer").1.to_owned()
+    agentd_testkit::e2e::answer(port).expect("it answers in time")
 }
 
 /// Asserts how a command ended.

@@ -1,10 +1,8 @@
 //! An app that serves, and asking it whether it does.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use agentd_testkit::e2e::{Daemon, Home, free_port};
+use agentd_testkit::e2e::{Daemon, Home, answer, free_port};
 
 pub(crate) const AGENTD: &str = env!("CARGO_BIN_EXE_agentd");
 
@@ -46,15 +44,7 @@ pub(crate) fn web(home: &Home, keys: &str) -> u16 {
 
 /// Whether the app on this port answers.
 pub(crate) fn serves(port: u16) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    ask().is_ok_and(|text| text.ends_with("ok"))
+    answer(port).is_ok_and(|body| body == "ok")
 }
 
 /// Looks again and again, until it is so.

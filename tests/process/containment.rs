@@ -147,7 +147,7 @@ async fn a_signal_reaches_the_leader_alone_or_the_whole_tree() {
     let left = family.pids.iter().copied().filter(|&pid| pid != tree.leader()).collect::<Vec<_>>();
     assert_eq!(sorted(tree.pids()), sorted(left.clone()), "the session and the daemon outlive their leader");
     let holds = holds(&left);
-    assert_eq!(tree.signal(Signal::SIGTERM), 3);
+    assert_eq!(tree.signal(Signal::SIGTERM).unwrap(), 3);
     assert!(holds.iter().all(is_readable));
 }
 
@@ -199,7 +199,7 @@ async fn a_leader_that_has_not_entered_its_cgroup_yet_is_reached_all_the_same() 
         let mut family = family(FAMILY, 4, identity.clone(), None).await;
         let tree = Tree::of_child(identity, family.tree.leader(), Some(cgroup.clone()));
         match signal {
-            Some(signal) => assert_eq!(tree.signal(signal), 1),
+            Some(signal) => assert_eq!(tree.signal(signal).unwrap(), 1),
             None => tree.kill().unwrap(),
         }
         assert_eq!(family.on_stage.ending(), signal.map_or(-9, |signal| -(signal as i32)));
@@ -284,7 +284,7 @@ async fn a_leader_that_has_yet_to_enter_its_cgroup_is_signalled_and_killed() {
         if signal == Signal::SIGKILL {
             tree.kill().unwrap();
         } else {
-            assert_eq!(tree.signal(signal), 1);
+            assert_eq!(tree.signal(signal).unwrap(), 1);
         }
         assert_eq!(on_stage.ending(), -(signal as i32));
     }

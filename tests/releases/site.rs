@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use agentd_protocol::control::{ReleaseView, Releases};
-use agentd_testkit::e2e::{Daemon, Output, free_port};
+use agentd_testkit::e2e::{Daemon, Output, answer, free_port};
 
 pub(crate) const AGENTD: &str = env!("CARGO_BIN_EXE_agentd");
 
@@ -93,12 +91,8 @@ impl Site {
 
     /// What the skill answers, line by line: its text, its release, its folder, its arguments.
     pub(crate) fn answer(&self) -> Vec<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the port takes connections");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("it takes a request");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("it answers in time");
-        text.split_once("\r\n\r\n").expect("an HTTP answer").1.lines().map(str::to_owned).collect()
+        let body = answer(self.port).expect("it answers in time");
+        body.lines().map(str::to_owned).collect()
     }
 
     /// Its text alone.

@@ -1,11 +1,8 @@
 //! Limits: held, met, and named.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use agentd_protocol::events::EventKind;
 use agentd_protocol::status::ExitReason;
-use agentd_testkit::e2e::{Daemon, Home, Kernel, free_port};
+use agentd_testkit::e2e::{Daemon, Home, Kernel, answer, free_port};
 
 use crate::site::{AGENTD, PATIENCE, is_root, mode, open_home, written};
 
@@ -26,15 +23,6 @@ while True:
     connection, _ = listener.accept()
     threading.Thread(target=serve, args=(connection,), daemon=True).start()
 "#;
-
-fn answer(port: u16) -> Option<u32> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    text.split_once("\r\n\r\n")?.1.parse().ok()
-}
 
 /// A worker that outgrows its ceiling is replaced while requests go on; returns what was said of its end.
 fn outgrow(keys: &str) -> (ExitReason, String) {
@@ -59,7 +47,7 @@ fn outgrow(keys: &str) -> (ExitReason, String) {
     let told = daemon.ctl_ok(&["start", "./growing.toml"]);
     assert_eq!(told.stderr.contains("limits.memory is measured"), !held, "{told:#?}");
     let before: Vec<u32> = daemon.app("growing").workers.iter().filter_map(|worker| worker.pid).collect();
-    let grows = answer(port).expect("it serves");
+    let grows: u32 = answer(port).expect("it serves").parse().expect("a process id");
     let mut watch = daemon.watch();
     let signalled = nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(i32::try_from(grows).expect("a pid")),
@@ -70,7 +58,7 @@ fn outgrow(keys: &str) -> (ExitReason, String) {
     let (reason, why) = loop {
         let event = watch.next(deadline).expect("it ends in time");
         // Somebody serves all the while.
-        assert!(answer(port).is_some(), "a request was lost at {event:?}");
+        assert!(answer(port).is_ok(), "a request was lost at {event:?}");
         if let EventKind::WorkerExited { reason, why: Some(why), .. } = event.event {
             break (reason, why);
         }

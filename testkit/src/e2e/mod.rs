@@ -17,6 +17,7 @@
 //! wrong is a panic that says what was awaited and what was there instead. A [`Daemon`] that is dropped ends its
 //! workers, and fails the test when a process of its instance is left.
 
+mod answer;
 mod command;
 mod daemon;
 mod home;
@@ -29,6 +30,7 @@ mod process;
 mod status;
 mod worker;
 
+pub use answer::answer;
 pub use command::Output;
 pub use daemon::Daemon;
 pub use home::Home;
