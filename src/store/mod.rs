@@ -265,6 +265,17 @@ pub fn check(path: &Utf8Path) -> Result<Stored, StoreError> {
     Store { connection: copy, durability: Durability::Power }.load()
 }
 
+/// Brings what the log of the database at `path` holds into the database, so that whoever opens it next has little to read
+/// through. On a connection of its own, beside the store that is in use; waits for the disk, and for nobody.
+///
+/// # Errors
+/// It could not be opened or written; nothing is lost then.
+pub fn shorten_log(path: &Utf8Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Open { path: path.to_owned(), source };
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(StoreError::Commit)
+}
+
 /// Sees to it that a database, and with it the files that SQLite makes beside it, is its owner's alone: made so before
 /// SQLite makes it, or made so now. What stands in the way, opening it tells.
 pub(crate) fn keep_private(path: &Utf8Path) {
