@@ -60,7 +60,7 @@ mod verify;
 mod view;
 mod wish;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -118,6 +118,10 @@ pub struct Dispatcher {
     found: Option<(Stored, Option<Damage>)>,
     apps: BTreeMap<AppName, AppShell>,
     processes: HashMap<Launch, ProcessShell>,
+    /// What ended launches had, until it is cleared away.
+    remains: Vec<(Launch, ProcessShell)>,
+    /// Ended launches whose tasks the ledger is seeing to.
+    seen_to: BTreeSet<Launch>,
     /// Whose end the reaper's word about a process is.
     children: HashMap<Pid, Child>,
     launcher: Launcher,
@@ -280,6 +284,8 @@ impl Dispatcher {
             store,
             apps: BTreeMap::new(),
             processes: HashMap::new(),
+            remains: Vec::new(),
+            seen_to: BTreeSet::new(),
             children: HashMap::new(),
             launcher,
             cgroups,
@@ -409,8 +415,18 @@ impl Dispatcher {
                 let tick = self.tick();
                 outcome.merge(self.fleet.step(tick, event));
             }
-            self.carry_out(outcome);
+            self.commit(&outcome.persist);
+            // What is told of an app needs what is known of it.
+            let (last, act): (Vec<_>, Vec<_>) =
+                outcome.act.drain(..).partition(|effect| matches!(effect, Effect::Forget { .. }));
+            self.todo.extend(act);
             self.apply_todo();
+            self.publish(outcome);
+            if !last.is_empty() {
+                self.todo.extend(last);
+                self.apply_todo();
+            }
+            self.clear_away();
             if self.events.is_empty() {
                 break;
             }
@@ -418,10 +434,15 @@ impl Dispatcher {
         self.show_progress();
     }
 
-    fn carry_out(&mut self, outcome: Outcome) {
+    /// Persists what was decided for somebody who asked, and tells it. It is done when the loop settles.
+    fn carry_out(&mut self, mut outcome: Outcome) {
         self.commit(&outcome.persist);
+        self.todo.extend(outcome.act.drain(..));
+        self.publish(outcome);
+    }
+
+    fn publish(&mut self, outcome: Outcome) {
         let touched = changes::touched(&outcome);
-        self.todo.extend(outcome.act);
         for notice in outcome.publish {
             self.tell(notice);
         }

@@ -227,9 +227,11 @@ impl Dispatcher {
         }
     }
 
-    /// Whether no process has an end that is known and not yet told, nor a start whose outcome only we would hear.
+    /// Whether no process has an end that is known and not yet told, to the ledger too, nor a start whose outcome only we
+    /// would hear.
     pub(super) fn is_settled(&self) -> bool {
         self.todo.is_empty()
+            && self.seen_to.is_empty()
             && self.processes.values().all(|process| process.exit.is_none() && process.start == Start::Running)
     }
 }

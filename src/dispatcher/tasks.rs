@@ -45,7 +45,6 @@ impl Dispatcher {
     /// A process is about to be, or was found; before any of its words can come.
     pub(super) fn tell_born(&self, launch: Launch, worker: &WorkerId, record: &RevisionRecord) -> Arc<Gauge> {
         let gauge = Arc::new(Gauge::default());
-        self.tell_tasks(Command::Govern(worker.app.clone(), Box::new(record.config.governed())));
         self.tell_tasks(Command::Born(Box::new(Born {
             launch,
             worker: worker.clone(),
@@ -54,6 +53,7 @@ impl Dispatcher {
             // One that cannot be looked up any more speaks as nobody that is let in; its start said so.
             uid: record.config.account.user.as_deref().map(|user| uid_of(user).map_or(u32::MAX, Uid::as_raw)),
             gauge: Arc::clone(&gauge),
+            governed: record.config.governed(),
         })));
         gauge
     }
@@ -114,9 +114,11 @@ impl Dispatcher {
     }
 
     /// A process has ended. True when the ledger will say that it saw to its tasks.
-    pub(super) fn tell_gone(&self, launch: Launch, gone: Gone, exit: Exit) -> bool {
-        self.tell_tasks(Command::Gone(launch, gone, exit));
-        self.tasks.is_some()
+    pub(super) fn tell_gone(&mut self, launch: Launch, gone: Gone, exit: Exit) -> bool {
+        let Some(tasks) = &self.tasks else { return false };
+        tasks.tell(Command::Gone(launch, gone, exit));
+        self.seen_to.insert(launch);
+        true
     }
 
     /// Whether a process that ended was asked to.
@@ -169,7 +171,10 @@ impl Dispatcher {
             }
             Report::Judged(judged) => self.judged(*judged),
             Report::Measured(measured) => self.measured(*measured),
-            Report::Gone(launch) => self.tell_exit(launch),
+            Report::Gone(launch) => {
+                self.seen_to.remove(&launch);
+                self.tell_exit(launch);
+            }
             Report::Trouble(why) => {
                 let note = format!("{TROUBLE}{why}");
                 self.notes.retain(|note| !note.starts_with(TROUBLE));

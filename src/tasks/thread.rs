@@ -129,6 +129,8 @@ pub struct Born {
     pub uid: Option<u32>,
     /// Where what it has in hand is to be shown.
     pub gauge: Arc<Gauge>,
+    /// What governs its app from now on.
+    pub governed: Governed,
 }
 
 /// A drain that begins.
