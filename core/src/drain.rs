@@ -153,7 +153,7 @@ pub enum Verdict {
 /// A drain, as far as its end depends on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Drain {
-    /// When the stop signal is sent whatever is still in hand.
+    /// When the stop signal is sent if anything is still in hand.
     pub deadline: Moment,
     /// Not before this moment, so that it can still be taken back into service.
     pub warm_until: Option<Moment>,
@@ -168,9 +168,6 @@ pub struct Drain {
 /// Decides whether a draining worker may be told to end.
 #[must_use]
 pub fn verdict(drain: &Drain, now: Moment) -> Verdict {
-    if now >= drain.deadline {
-        return Verdict::Terminate;
-    }
     let quiet = drain.in_flight.is_some_and(|seen| {
         let connections_done = match drain.by {
             DrainBy::Connections => seen.busy == 0 && drain.tasks == 0,
@@ -178,12 +175,11 @@ pub fn verdict(drain: &Drain, now: Moment) -> Verdict {
         };
         seen.queued == 0 && connections_done
     });
-    if !quiet {
-        return Verdict::Wait { until: drain.deadline };
-    }
     match drain.warm_until {
-        Some(warm_until) if now < warm_until => Verdict::Wait { until: warm_until.min(drain.deadline) },
-        Some(_) | None => Verdict::Terminate,
+        // Its deadline is for what it has in hand.
+        Some(warm_until) if quiet && now < warm_until => Verdict::Wait { until: warm_until },
+        Some(_) | None if quiet || now >= drain.deadline => Verdict::Terminate,
+        Some(_) | None => Verdict::Wait { until: drain.deadline },
     }
 }
 
@@ -272,6 +268,9 @@ mod tests {
         };
         assert_eq!(verdict(&drain, at(50)), Verdict::Wait { until: at(100) });
         assert_eq!(verdict(&drain, at(100)), Verdict::Terminate);
+        let late = Drain { deadline: at(70), ..drain };
+        assert_eq!(verdict(&late, at(80)), Verdict::Wait { until: at(100) }, "nothing is held up by it");
+        assert_eq!(verdict(&Drain { tasks: 1, ..late }, at(80)), Verdict::Terminate);
         let busy = Drain { in_flight: Some(InFlight { busy: 1, ..InFlight::default() }), ..drain };
         assert_eq!(verdict(&busy, at(100)), Verdict::Wait { until: at(1_000) });
         assert_eq!(verdict(&busy, at(1_000)), Verdict::Terminate, "grace is a bound");

@@ -158,8 +158,11 @@ pub enum WorkerEvent {
         /// When.
         at: Moment,
     },
-    /// The ledger took from it what can go on elsewhere, and nothing is left to wait for.
-    TasksTaken,
+    /// The ledger took from it what can go on elsewhere, and there is nothing to wait for any more.
+    TasksTaken {
+        /// So many it had in hand until now, or had given up before and go on at its end.
+        tasks: u32,
+    },
     /// It met one of its limits. Of a process that ended by it, told right before its end.
     LimitMet(LimitMet),
     /// What it says to the refresh that asked it.
@@ -169,7 +172,7 @@ pub enum WorkerEvent {
         /// The reason when it cannot.
         result: Result<RefreshAnswer, String>,
     },
-    /// What became of its tasks in its drain. Told right before its end.
+    /// What became of its tasks in its drain and at its end. Told right before its end.
     TasksSettled(Tally),
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use agentd_core::admission::{Admitted, Denied, Request};
-use agentd_core::effect::{Effect, ExitCause, News, OperationKind, OperationResult, Outcome};
+use agentd_core::effect::{Effect, ExitCause, News, Notice, OperationKind, OperationResult, Outcome};
 use agentd_core::event::{Event, Exit, InFlight, Proof, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Launch, Operation, Pid, Revision};
 use agentd_core::limit::LimitMet;
 use agentd_core::policy::{AppPolicy, Lanes, ReloadPolicy, RestartPolicy, RestartWhen};
-use agentd_core::task::Tally;
+use agentd_core::task::{Loss, Tally, TaskId};
 use agentd_core::time::{Moment, Tick};
 use agentd_core::worker::Phase;
 
@@ -460,4 +460,22 @@ fn what_became_of_a_leaving_workers_tasks_is_told_by_whoever_made_it_leave() {
     assert_eq!(head.pending[0].toll.handed_over, 3, "it is stored with the request");
     let stopped = finish(&mut story, Launch(2), 1).expect("it is over");
     assert_eq!((stopped.kind, stopped.toll.handed_over, stopped.toll.idle_cut), (OperationKind::Stop, 4, 2));
+}
+
+#[test]
+fn a_deployment_tells_what_its_new_workers_lost_by_crashing_and_not_what_the_old_ones_did() {
+    let served = Duration::from_secs(2);
+    let mut story = Story::ready(&policy(2, Lanes::None));
+    story.reload(&policy(2, Lanes::None));
+    assert_eq!(story.spawned(), [Launch(3)]);
+    story.prove(Launch(3));
+    story.now = story.now + served;
+    story.tell(Launch(2), WorkerEvent::TasksSettled(Tally { lost: 7, ..Tally::default() }));
+    let named = vec![(TaskId::new("t").expect("a task id"), Loss::Crashed)];
+    story.tell(Launch(3), WorkerEvent::TasksSettled(Tally { handed_over: 4, lost: 1, named, ..Tally::default() }));
+    story.exit(Launch(3), 1);
+    let finished = |notice: &Notice| if let News::Finished(done) = &notice.news { Some(done.clone()) } else { None };
+    let done = story.last.publish.iter().find_map(finished).expect("its only new worker is gone");
+    assert_eq!((done.result, done.toll.handed_over, done.toll.lost), (OperationResult::RolledBack, 4, 1));
+    assert_eq!(done.toll.lost_tasks[0].0.as_str(), "t");
 }

@@ -201,6 +201,10 @@ impl Story {
     }
 
     /// Who was sent a task: launch, fence, attempt, the step to go on from.
+    fn has_no_time(&self) -> bool {
+        self.last.facts.iter().any(|fact| matches!(fact, Fact::TimeOver { launch: Launch(1), .. }))
+    }
+
     fn sent(&self) -> Vec<(u64, u64, u32, Option<u64>)> {
         let run = |told: &agentd_core::task::ToWorker| match &told.word {
             Word::Run { fence, attempt, checkpoint, .. } => Some((told.launch.0, fence.0, *attempt, *checkpoint)),
@@ -305,6 +309,17 @@ fn a_task_that_crashes_three_workers_is_parked_until_a_person_asks_for_it() {
     assert_eq!(story.sent(), []);
     story.request(Request::Retry { task: id("t"), effect: None }).expect("it is retried");
     assert_eq!(story.sent(), [(4, 4, 4, None)]);
+}
+
+#[test]
+fn a_worker_that_crashes_while_it_serves_leaves_word_of_what_it_had_in_hand() {
+    let mut story = Story::with(&[1, 2]);
+    story.begin(1, "kept", None, Input::Kept).expect("it is admitted");
+    story.begin(1, "bare", None, Input::Absent).expect("it is admitted");
+    story.gone(1, Gone::Crashed);
+    let Some(Fact::Settled { launch, tally }) = story.last.facts.last() else { panic!("nothing was settled") };
+    assert_eq!((*launch, tally.handed_over, tally.lost), (Launch(1), 1, 1));
+    assert_eq!(tally.named, [(id("bare"), Loss::Crashed)]);
 }
 
 #[test]
@@ -433,7 +448,7 @@ fn what_a_rollback_cannot_hand_over_has_the_time_of_the_others_and_waits_then_fo
     let mut story = downgraded(false);
     assert_eq!(story.say(1, Message::Yield { own: own("kept", 1) }), Err(Refused::Unread(id("kept"))));
     story.pass(8 * SECOND);
-    assert!(story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }));
+    assert!(story.has_no_time());
 }
 
 #[test]
@@ -472,7 +487,7 @@ fn at_the_deadline_what_has_a_checkpoint_goes_on_after_the_exit_and_the_rest_is_
     let asked = story.last.words.iter().filter(|told| matches!(told.word, Word::CheckpointNow { .. })).count();
     assert_eq!(asked, 2, "each is asked for one more checkpoint");
     story.pass(SECOND);
-    assert!(story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }));
+    assert!(story.last.facts.contains(&Fact::TimeOver { launch: Launch(1), tasks: 2 }));
     assert_eq!(story.sent(), [], "its worker may still be at it");
     assert!(matches!(story.checkpoint(1, "kept", 1, 6), Err(Refused::Fenced { .. })), "fenced before the signal");
     story.gone(1, Gone::Asked);
@@ -488,7 +503,7 @@ fn a_drain_is_extended_while_something_gets_on_and_no_longer_than_it_may() {
     story.worker(1, 1, 4);
     story.begin(1, "t", None, Input::Kept).expect("it is admitted");
     story.drain(1, 2 * SECOND, 12 * SECOND);
-    let over = |story: &Story| story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) });
+    let over = Story::has_no_time;
     for step in 1..=3 {
         story.checkpoint(1, "t", 1, step).expect("it is durable");
         story.pass(3 * SECOND);
@@ -535,13 +550,13 @@ fn a_commit_that_failed_leaves_what_was_stored_and_what_was_due_is_done_anew() {
     story.drain(1, 5 * SECOND, 5 * SECOND);
     let stored = story.stored();
     story.pass(5 * SECOND);
-    assert!(story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }));
+    assert!(story.has_no_time());
     story.ledger.roll_back(story.now, stored);
     story.open.insert(id("t"), story.ledger.task(&id("t")).expect("it is open again").clone());
     assert_eq!(story.ledger.task(&id("t")).map(|task| task.fence), Some(Fence(1)));
     assert!(story.checkpoint(1, "t", 1, 1).is_ok(), "nobody was told that its time is over");
     story.pass(2 * SECOND);
-    assert!(story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }), "it is decided once more");
+    assert!(story.has_no_time(), "it is decided once more");
 }
 
 #[test]
@@ -747,6 +762,23 @@ fn a_begin_sent_again_is_a_sign_of_life() {
 }
 
 #[test]
+fn a_drain_leaves_nothing_due_once_its_worker_is_gone_or_serves_again() {
+    let mut story = Story::with(&[1, 2]);
+    let hour = 3600 * SECOND;
+    story.drain(1, hour, hour);
+    story.drain(2, hour, hour);
+    assert!(story.ledger.next_wake().is_some());
+    story.gone(1, Gone::Asked);
+    story.order(Order::LaunchReady { launch: Launch(2) });
+    assert_eq!(story.ledger.next_wake(), None);
+    story.drain(2, hour, hour);
+    story.pass(50 * SECOND);
+    story.drain(2, 2 * hour, 2 * hour);
+    story.gone(2, Gone::Crashed);
+    assert_eq!(story.ledger.next_wake(), None, "of neither drain");
+}
+
+#[test]
 fn a_drain_waits_for_whoever_asked_for_it_no_longer_than_for_the_others() {
     let mut story = Story::with(&[1, 2]);
     for task in ["asks", "other"] {
@@ -765,10 +797,10 @@ fn a_drain_waits_for_whoever_asked_for_it_no_longer_than_for_the_others() {
     };
     story.order(Order::DrainBegan { launch: Launch(1), drain });
     story.pass(5 * SECOND);
-    assert!(!story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }), "the other has its time");
+    assert!(!story.has_no_time(), "the other has its time");
     story.say(1, Message::End { own: own("other", 1), outcome: Ending::Ok }).expect("it is done");
     story.pass(Duration::ZERO);
-    assert!(story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) }), "{:?}", story.last.facts);
+    assert!(story.has_no_time(), "{:?}", story.last.facts);
     assert_eq!(story.ledger.task(&id("asks")).map(|task| task.fence), Some(Fence(2)), "it goes on elsewhere");
 }
 
@@ -783,7 +815,7 @@ fn a_drain_does_not_wait_for_the_stuck_and_does_for_the_slow_that_never_made_a_c
         story.pass(10 * SECOND);
         story.drain(1, 20 * SECOND, 60 * SECOND);
         story.pass(2 * SECOND);
-        let over = story.last.facts.contains(&Fact::TimeOver { launch: Launch(1) });
+        let over = story.has_no_time();
         assert_eq!(over, cut, "silent for more than its usual gap, checkpoint: {checkpointed}");
     }
 }

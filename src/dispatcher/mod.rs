@@ -26,6 +26,7 @@ mod control;
 mod cutting;
 mod describe;
 mod drain;
+mod handshakes;
 mod history;
 mod hook_end;
 mod hooks;
@@ -36,6 +37,7 @@ mod launch;
 mod limits;
 mod lines;
 mod outputs;
+mod planned;
 mod planning;
 mod prepare;
 mod probe;
@@ -87,7 +89,7 @@ use crate::status::EventJournal;
 use crate::store::{Damage, Opened, Store, Stored};
 use crate::supervisors::Supervisors;
 use crate::systemd::Systemd;
-use crate::tasks::{AskedBy, TaskThread};
+use crate::tasks::{AskedBy, LedgerOpened, Opening, TaskThread, TasksError};
 
 pub use hook_end::HookEnd;
 pub use input::{DaemonSignal, Input};
@@ -134,6 +136,8 @@ pub struct Dispatcher {
     marks: strays::Marks,
     /// The ledger of tasks; none where it could not be started.
     tasks: Option<TaskThread>,
+    /// What is still to be heard of its start.
+    ledger: Option<Result<LedgerOpened, TasksError>>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
     /// Who asks for what is just being decided, when it is somebody with work in hand.
@@ -224,8 +228,8 @@ pub struct Parts {
     pub housekeeper: Housekeeper,
     /// The daemon's settings in force.
     pub standing: Standing,
-    /// The ledger of tasks; none where it could not be started, which `notes` tell of.
-    pub tasks: Option<TaskThread>,
+    /// The ledger of tasks, which may still be opening.
+    pub tasks: Result<Opening, TasksError>,
     /// Starts processes.
     pub launcher: Launcher,
     /// Contains them, where the machine lets us.
@@ -267,6 +271,10 @@ impl Dispatcher {
         } = parts;
         let Opened { store, stored, damage } = opened;
         let releases_of_home = ReleaseFolders::below(&home.state);
+        let (tasks, ledger) = match tasks.map(Opening::begun) {
+            Ok((thread, opened)) => (Some(thread), Ok(opened)),
+            Err(error) => (None, Err(error)),
+        };
         Self {
             home,
             instance,
@@ -290,6 +298,7 @@ impl Dispatcher {
             hooks: hooks::Hooks::default(),
             marks: strays::Marks::of_who_begins(sys::boottime()),
             tasks,
+            ledger: Some(ledger),
             journal: EventJournal::after(0),
             waiters: Vec::new(),
             asking: AskedBy::Others,

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::Dispatcher;
 use super::control::Answer;
+use super::planned;
 use super::tell::strategy as wire_strategy;
 use super::upgrade::core_strategy;
 use super::wish::Wish;
@@ -100,6 +101,7 @@ impl Dispatcher {
             because: Some(advice.because.to_owned()),
             taken_back,
             in_flight: self.in_flight_under(&app, asked, advice.sessions),
+            runs: planned::runs(&config, asked, cut.map(|cut| &cut.manifest)),
         })
     }
 

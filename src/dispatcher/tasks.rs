@@ -14,18 +14,31 @@ use agentd_protocol::control::{ALL, ErrorKind, ErrorObject, Request};
 use nix::unistd::Uid;
 
 use super::Dispatcher;
+use crate::causes::in_full;
 use crate::config::ReadyCheck;
 use crate::control::ReplySink;
 use crate::notify::TaskOutcome;
 use crate::process::account::uid_of;
 use crate::process::sys;
 use crate::revision::RevisionRecord;
-use crate::tasks::{AskedBy, Asker, Born, Command, Drain, Gauge, Question, Report};
+use crate::tasks::{AskedBy, Asker, Born, Command, Drain, Gauge, LedgerOpened, Question, Report};
 
 impl Dispatcher {
     pub(super) fn tell_tasks(&self, command: Command) {
         if let Some(tasks) = &self.tasks {
             tasks.tell(command);
+        }
+    }
+
+    /// Waits until the ledger is open, which had as long for it as everything else took until now. Without it the fleet
+    /// runs all the same, by connections alone.
+    pub(super) fn await_ledger(&mut self) {
+        let Some(begun) = self.ledger.take() else { return };
+        if let Err(error) = begun.and_then(LedgerOpened::outcome) {
+            let why = in_full(&error);
+            tracing::error!(why, "workers cannot tell of their tasks");
+            self.notes.push(format!("workers cannot tell of their tasks: failed to {why}"));
+            self.tasks = None;
         }
     }
 
@@ -150,7 +163,7 @@ impl Dispatcher {
             }
             Report::Fact(Fact::Looked { app, deployment }) => self.look_is_kept(&app, deployment),
             Report::Fact(Fact::Deadline { launch, at }) => self.fact(launch, WorkerEvent::TasksDeadline { at }),
-            Report::Fact(Fact::TimeOver { launch }) => self.fact(launch, WorkerEvent::TasksTaken),
+            Report::Fact(Fact::TimeOver { launch, tasks }) => self.fact(launch, WorkerEvent::TasksTaken { tasks }),
             Report::Fact(Fact::Settled { launch, tally }) => self.fact(launch, WorkerEvent::TasksSettled(tally)),
             Report::Refreshed { launch, id, result } => {
                 let result = result.map(|()| RefreshAnswer::Renewed);

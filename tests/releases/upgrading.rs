@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use agentd_protocol::control::{ReleaseState, UpgradePlan};
+use agentd_protocol::control::{PlannedRun, ReleaseState, UpgradePlan};
 use agentd_protocol::status::Strategy;
 use agentd_testkit::e2e::{Load, Mix};
 
@@ -188,6 +188,36 @@ fn a_dry_run_says_what_differs_and_which_strategy_that_asks_for_and_changes_noth
     assert!(model.advised == Some(Strategy::Canary) && !format!("{model:?}").contains("\"x\""), "{model:#?}");
     assert_eq!((site.pids(), site.releases()), before);
     site.assert_nothing_else();
+}
+
+#[test]
+fn a_dry_run_names_the_commands_that_would_run_in_their_order_and_runs_none() {
+    let site = Site::new();
+    let says = |word: &str| format!("[\"touch\", \"{}\"]", site.path(word).display());
+    let hook = |on: &str| format!("[[skill.search.hooks]]\non = [\"{on}\"]\ncommand = {}\n", says(on));
+    site.daemon.ctl_ok(&["start", "./site.toml"]);
+    let hooks: String =
+        ["rollback", "deployed", "after_stage", "before_stage", "before_deployment", "crash"].map(hook).concat();
+    site.configure(&format!("gates = {{ eval = {} }}\n{hooks}", says("eval")));
+    site.source("1.1.0", "two", &format!("check = {}", says("check")));
+    let runs = |strategy: &str| {
+        let plan = site.daemon.ctl_ok(&["upgrade", "search", "--dry-run", "--json", "--strategy", strategy]);
+        let named =
+            |run: PlannedRun| format!("{} {:?}{}", run.on, run.percents, if run.awaited { " awaited" } else { "" });
+        plan.json::<UpgradePlan>().runs.into_iter().map(named).collect::<Vec<String>>().join("; ")
+    };
+    let steps = "[10, 25, 50, 100]";
+    assert_eq!(
+        runs("canary"),
+        format!(
+            "before_deployment [] awaited; check [] awaited; eval {steps} awaited; before_stage {steps} awaited; \
+             after_stage {steps}; deployed []; rollback []"
+        )
+    );
+    assert_eq!(runs("rolling"), "before_deployment [] awaited; check [] awaited; deployed []; rollback []");
+    let shown = site.upgrade(&["--dry-run", "--strategy", "blue-green"]).stdout;
+    assert!(shown.contains("eval at 100 %, awaited: touch "), "{shown}");
+    assert!(!["check", "eval", "before_deployment"].iter().any(|word| site.path(word).exists()), "it only says so");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use agentd_protocol::control::UpgradePlan;
+use agentd_protocol::control::{PlannedRun, UpgradePlan};
 use agentd_protocol::status::Strategy;
 
 use super::table::wrap;
@@ -48,7 +48,29 @@ pub(crate) fn page(plan: &UpgradePlan, width: Option<usize>) -> String {
     for sentence in &plan.in_flight {
         line(2, sentence);
     }
+    if !plan.runs.is_empty() {
+        line(0, "runs");
+    }
+    for run in &plan.runs {
+        line(2, &run_line(run));
+    }
     text
+}
+
+fn run_line(run: &PlannedRun) -> String {
+    let at = match run.percents.as_slice() {
+        [] => String::new(),
+        percents => {
+            let percents: Vec<String> = percents.iter().map(|percent| format!("{percent} %")).collect();
+            format!(" at {}", percents.join(", "))
+        }
+    };
+    let command = run.command.join(" ");
+    match run.on.as_str() {
+        "rollback" => format!("rollback, should it be taken back: {command}"),
+        on if run.awaited => format!("{on}{at}, awaited: {command}"),
+        on => format!("{on}{at}: {command}"),
+    }
 }
 
 fn word(strategy: Strategy) -> &'static str {
@@ -72,7 +94,11 @@ mod tests {
         let plan = json!({"app": "support", "from": "1.4.0+ab12cd34", "to": "1.5.0+0011aabb", "source": "/srv/support",
             "changes": ["env.MODEL: (not shown)", "code: 2 files", "  ~ main.py", "  + prompts/a.txt"],
             "strategy": "rolling", "advised": "canary", "because": "model or prompt change in a minor version",
-            "in_flight": ["3 in flight now: they finish"]});
+            "in_flight": ["3 in flight now: they finish"],
+            "runs": [{"on": "before_deployment", "command": ["./migrate.sh"], "percents": [], "awaited": true},
+                {"on": "eval", "command": ["python3", "eval.py"], "percents": [10, 100], "awaited": true},
+                {"on": "deployed", "command": ["./tell.sh"], "percents": [], "awaited": false},
+                {"on": "rollback", "command": ["./tell.sh"], "percents": [], "awaited": false}]});
         let plan: UpgradePlan = serde_json::from_value(plan).expect("a plan");
         insta::assert_snapshot!("eighty", page(&plan, Some(80)));
     }

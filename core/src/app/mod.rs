@@ -261,14 +261,18 @@ impl App {
         if let (WorkerEvent::Refreshed { id, result }, Some(launch)) = (&event, worker.launch()) {
             return self.on_refreshed(cx, launch, *id, result.clone());
         }
-        let reason = worker.state.reason();
+        let (reason, generation) = (worker.state.reason(), worker.id.generation);
         if let WorkerEvent::TaskEnded { id } = &event
             && reason.is_some()
             && worker.state.process().is_some_and(|process| process.tasks.contains_key(id))
         {
             self.count(cx, reason, |toll| toll.finished += 1);
         }
-        if let WorkerEvent::TasksSettled(tally) = &event {
+        // What an old worker loses that crashes by itself is not the deployment's doing.
+        if let WorkerEvent::TasksSettled(tally) = &event
+            && (reason.is_some()
+                || self.head.rollout.as_ref().is_some_and(|rollout| rollout.to.generation == generation))
+        {
             self.count(cx, reason, |toll| toll.add(tally));
         }
         let Some(worker) = self.workers.get_mut(&slot) else { return };

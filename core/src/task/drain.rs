@@ -35,7 +35,6 @@ pub(super) struct Draining {
     pub(super) drain: Drain,
     began: Moment,
     stage: Step,
-    pub(super) tally: Tally,
     /// What was last told of what it has in hand.
     told: Option<(u32, u32, u32)>,
 }
@@ -70,7 +69,21 @@ impl Draining {
 }
 
 impl Ledger {
+    /// A drain is over, or another takes its place: what was to be done in it is not due any more. At a thousand reloads
+    /// an hour with an hour's deadline it would be thousands of entries that nobody looks at.
+    pub(super) fn forget_drain(&mut self, launch: Launch) {
+        let Some(Phase::Draining(draining)) = self.workers.get(&launch).map(|worker| &worker.phase) else { return };
+        let last_call = match draining.stage {
+            Step::Finishing { last_call } => Some(last_call),
+            Step::LastCall | Step::Over => None,
+        };
+        for at in [draining.drain.least, draining.drain.deadline].into_iter().chain(last_call) {
+            self.due.remove(&(at, Due::Drain(launch)));
+        }
+    }
+
     pub(super) fn drain_began(&mut self, now: Moment, launch: Launch, drain: Drain, out: &mut Outcome) {
+        self.forget_drain(launch);
         let Some(worker) = self.workers.get_mut(&launch) else { return };
         for &link in worker.dials.keys() {
             out.say(launch, link, Word::drain(&drain));
@@ -78,12 +91,9 @@ impl Ledger {
         let (least, deadline) = (drain.least, drain.deadline);
         let lead = (deadline.since(now) / 4).min(LAST_CALL);
         let last_call = now + deadline.since(now).saturating_sub(lead);
-        let tally = match &mut worker.phase {
-            Phase::Draining(draining) => std::mem::take(&mut draining.tally),
-            Phase::Restored | Phase::Starting | Phase::Ready => Tally::default(),
-        };
+        worker.tally.get_or_insert_default();
         let stage = Step::Finishing { last_call };
-        worker.phase = Phase::Draining(Box::new(Draining { drain, began: now, stage, tally, told: None }));
+        worker.phase = Phase::Draining(Box::new(Draining { drain, began: now, stage, told: None }));
         self.wake_at(last_call, Due::Drain(launch));
         self.wake_at(deadline, Due::Drain(launch));
         self.wake_at(least, Due::Drain(launch));
@@ -92,6 +102,7 @@ impl Ledger {
     }
 
     pub(super) fn launch_ready(&mut self, now: Moment, launch: Launch, out: &mut Outcome) {
+        self.forget_drain(launch);
         let Some(worker) = self.workers.get_mut(&launch) else { return };
         match worker.phase {
             Phase::Ready => return,
@@ -102,7 +113,7 @@ impl Ledger {
             }
             Phase::Restored | Phase::Starting => {}
         }
-        worker.phase = Phase::Ready;
+        (worker.phase, worker.tally) = (Phase::Ready, None);
         let app = worker.app.clone();
         self.do_not_await(now, launch, out);
         self.place(now, &app, out);
@@ -207,10 +218,7 @@ impl Ledger {
     }
 
     pub(super) fn tally(&mut self, launch: Launch) -> Option<&mut Tally> {
-        match &mut self.workers.get_mut(&launch)?.phase {
-            Phase::Draining(draining) => Some(&mut draining.tally),
-            Phase::Restored | Phase::Starting | Phase::Ready => None,
-        }
+        self.workers.get_mut(&launch)?.tally.as_mut()
     }
 
     /// A drain's last call or deadline may have come.
@@ -247,6 +255,7 @@ impl Ledger {
         let Some(worker) = self.workers.get(&launch) else { return };
         let on_deadline = self.apps.get(&worker.app).map_or(OnDeadline::Checkpoint, |app| app.policy.on_deadline);
         let ids: Vec<TaskId> = worker.running.iter().cloned().collect();
+        let tasks = u32::try_from(ids.len() + worker.awaited.len()).unwrap_or(u32::MAX);
         let stay = self.staying(launch) > 0;
         if on_deadline == OnDeadline::Extend
             && let Some(at) = self.extension(now, launch, &ids)
@@ -268,7 +277,7 @@ impl Ledger {
         if let Some(Phase::Draining(draining)) = self.workers.get_mut(&launch).map(|worker| &mut worker.phase) {
             draining.stage = Step::Over;
         }
-        out.facts.push(Fact::TimeOver { launch });
+        out.facts.push(Fact::TimeOver { launch, tasks });
     }
 
     /// Until when the tasks of a draining worker may go on because one of them gets on; none when none does, or when

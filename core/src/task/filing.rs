@@ -30,6 +30,7 @@ impl Ledger {
             generation: Generation::default(),
             state_version: None,
             phase: Phase::Restored,
+            tally: None,
             dials: BTreeMap::new(),
             running: BTreeSet::new(),
             awaited: BTreeSet::new(),

@@ -11,7 +11,7 @@ use crate::time::{Moment, Tick};
 use super::drain::Draining;
 use super::input::{Gone, Order, TaskPolicy};
 use super::name::{Key, Kind, Link, TaskId};
-use super::outcome::{Fact, InHand, Outcome};
+use super::outcome::{Fact, InHand, Outcome, Tally};
 use super::state::{Run, State, Task};
 
 /// Pause before what could not be written is decided anew: a full disk does not empty itself at once.
@@ -69,6 +69,8 @@ pub(super) struct Worker {
     pub(super) generation: Generation,
     pub(super) state_version: Option<u32>,
     pub(super) phase: Phase,
+    /// What became of its tasks since its drain began, or of those that it had when it ended.
+    pub(super) tally: Option<Tally>,
     /// Connections that said hello.
     pub(super) dials: BTreeMap<Link, Dial>,
     /// Tasks that it owns or told of.

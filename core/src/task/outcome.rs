@@ -351,8 +351,10 @@ pub enum Fact {
     TimeOver {
         /// Which.
         launch: Launch,
+        /// So many it had in hand until now, or had given up before and go on at its end.
+        tasks: u32,
     },
-    /// A worker ended that had begun to drain: what became of its tasks.
+    /// A worker ended: what became of its tasks in its drain, and of those that it had in hand at its end.
     Settled {
         /// Which.
         launch: Launch,
@@ -361,7 +363,7 @@ pub enum Fact {
     },
 }
 
-/// What became of the tasks of a worker that drained.
+/// What became of the tasks of a worker that drained or ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Ended while it drained.

@@ -154,7 +154,8 @@ impl Ledger {
 
     /// A process ended. One that is not known, or was gone before, changes nothing.
     pub(super) fn launch_gone(&mut self, tick: Tick, launch: Launch, gone: Gone, out: &mut Outcome) {
-        let Some(worker) = self.workers.get(&launch) else { return };
+        let Some(worker) = self.workers.get_mut(&launch) else { return };
+        worker.tally.get_or_insert_default();
         let app = worker.app.clone();
         let over = matches!(&worker.phase, Phase::Draining(draining) if draining.is_over());
         let on_deadline = self.apps.get(&app).map(|app| app.policy.on_deadline);
@@ -175,10 +176,9 @@ impl Ledger {
             });
             out.rows.push(Row::Task(id.clone()));
         }
-        if let Some(worker) = self.workers.remove(&launch)
-            && let Phase::Draining(draining) = worker.phase
-        {
-            out.facts.push(Fact::Settled { launch, tally: draining.tally });
+        self.forget_drain(launch);
+        if let Some(tally) = self.workers.remove(&launch).and_then(|worker| worker.tally) {
+            out.facts.push(Fact::Settled { launch, tally });
         }
         if let Some(app) = self.apps.get_mut(&app) {
             app.workers.remove(&launch);

@@ -141,7 +141,7 @@ impl Worker {
                 self.judge_drain(tick, policy, out)
             }
             WorkerEvent::TasksDeadline { at } => self.tasks_deadline(at, out),
-            WorkerEvent::TasksTaken => self.tasks_taken(tick, policy, out),
+            WorkerEvent::TasksTaken { tasks } => self.tasks_taken(tick, policy, tasks, out),
             WorkerEvent::LimitMet(limit) => self.limit_met(tick, policy, limit, out),
             // Its app has taken it.
             WorkerEvent::Refreshed { .. } => After::Same,
@@ -247,9 +247,14 @@ impl Worker {
                 After::Moved
             }
             // It is on its way out already: only what follows its exit changes, and how long it is kept warm for.
-            State::Draining { reason: present, warm_until, .. } => {
+            State::Draining { reason: present, deadline, warm_until, .. } => {
                 *present = reason;
-                *warm_until = warm_until.map(|at| at.min(tick.now + warm));
+                let less = warm_until.map(|at| at.min(tick.now + warm));
+                // Its time was over, and to be taken back all that it was left for.
+                if *warm_until == Some(*deadline) {
+                    *deadline = less.unwrap_or(*deadline);
+                }
+                *warm_until = less;
                 out.save_worker(&self.id);
                 After::Same
             }
@@ -420,7 +425,15 @@ impl Worker {
             tasks: process.tasks.len() + process.in_hand as usize,
         };
         match drain::verdict(&drain, tick.now) {
-            drain::Verdict::Wait { .. } => After::Same,
+            drain::Verdict::Wait { until } => {
+                if let State::Draining { deadline, .. } = &mut self.state
+                    && *deadline <= tick.now
+                {
+                    *deadline = until;
+                    out.save_worker(&self.id);
+                }
+                After::Same
+            }
             drain::Verdict::Terminate => {
                 let (reason, cut) = (*reason, *in_flight);
                 self.tell_to_end(tick, policy, reason, out);
@@ -566,9 +579,13 @@ impl Worker {
         After::Same
     }
 
-    fn tasks_taken(&mut self, tick: Tick, policy: &AppPolicy, out: &mut Outcome) -> After {
-        let State::Draining { deadline, .. } = &mut self.state else { return After::Same };
+    fn tasks_taken(&mut self, tick: Tick, policy: &AppPolicy, tasks: u32, out: &mut Outcome) -> After {
+        let State::Draining { deadline, warm_until, .. } = &mut self.state else { return After::Same };
         *deadline = (*deadline).min(tick.now);
+        if tasks > 0 {
+            // They go on at its end.
+            *warm_until = None;
+        }
         self.judge_drain(tick, policy, out)
     }
 

@@ -103,7 +103,8 @@ fn events() -> Vec<WorkerEvent> {
         WorkerEvent::TasksInHand { tasks: 1 },
         WorkerEvent::TasksInHand { tasks: 0 },
         WorkerEvent::TasksDeadline { at: tick(110).now },
-        WorkerEvent::TasksTaken,
+        WorkerEvent::TasksTaken { tasks: 0 },
+        WorkerEvent::TasksTaken { tasks: 1 },
         WorkerEvent::TasksSettled(Tally::default()),
     ]
 }
@@ -193,6 +194,27 @@ fn a_stop_does_not_keep_a_drained_worker_warm() {
     assert_eq!(worker.state.wake(), Some(tick(3).now));
     worker.wake(tick(3), &policy, &mut out);
     assert_eq!(out.act.last(), Some(&Effect::SendStop { launch: LAUNCH }));
+}
+
+#[test]
+fn a_drained_worker_without_tasks_is_kept_warm_beyond_their_deadline_and_one_whose_tasks_wait_for_its_end_is_not() {
+    for (tasks, ended) in [(0, false), (1, true)] {
+        let (policy, mut out) = (AppPolicy::default(), Outcome::default());
+        let mut worker = worker(State::Exited);
+        worker.start(tick(1), &policy, LAUNCH, &mut out);
+        worker.step(tick(1), &policy, WorkerEvent::ReadyProven { proof: Proof::Http }, &mut out);
+        worker.drain(tick(2), &policy, StopReason::Replaced, Duration::from_secs(60), &mut out);
+        worker.step(tick(2), &policy, WorkerEvent::TasksDeadline { at: tick(3).now }, &mut out);
+        worker.step(tick(2), &policy, WorkerEvent::DrainObserved(InFlight::default()), &mut out);
+        worker.step(tick(3), &policy, WorkerEvent::TasksTaken { tasks }, &mut out);
+        assert_eq!(out.act.contains(&Effect::SendStop { launch: LAUNCH }), ended, "{tasks} tasks");
+        if !ended {
+            assert_eq!(worker.state.wake(), Some(tick(62).now));
+            worker.drain(tick(20), &policy, StopReason::Stop, Duration::ZERO, &mut out);
+            worker.wake(tick(20), &policy, &mut out);
+            assert_eq!(out.act.last(), Some(&Effect::SendStop { launch: LAUNCH }));
+        }
+    }
 }
 
 #[test]

@@ -47,8 +47,8 @@ pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMe
 pub use releases::{ReleaseState, ReleaseView, Releases, ReleasesParams};
 pub use reply::{
     Accepted, AppDetails, Changed, ConnectionCounts, DaemonStop, DaemonView, HelloReply, ListenerView, LogFileView,
-    LogLine, LogsEnd, LostTask, OperationKind, OperationResult, OperationState, OperationView, Progress, Reply, Role,
-    Signalled, SignalledWorker, Steered, TaskCounts, UpgradePlan, Upgraded,
+    LogLine, LogsEnd, LostTask, OperationKind, OperationResult, OperationState, OperationView, PlannedRun, Progress,
+    Reply, Role, Signalled, SignalledWorker, Steered, TaskCounts, UpgradePlan, Upgraded,
 };
 pub use request::{
     AbortParams, Command, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams, DeleteParams, DescribeParams,

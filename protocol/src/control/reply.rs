@@ -310,6 +310,23 @@ pub struct UpgradePlan {
     pub taken_back: Option<String>,
     /// What would become of the sessions and tasks in flight, a sentence each.
     pub in_flight: Vec<String>,
+    /// Commands that would run, in their order.
+    #[serde(default)]
+    pub runs: Vec<PlannedRun>,
+}
+
+/// A command that a deployment would run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedRun {
+    /// What it is, or what it is told: `build`, `check`, `eval`, `before_deployment`, `before_stage`, `after_stage`, `deployed`,
+    /// `reload`, `rollback`.
+    pub on: String,
+    /// The program and its arguments, as configured.
+    pub command: Vec<String>,
+    /// At which percents of the new connections for the new version; empty where it is of the whole deployment.
+    pub percents: Vec<u8>,
+    /// Whether the deployment waits for it, and goes back or does not begin where it fails.
+    pub awaited: bool,
 }
 
 /// Answer to `promote`, `pause`, `resume`, `abort`.

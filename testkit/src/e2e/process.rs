@@ -52,6 +52,11 @@ impl ProcessEnd {
         }
     }
 
+    /// Stops it where it is; fine when it is gone.
+    pub fn freeze(&self) {
+        let _ = pidfd_send_signal(&self.fd, Signal::STOP);
+    }
+
     /// Ends it by SIGKILL; fine when it is gone.
     pub fn kill(&self) {
         // Gone already, or a zombie: both are what is wanted.

@@ -148,7 +148,7 @@ impl Tasks {
     /// Whose drain has no more time loses its tasks, whether somebody tells of it or not.
     pub(super) fn excuse(&mut self, out: &Outcome) {
         for fact in &out.facts {
-            if let Fact::TimeOver { launch } = fact {
+            if let Fact::TimeOver { launch, .. } = fact {
                 for process in self.processes.values_mut().filter(|process| process.launch == *launch) {
                     process.excused = true;
                 }
@@ -276,7 +276,7 @@ impl Tasks {
                 }
             }
             Fact::Deadline { launch, at } => self.fleet.moved(launch, at),
-            Fact::TimeOver { launch } => {
+            Fact::TimeOver { launch, .. } => {
                 self.seen.time_over += 1;
                 if self.fleet.stop(launch) {
                     self.soon(0, 1_500, Happening::End(launch));
