@@ -128,7 +128,7 @@ fn no_request_is_refused_while_a_deployment_waits_for_tasks_that_its_release_can
     for strategy in ["rolling", "blue-green"] {
         let port = free_port();
         let site = Site::started_with("state_version = 2", &format!("listen = \"127.0.0.1:{port}\"\n"));
-        site.begin("newer", 30, 0);
+        site.begin("newer", 80, 0);
         site.source("1.1.0", "state_version = 1");
         let load = Load::run(port, Mix::fresh(4), || {
             let output = site.upgrade(strategy);
@@ -146,7 +146,7 @@ fn no_request_is_refused_while_a_deployment_waits_for_tasks_that_its_release_can
 fn a_release_of_an_older_state_version_takes_over_when_the_tasks_of_the_newer_one_are_done() {
     for strategy in ["recreate", "blue-green"] {
         let site = Site::started("state_version = 2");
-        site.begin("newer", 30, 0);
+        site.begin("newer", 80, 0);
         site.source("1.1.0", "state_version = 1");
         let plan = site.daemon.ctl_ok(&["upgrade", "work", "--dry-run"]).stdout;
         assert!(plan.contains("1 newer than it reads, whose tasks stay with the old generation"), "{plan}");
