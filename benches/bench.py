@@ -63,7 +63,7 @@ def arguments():
     figure("fsyncs", survival.fsyncs, peers=False, restarts=50, seconds=10.0, bin="")
     figure("rotation", rotation.rotation, peers=False, rate=50_000, seconds=20, bin="")
     figure("status", watching.status, peers=False, n=100, clients=4, seconds=10.0, watchers=50, bin="")
-    sub = figure("soak", soak.soak, peers=False, rounds=2000, warm=0.2, most=256, bin="")
+    sub = figure("soak", soak.soak, peers=False, rounds=2000, most=256, bin="")
     sub.add_argument("--points", action="store_true", help="every look at the daemon as well")
     sub = figure("reload", traffic.reload, peers=False, reloads=5, workers=4, surge=4, task=10.0, pause=1.0)
     sub.add_argument("cases", nargs="+", choices=CASES)

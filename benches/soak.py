@@ -90,13 +90,11 @@ def soak(given):
             # Helpers that come with the first start are there by now.
             processes = processes or len(proc.descendants(pid))
         points.append((given.rounds, *looked_at(pid)))
-        # What fills for a while by its nature (the events that are kept, the allocator's pools) has filled by then.
-        warm = [point for point in points if point[0] >= given.rounds * given.warm]
         second = [point for point in points if point[0] >= given.rounds / 2]
         row = {
             "reloads": given.rounds, "crashes": given.rounds, "seconds": round(time.monotonic() - begun, 1),
-            "memory_kib": {"at_start": points[0][1], "warm": warm[0][1], "at_end": points[-1][1]},
-            "growth_kib": points[-1][1] - warm[0][1],
+            "memory_kib": {"at_start": points[0][1], "at_half": second[0][1], "at_end": points[-1][1]},
+            "growth_kib": points[-1][1] - points[0][1],
             "growth_of_second_half_kib": points[-1][1] - second[0][1],
             "slope_of_second_half_kib_a_1000_rounds": round(slope([(x, y) for x, y, _ in second]) * 1000, 1),
             "descriptors": {"at_start": points[1][2], "at_end": points[-1][2]},

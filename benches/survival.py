@@ -227,6 +227,9 @@ def kills(given):
     begun = time.monotonic()
     done = subprocess.run(argv, text=True, capture_output=True, check=False)
     print(done.stdout, file=sys.stderr)
+    if done.returncode == 1:
+        # What was lost, one by one, and the daemons' log.
+        print(done.stderr, file=sys.stderr)
     if done.returncode not in (0, 1):
         sys.exit(done.stderr[-4000:])
     took = time.monotonic() - begun

@@ -15,7 +15,6 @@ use nix::sys::signal::{SigSet, Signal};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::causes::in_full;
 use crate::control::{self, Identity, adopt_bound, bind_private};
 use crate::dispatcher::{DaemonSignal, Departure, Dispatcher, Input, Parts, Signals, Sources};
 use crate::handover::{self, Checked, HANDOVER, Handover};
@@ -109,7 +108,9 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
     reaper::adopt_orphans().map_err(kernel("adopt orphans"))?;
     quiet_signals().map_err(kernel("set signal handlers"))?;
     let files = raise_file_limit();
+    tracing::debug!("the instance is ours");
     let mut opened = store::open(&home.database())?;
+    tracing::debug!("the store is open");
     let instance = instance_name(&mut opened.store, &home)?;
     let launcher = Launcher::of_this_binary().map_err(kernel("open its own binary"))?;
     let launcher = launcher.under(lock.copy().map_err(kernel("hold its lock a second time"))?);
@@ -166,7 +167,6 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
             pid: std::process::id(),
         };
         let (ended, end) = oneshot::channel::<()>();
-        let tasks = started_tasks(tasks, &mut notes);
         let parts = Parts {
             home,
             instance,
@@ -184,6 +184,7 @@ pub fn run(home: Home, handed: Option<Handover>) -> Result<Departure, DaemonErro
             kept_by_systemd,
             ended_before,
         };
+        tracing::debug!("threads and sockets are there");
         let mut dispatcher = Dispatcher::new(parts);
         dispatcher.restore()?;
         let served = status::serve(status_socket, access.clone(), query_sender);
@@ -247,19 +248,6 @@ fn begin_tasks(home: &Home, inputs: &mpsc::UnboundedSender<Input>) -> Result<Ope
         // The loop is gone only at the very end.
         let _ = inputs.send(Input::Tasks(report));
     })
-}
-
-/// The opened ledger. Without it the fleet runs all the same, by connections alone.
-fn started_tasks(begun: Result<Opening, TasksError>, notes: &mut Vec<String>) -> Option<TaskThread> {
-    match begun.and_then(Opening::ready) {
-        Ok(thread) => Some(thread),
-        Err(error) => {
-            let why = in_full(&error);
-            tracing::error!(why, "workers cannot tell of their tasks");
-            notes.push(format!("workers cannot tell of their tasks: failed to {why}"));
-            None
-        }
-    }
 }
 
 /// The socket that was handed over, or a new one.

@@ -16,6 +16,11 @@ use agentd::process::zygote;
 use camino::Utf8PathBuf;
 use nix::sys::signal::Signal;
 
+/// glibc's allocator keeps up to seven freed pieces of each of 64 sizes for each thread, in case they are wanted again, and gives
+/// them to no other size: a quarter of a megabyte that fills up over the days (docs/adr/0017).
+#[global_allocator]
+static MEMORY: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 const USAGE: &str = "\
 agentd: a process supervisor for AI agents (the daemon; agentctl is its command line)
 

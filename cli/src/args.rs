@@ -3,6 +3,7 @@
 //! Owns the grammar and nothing else: no file is opened, no daemon asked. What a target of `start` is (a file, a
 //! known app, a script) is decided by [`crate::commands::start`], which can look.
 
+mod deferred;
 mod tasks;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use agentd_protocol::Timestamp;
 use camino::Utf8PathBuf;
+pub(crate) use deferred::Deferred;
 pub(crate) use tasks::{EffectsArgs, GraceArgs, InState, Judgement, PruneArgs, SessionsArgs, TasksArgs, TasksCommand};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -59,76 +61,76 @@ pub(crate) enum Color {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start apps from a configuration, a script or by name; starts the daemon when none runs
-    Start(StartArgs),
+    Start(Deferred<StartArgs>),
     /// Drain apps and stop them; they stay known and keep their addresses
-    Stop(ChangeArgs),
+    Stop(Deferred<ChangeArgs>),
     /// Stop every worker of apps and start it again with today's configuration
-    Restart(ChangeArgs),
+    Restart(Deferred<ChangeArgs>),
     /// Drain apps, stop them and forget them
     #[command(visible_alias = "del")]
-    Delete(ChangeArgs),
+    Delete(Deferred<ChangeArgs>),
     /// Run another number of workers
-    Scale(ScaleArgs),
+    Scale(Deferred<ScaleArgs>),
     /// Send a signal to every worker of an app
-    Signal(SignalArgs),
+    Signal(Deferred<SignalArgs>),
     /// Make the apps as a configuration says: shows what differs, then does the least that it takes
-    Apply(ApplyArgs),
+    Apply(Deferred<ApplyArgs>),
     /// Replace the workers of apps one by one, without refusing a connection or cutting a task
     #[command(visible_alias = "gracefulReload")]
-    Reload(ReloadArgs),
+    Reload(Deferred<ReloadArgs>),
     /// Let the workers of apps renew what they know, one after the other, without a restart
-    Refresh(ChangeArgs),
+    Refresh(Deferred<ChangeArgs>),
     /// Put a new release in an app's place: rolling, blue-green, as a canary, or after its end
-    Upgrade(UpgradeArgs),
+    Upgrade(Deferred<UpgradeArgs>),
     /// Put a release that served before in its place again
-    Rollback(RollbackArgs),
+    Rollback(Deferred<RollbackArgs>),
     /// List the releases of an app: who runs them, and what became of them
-    Releases(ReleasesArgs),
+    Releases(Deferred<ReleasesArgs>),
     /// Let the deployment of an app take its next step now
-    Promote(SteerArgs),
+    Promote(Deferred<SteerArgs>),
     /// Let it stand where it is; a failure still takes it back
-    Pause(SteerArgs),
+    Pause(Deferred<SteerArgs>),
     /// Let it go on
-    Resume(SteerArgs),
+    Resume(Deferred<SteerArgs>),
     /// Take it back: what served before serves again
-    Abort(SteerArgs),
+    Abort(Deferred<SteerArgs>),
     /// List what was deployed
-    Deployments(DeploymentsArgs),
+    Deployments(Deferred<DeploymentsArgs>),
     /// Show one deployment: its steps, its gates, what became of tasks; as a page with --html
-    Deployment(DeploymentArgs),
+    Deployment(Deferred<DeploymentArgs>),
     /// List the apps
     #[command(visible_aliases = ["list", "l", "ps"])]
     Ls,
     /// Show the workers of apps
-    Status(StatusArgs),
+    Status(Deferred<StatusArgs>),
     /// Show everything about one app
     #[command(visible_aliases = ["show", "info"])]
-    Describe(DescribeArgs),
+    Describe(Deferred<DescribeArgs>),
     /// Show what apps print
     #[command(visible_alias = "log")]
-    Logs(LogsArgs),
+    Logs(Deferred<LogsArgs>),
     /// Show what happened
-    Events(EventsArgs),
+    Events(Deferred<EventsArgs>),
     /// Write a commented configuration for what is found in a folder
-    Init(InitArgs),
+    Init(Deferred<InitArgs>),
     /// Look for what on this machine keeps agentd from keeping its promises
     Doctor,
     /// Print the JSON schema of configuration files, for editors
     Schema,
     /// Print completions for a shell
-    Completions(CompletionsArgs),
+    Completions(Deferred<CompletionsArgs>),
     /// Print the manual page
-    Man(ManArgs),
+    Man(Deferred<ManArgs>),
     /// Show tasks: those in flight, parked and recent; retry, discard, cancel or prune them
-    Tasks(TasksArgs),
+    Tasks(Deferred<TasksArgs>),
     /// Show what tasks did to the outside, first what nobody knows the end of
-    Effects(EffectsArgs),
+    Effects(Deferred<EffectsArgs>),
     /// Show the sessions of an app
-    Sessions(SessionsArgs),
+    Sessions(Deferred<SessionsArgs>),
     /// Show what an app's tasks take, how long a drain may take now, and why
-    Grace(GraceArgs),
+    Grace(Deferred<GraceArgs>),
     /// Make agentd a service of systemd, which starts with the machine
-    Startup(StartupArgs),
+    Startup(Deferred<StartupArgs>),
     /// Start, stop or look at the daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),
@@ -585,7 +587,7 @@ mod tests {
     fn start_keeps_what_follows_the_two_dashes_for_the_script() {
         let cli =
             parse("start ./app.py --name web -i 4 --listen 0.0.0.0:8080 --listen unix:/x -- --port 1 -v").unwrap();
-        let Command::Start(start) = cli.command else { panic!("start became {:?}", cli.command) };
+        let Command::Start(Deferred(start)) = cli.command else { panic!("start became {:?}", cli.command) };
         assert_eq!(start.targets, ["./app.py"]);
         assert_eq!(start.name.as_deref(), Some("web"));
         assert_eq!(start.workers.map(NonZeroU32::get), Some(4));

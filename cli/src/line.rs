@@ -16,6 +16,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use thiserror::Error;
 
+/// Bytes read at once: the status of some fifty apps. More is mostly memory that is touched for nothing.
+const CHUNK: usize = 16 * 1024;
+
 /// Why no line came.
 #[derive(Debug, Error)]
 pub(crate) enum LineError {
@@ -143,7 +146,7 @@ impl LineStream {
 
     /// Reads what is there. To be called only when something is.
     fn fill(&mut self) -> Result<(), LineError> {
-        let mut chunk = [0; 64 * 1024];
+        let mut chunk = [0; CHUNK];
         match self.stream.read(&mut chunk) {
             Ok(0) => self.ended = true,
             Ok(count) => self.decoder.feed(&chunk[..count]),

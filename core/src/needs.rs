@@ -197,7 +197,7 @@ impl Fleet {
     /// Whether a dependant that is on its way out keeps `name` serving.
     pub(crate) fn is_held(&self, name: &AppName) -> bool {
         self.apps().any(|app| {
-            app.head.name != *name && app.is_leaving(self.winding_down) && app.policy_now().needs.contains(name)
+            app.policy_now().needs.contains(name) && app.head.name != *name && app.is_leaving(self.winding_down)
         })
     }
 
@@ -205,7 +205,7 @@ impl Fleet {
     /// last dependant is gone.
     pub(crate) fn follow_needs(&mut self, tick: Tick, out: &mut Outcome) {
         loop {
-            let next = self.apps().find_map(|app| self.next_for(app));
+            let next = self.apps().find_map(|app| Some((app.head.name.clone(), self.next_for(app)?)));
             let Some((name, step)) = next else { return };
             self.with_app(&name, tick, out, |app, cx| match step {
                 NeedsStep::Begin => {
@@ -219,17 +219,16 @@ impl Fleet {
         }
     }
 
-    fn next_for(&self, app: &App) -> Option<(AppName, NeedsStep)> {
-        let name = app.head.name.clone();
+    fn next_for(&self, app: &App) -> Option<NeedsStep> {
         if app.head.desired == Desired::Running && app.head.rise == Rise::Waiting && !self.winding_down {
             let lacks = self.lacks(app);
             if lacks.is_empty() {
-                return Some((name, NeedsStep::Begin));
+                return Some(NeedsStep::Begin);
             }
-            return (app.is_awaited() && self.is_stuck(app)).then(|| (name, NeedsStep::Tell(sentence(&lacks))));
+            return (app.is_awaited() && self.is_stuck(app)).then(|| NeedsStep::Tell(sentence(&lacks)));
         }
-        let ends = app.is_leaving(self.winding_down) && app.is_serving_on() && !self.is_held(&name);
-        ends.then_some((name, NeedsStep::End))
+        let ends = app.is_leaving(self.winding_down) && app.is_serving_on() && !self.is_held(&app.head.name);
+        ends.then_some(NeedsStep::End)
     }
 }
 

@@ -762,6 +762,23 @@ fn a_begin_sent_again_is_a_sign_of_life() {
 }
 
 #[test]
+fn a_drain_leaves_nothing_due_once_its_worker_is_gone_or_serves_again() {
+    let mut story = Story::with(&[1, 2]);
+    let hour = 3600 * SECOND;
+    story.drain(1, hour, hour);
+    story.drain(2, hour, hour);
+    assert!(story.ledger.next_wake().is_some());
+    story.gone(1, Gone::Asked);
+    story.order(Order::LaunchReady { launch: Launch(2) });
+    assert_eq!(story.ledger.next_wake(), None);
+    story.drain(2, hour, hour);
+    story.pass(50 * SECOND);
+    story.drain(2, 2 * hour, 2 * hour);
+    story.gone(2, Gone::Crashed);
+    assert_eq!(story.ledger.next_wake(), None, "of neither drain");
+}
+
+#[test]
 fn a_drain_waits_for_whoever_asked_for_it_no_longer_than_for_the_others() {
     let mut story = Story::with(&[1, 2]);
     for task in ["asks", "other"] {

@@ -132,13 +132,12 @@ impl Dispatcher {
         let Some(launch) = worker.launch() else { return };
         let record = self.apps.get(&worker.id.app).and_then(|app| app.revisions.get(&worker.revision)).cloned();
         let streams = record.map_or_else(Vec::new, |record| self.adopt_streams(launch, worker, &record, taken));
-        let answers: Vec<_> =
-            self.attach(streams).into_iter().filter_map(|stream| self.logs.finish(stream).ok()).collect();
+        let written = self.logs.finish(self.attach(streams));
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            for answer in answers {
+            if let Ok(written) = written {
                 // A log thread that is gone has nothing more to write.
-                let _ = answer.await;
+                let _ = written.await;
             }
             let _ = inputs.send(Input::Worker(launch, WorkerEvent::Exited { exit }));
         });

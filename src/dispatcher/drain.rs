@@ -3,7 +3,7 @@
 //! One look reads the accept queue of the worker's lane and the kernel's table of its connections, about 0.1 ms. Looks
 //! are 2 ms apart at first and up to 50 ms later, and only while something drains. "Nothing left" is only
 //! believed when the queue was empty at the look before as well: a connection that is just being accepted is in neither
-//! table for a moment. And not before the ledger has told what tasks the worker has, which takes it a commit.
+//! table for a moment. Nor while somebody is on the way to it who was steered there before ([`Handshakes`]). And not before the ledger has told what tasks the worker has, which takes it a commit.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::Dispatcher;
+use super::handshakes::Handshakes;
 use super::input::Input;
 use super::shell::{DrainWatch, TasksTold};
 use crate::causes::in_full;
-use crate::process::stat;
+use crate::process::{stat, sys};
 use crate::sockets::{Connection, SockDiag};
 
 /// Pause after the first looks.
@@ -33,8 +34,8 @@ impl Dispatcher {
             prober.abort();
         }
         let ticker = look_often(launch, self.inputs.clone());
-        process.drain =
-            Some(DrainWatch { connections: Connections::default(), reported: None, empty: 0, blind: 0, tasks, ticker });
+        let (connections, handshakes) = (Connections::default(), Handshakes::default());
+        process.drain = Some(DrainWatch { connections, handshakes, reported: None, empty: 0, blind: 0, tasks, ticker });
     }
 
     /// The ledger told how many tasks it has in hand. Once it has none, what else it has is looked at now, and often.
@@ -78,15 +79,19 @@ impl Dispatcher {
         let watch = process.drain.as_mut()?;
         let Some(lane) = process.lane else { return Some(InFlight::default()) };
         let listen = &process.record.config.listen;
-        let told = app.addresses.queued(listen, lane.0).and_then(|queued| {
-            let diag = match &mut self.sock_diag {
-                Some(diag) => diag,
-                closed @ None => closed.insert(SockDiag::open()?),
-            };
+        let accepting = app.addresses.accepting(listen);
+        let look = |diag: &mut SockDiag| {
+            // In the order of a connection's way: who leaves one place before the look is at the next when it is looked at.
+            let coming = watch.handshakes.look(sys::boottime(), || diag.handshakes(&accepting))?;
+            let queued = app.addresses.queued(listen, lane.0)?.saturating_add(coming);
             let pids = process.tree.pids();
-            Ok((queued, diag.connections(&pids, &app.addresses.accepting(listen))?, pids))
-        });
-        match told {
+            Ok((queued, diag.connections(&pids, &accepting)?, pids))
+        };
+        let diag = match &mut self.sock_diag {
+            Some(diag) => Ok(diag),
+            closed @ None => SockDiag::open().map(|diag| closed.insert(diag)),
+        };
+        match diag.and_then(look) {
             Ok((queued, connections, pids)) => {
                 watch.blind = 0;
                 let samples: Vec<Sample> = connections.iter().map(sample).collect();

@@ -230,11 +230,11 @@ impl Dispatcher {
     }
 
     pub(super) fn attach(&self, streams: Vec<Stream>) -> Vec<StreamId> {
-        let ids = streams.iter().map(|stream| stream.id).collect();
-        for stream in streams {
-            if let Err(error) = self.logs.attach(stream) {
-                tracing::error!(error = in_full(&error), "a worker's output is not being read");
-            }
+        let ids: Vec<StreamId> = streams.iter().map(|stream| stream.id).collect();
+        if !ids.is_empty()
+            && let Err(error) = self.logs.attach(streams)
+        {
+            tracing::error!(error = in_full(&error), "a worker's output is not being read");
         }
         ids
     }
@@ -306,17 +306,14 @@ impl Dispatcher {
         self.last_words(launch);
         let Some(process) = self.processes.get_mut(&launch) else { return };
         let streams = std::mem::take(&mut process.streams);
-        let answers: Vec<_> = streams.into_iter().filter_map(|id| self.logs.finish(id).ok()).collect();
-        if answers.is_empty() {
-            self.logs_drained(launch);
-            return;
+        if streams.is_empty() {
+            return self.logs_drained(launch);
         }
+        // A log thread that is gone has nothing more to write.
+        let Ok(written) = self.logs.finish(streams) else { return self.logs_drained(launch) };
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            for answer in answers {
-                // A log thread that is gone has nothing more to write.
-                let _ = answer.await;
-            }
+            let _ = written.await;
             let _ = inputs.send(Input::LogsDrained(launch));
         });
     }
@@ -334,7 +331,10 @@ impl Dispatcher {
     pub(super) fn logs_drained(&mut self, launch: Launch) {
         let Some(exit) = self.processes.get(&launch).and_then(|process| process.exit) else { return };
         let gone = self.how_it_went(launch, exit);
-        if !self.tell_gone(launch, gone, exit) {
+        let tallied = self.tell_gone(launch, gone, exit);
+        // What became of its tasks is part of how an operation went. Of no operation, its end waits for nobody.
+        let of_an_operation = self.fleet.worker(launch).is_some_and(|worker| worker.state.reason().is_some());
+        if !(tallied && of_an_operation) {
             self.tell_exit(launch);
         }
     }
@@ -349,13 +349,26 @@ impl Dispatcher {
         self.fact(launch, WorkerEvent::Exited { exit });
     }
 
-    /// Lets go of everything that a launch had.
+    /// A launch is no more. What it had is [cleared away](Self::clear_away) when what follows was done: that cannot wait.
     fn bury(&mut self, launch: Launch) {
         let Some(process) = self.processes.remove(&launch) else { return };
         self.children.retain(|_, child| !matches!(child, Child::Worker(of) if *of == launch));
-        for id in &process.streams {
+        self.usage.forget(launch);
+        self.remains.push((launch, process));
+    }
+
+    /// Lets go of everything that ended launches had.
+    pub(super) fn clear_away(&mut self) {
+        for (launch, process) in std::mem::take(&mut self.remains) {
+            self.clear_away_one(launch, process);
+        }
+    }
+
+    fn clear_away_one(&mut self, launch: Launch, mut process: ProcessShell) {
+        let streams = std::mem::take(&mut process.streams);
+        if !streams.is_empty() {
             // Its answer is nobody's: the start failed before there was anything to say.
-            drop(self.logs.finish(*id));
+            drop(self.logs.finish(streams));
         }
         if let Err(error) = std::fs::remove_file(self.home.run.join("notify").join(launch.to_string())) {
             tracing::debug!(%launch, %error, "its notify socket was gone already");
@@ -367,7 +380,6 @@ impl Dispatcher {
         {
             tracing::debug!(%launch, error = in_full(&error), "its cgroup is removed later");
         }
-        self.usage.forget(launch);
         self.forget_secrets(launch);
         self.release_process(launch);
     }

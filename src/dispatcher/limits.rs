@@ -135,7 +135,7 @@ impl Dispatcher {
     /// Which limit a process that has ended met, if it was one. To be asked while its cgroup is there.
     pub(super) fn limit_met(&self, launch: Launch, exit: Exit) -> Option<LimitMet> {
         let process = self.processes.get(&launch)?;
-        let met = process.tree.cgroup().map_or_else(Met::default, |cgroup| cgroup.met());
+        let met = process.tree.cgroup().map_or_else(Met::default, |cgroup| cgroup.met(self.controllers()));
         limit_met(exit, met, &process.record.config.limits)
     }
 }

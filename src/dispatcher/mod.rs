@@ -26,6 +26,7 @@ mod control;
 mod cutting;
 mod describe;
 mod drain;
+mod handshakes;
 mod history;
 mod hook_end;
 mod hooks;
@@ -59,7 +60,7 @@ mod verify;
 mod view;
 mod wish;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -88,7 +89,7 @@ use crate::status::EventJournal;
 use crate::store::{Damage, Opened, Store, Stored};
 use crate::supervisors::Supervisors;
 use crate::systemd::Systemd;
-use crate::tasks::{AskedBy, TaskThread};
+use crate::tasks::{AskedBy, LedgerOpened, Opening, TaskThread, TasksError};
 
 pub use hook_end::HookEnd;
 pub use input::{DaemonSignal, Input};
@@ -117,6 +118,10 @@ pub struct Dispatcher {
     found: Option<(Stored, Option<Damage>)>,
     apps: BTreeMap<AppName, AppShell>,
     processes: HashMap<Launch, ProcessShell>,
+    /// What ended launches had, until it is cleared away.
+    remains: Vec<(Launch, ProcessShell)>,
+    /// Ended launches whose tasks the ledger is seeing to.
+    seen_to: BTreeSet<Launch>,
     /// Whose end the reaper's word about a process is.
     children: HashMap<Pid, Child>,
     launcher: Launcher,
@@ -131,6 +136,8 @@ pub struct Dispatcher {
     marks: strays::Marks,
     /// The ledger of tasks; none where it could not be started.
     tasks: Option<TaskThread>,
+    /// What is still to be heard of its start.
+    ledger: Option<Result<LedgerOpened, TasksError>>,
     journal: EventJournal,
     waiters: Vec<Waiter>,
     /// Who asks for what is just being decided, when it is somebody with work in hand.
@@ -221,8 +228,8 @@ pub struct Parts {
     pub housekeeper: Housekeeper,
     /// The daemon's settings in force.
     pub standing: Standing,
-    /// The ledger of tasks; none where it could not be started, which `notes` tell of.
-    pub tasks: Option<TaskThread>,
+    /// The ledger of tasks, which may still be opening.
+    pub tasks: Result<Opening, TasksError>,
     /// Starts processes.
     pub launcher: Launcher,
     /// Contains them, where the machine lets us.
@@ -264,6 +271,10 @@ impl Dispatcher {
         } = parts;
         let Opened { store, stored, damage } = opened;
         let releases_of_home = ReleaseFolders::below(&home.state);
+        let (tasks, ledger) = match tasks.map(Opening::begun) {
+            Ok((thread, opened)) => (Some(thread), Ok(opened)),
+            Err(error) => (None, Err(error)),
+        };
         Self {
             home,
             instance,
@@ -273,6 +284,8 @@ impl Dispatcher {
             store,
             apps: BTreeMap::new(),
             processes: HashMap::new(),
+            remains: Vec::new(),
+            seen_to: BTreeSet::new(),
             children: HashMap::new(),
             launcher,
             cgroups,
@@ -285,6 +298,7 @@ impl Dispatcher {
             hooks: hooks::Hooks::default(),
             marks: strays::Marks::of_who_begins(sys::boottime()),
             tasks,
+            ledger: Some(ledger),
             journal: EventJournal::after(0),
             waiters: Vec::new(),
             asking: AskedBy::Others,
@@ -401,8 +415,18 @@ impl Dispatcher {
                 let tick = self.tick();
                 outcome.merge(self.fleet.step(tick, event));
             }
-            self.carry_out(outcome);
+            self.commit(&outcome.persist);
+            // What is told of an app needs what is known of it.
+            let (last, act): (Vec<_>, Vec<_>) =
+                outcome.act.drain(..).partition(|effect| matches!(effect, Effect::Forget { .. }));
+            self.todo.extend(act);
             self.apply_todo();
+            self.publish(outcome);
+            if !last.is_empty() {
+                self.todo.extend(last);
+                self.apply_todo();
+            }
+            self.clear_away();
             if self.events.is_empty() {
                 break;
             }
@@ -410,10 +434,15 @@ impl Dispatcher {
         self.show_progress();
     }
 
-    fn carry_out(&mut self, outcome: Outcome) {
+    /// Persists what was decided for somebody who asked, and tells it. It is done when the loop settles.
+    fn carry_out(&mut self, mut outcome: Outcome) {
         self.commit(&outcome.persist);
+        self.todo.extend(outcome.act.drain(..));
+        self.publish(outcome);
+    }
+
+    fn publish(&mut self, outcome: Outcome) {
         let touched = changes::touched(&outcome);
-        self.todo.extend(outcome.act);
         for notice in outcome.publish {
             self.tell(notice);
         }

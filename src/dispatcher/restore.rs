@@ -87,7 +87,9 @@ impl Dispatcher {
         }
         self.fleet = Fleet::restore(counters, heads, workers);
         let past = Past::of(&self.fleet, &self.marks);
+        tracing::debug!("the sockets are there");
         let (adopted, ended) = self.adopt_all(&mut taken);
+        tracing::debug!(adopted, ended = ended.len(), "the workers are taken over");
         self.end_remains(&ended, &taken);
         self.restore_releases(releases, damaged);
         for name in self.apps.keys().cloned().collect::<Vec<AppName>>() {
@@ -127,6 +129,9 @@ impl Dispatcher {
             tracing::info!(adopted, "took over workers of an earlier daemon");
         }
         self.restore_reports();
+        tracing::debug!("what was told is there");
+        // Last of all: from here on processes are started, which are told where it is.
+        self.await_ledger();
         let tick = self.tick();
         let mut outcome = self.fleet.resume(tick);
         let told: Vec<Launch> = outcome.act.iter().filter_map(|effect| self.told_already(effect)).collect();
@@ -149,6 +154,7 @@ impl Dispatcher {
         let version = env!("CARGO_PKG_VERSION");
         self.supervisors.begin(std::process::id(), version, self.started_at, sys::boottime(), found);
         self.save_supervisors();
+        tracing::debug!("everything is taken over");
         self.ended_before.clear();
         self.end_strays_later(past);
         Ok(())

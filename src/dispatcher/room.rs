@@ -19,17 +19,22 @@ const KEPT_BACK: u64 = 32;
 const PER_START: u64 = 10;
 
 impl Dispatcher {
-    /// Whether there are descriptors for another worker.
-    pub(super) fn has_room(&self) -> Result<(), Obstacle> {
-        let Some((used, limit)) = self.files_in_use().filter(|(used, limit)| used + PER_START + KEPT_BACK > *limit)
-        else {
-            return Ok(());
-        };
+    /// Whether there are descriptors for another worker, or can be.
+    pub(super) fn has_room(&mut self) -> Result<(), Obstacle> {
+        if self.lacks_room().is_some() {
+            self.clear_away();
+        }
+        let Some((used, limit)) = self.lacks_room() else { return Ok(()) };
         let why = format!(
             "could not be started: {used} of the {limit} files that the daemon may open are in use, and the rest is kept for \
              those who want to talk to it; raise LimitNOFILE= of the unit, or ulimit -Hn"
         );
         Err(Obstacle { why, permanent: false })
+    }
+
+    /// How many are in use and may be, where that leaves none for another worker.
+    fn lacks_room(&self) -> Option<(u64, u64)> {
+        self.files_in_use().filter(|(used, limit)| used + PER_START + KEPT_BACK > *limit)
     }
 
     /// How many workers more could be started.

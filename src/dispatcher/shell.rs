@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::task::AbortHandle;
 
 use super::addresses::Addresses;
+use super::handshakes::Handshakes;
 use crate::logs::thread::StreamId;
 use crate::notify::{FdStore, NotifySocket};
 use crate::process::tree::Tree;
@@ -101,6 +102,8 @@ pub(super) enum Start {
 #[derive(Debug)]
 pub(super) struct DrainWatch {
     pub(super) connections: Connections,
+    /// Who was on the way when its share was taken.
+    pub(super) handshakes: Handshakes,
     /// What was last reported.
     pub(super) reported: Option<InFlight>,
     /// Looks in a row that found the accept queue empty.

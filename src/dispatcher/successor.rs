@@ -24,6 +24,7 @@ use agentd_core::id::Pid;
 use agentd_core::time::Moment;
 use agentd_protocol::control::{DaemonUpgradeParams, ErrorKind, ErrorObject};
 use agentd_protocol::events::EventKind;
+use camino::Utf8PathBuf;
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::sync::oneshot;
 
@@ -36,6 +37,7 @@ use crate::control::ReplySink;
 use crate::handover::{CHECK_FLAG, Checked, HANDOVER, NewBinary, own_arguments};
 use crate::process::reaper::Exit;
 use crate::process::sys;
+use crate::store;
 
 /// How long the new binary may take to read the state.
 const CHECKED_WITHIN: Duration = Duration::from_secs(10);
@@ -138,7 +140,7 @@ impl Dispatcher {
         let (sender, ended) = oneshot::channel();
         let pid = child.id();
         self.children.insert(Pid(pid), Child::Command(sender));
-        let inputs = self.inputs.clone();
+        let (inputs, database) = (self.inputs.clone(), self.home.database());
         tokio::spawn(async move {
             let result = match tokio::time::timeout(CHECKED_WITHIN, ended).await {
                 Ok(Ok(Ok(exit))) => understood(exit, &text_of(output), &text_of(errors)),
@@ -153,6 +155,9 @@ impl Dispatcher {
                     Err(format!("it did not answer within {}s", CHECKED_WITHIN.as_secs()))
                 }
             };
+            if result.is_ok() {
+                shorten_log(database).await;
+            }
             // The loop is gone only at the very end.
             let _ = inputs.send(Input::SuccessorChecked(result));
         });
@@ -222,10 +227,23 @@ impl Dispatcher {
         }
     }
 
-    /// Whether no process has an end that is known and not yet told, nor a start whose outcome only we would hear.
+    /// Whether no process has an end that is known and not yet told, to the ledger too, nor a start whose outcome only we
+    /// would hear.
     pub(super) fn is_settled(&self) -> bool {
         self.todo.is_empty()
+            && self.seen_to.is_empty()
             && self.processes.values().all(|process| process.exit.is_none() && process.start == Start::Running)
+    }
+}
+
+/// What the next program would read while nobody answers is put where it need not, beside the loop.
+async fn shorten_log(database: Utf8PathBuf) {
+    let shortened = tokio::task::spawn_blocking(move || store::shorten_log(&database)).await;
+    // The next program has more to read, and that is all.
+    match shortened {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(error = in_full(&error), "the log of the database stays as long as it is"),
+        Err(error) => tracing::warn!(%error, "the log of the database stays as long as it is"),
     }
 }
 

@@ -14,13 +14,14 @@ use agentd_protocol::control::{ALL, ErrorKind, ErrorObject, Request};
 use nix::unistd::Uid;
 
 use super::Dispatcher;
+use crate::causes::in_full;
 use crate::config::ReadyCheck;
 use crate::control::ReplySink;
 use crate::notify::TaskOutcome;
 use crate::process::account::uid_of;
 use crate::process::sys;
 use crate::revision::RevisionRecord;
-use crate::tasks::{AskedBy, Asker, Born, Command, Drain, Gauge, Question, Report};
+use crate::tasks::{AskedBy, Asker, Born, Command, Drain, Gauge, LedgerOpened, Question, Report};
 
 impl Dispatcher {
     pub(super) fn tell_tasks(&self, command: Command) {
@@ -29,10 +30,21 @@ impl Dispatcher {
         }
     }
 
+    /// Waits until the ledger is open, which had as long for it as everything else took until now. Without it the fleet
+    /// runs all the same, by connections alone.
+    pub(super) fn await_ledger(&mut self) {
+        let Some(begun) = self.ledger.take() else { return };
+        if let Err(error) = begun.and_then(LedgerOpened::outcome) {
+            let why = in_full(&error);
+            tracing::error!(why, "workers cannot tell of their tasks");
+            self.notes.push(format!("workers cannot tell of their tasks: failed to {why}"));
+            self.tasks = None;
+        }
+    }
+
     /// A process is about to be, or was found; before any of its words can come.
     pub(super) fn tell_born(&self, launch: Launch, worker: &WorkerId, record: &RevisionRecord) -> Arc<Gauge> {
         let gauge = Arc::new(Gauge::default());
-        self.tell_tasks(Command::Govern(worker.app.clone(), Box::new(record.config.governed())));
         self.tell_tasks(Command::Born(Box::new(Born {
             launch,
             worker: worker.clone(),
@@ -41,6 +53,7 @@ impl Dispatcher {
             // One that cannot be looked up any more speaks as nobody that is let in; its start said so.
             uid: record.config.account.user.as_deref().map(|user| uid_of(user).map_or(u32::MAX, Uid::as_raw)),
             gauge: Arc::clone(&gauge),
+            governed: record.config.governed(),
         })));
         gauge
     }
@@ -101,9 +114,11 @@ impl Dispatcher {
     }
 
     /// A process has ended. True when the ledger will say that it saw to its tasks.
-    pub(super) fn tell_gone(&self, launch: Launch, gone: Gone, exit: Exit) -> bool {
-        self.tell_tasks(Command::Gone(launch, gone, exit));
-        self.tasks.is_some()
+    pub(super) fn tell_gone(&mut self, launch: Launch, gone: Gone, exit: Exit) -> bool {
+        let Some(tasks) = &self.tasks else { return false };
+        tasks.tell(Command::Gone(launch, gone, exit));
+        self.seen_to.insert(launch);
+        true
     }
 
     /// Whether a process that ended was asked to.
@@ -156,7 +171,10 @@ impl Dispatcher {
             }
             Report::Judged(judged) => self.judged(*judged),
             Report::Measured(measured) => self.measured(*measured),
-            Report::Gone(launch) => self.tell_exit(launch),
+            Report::Gone(launch) => {
+                self.seen_to.remove(&launch);
+                self.tell_exit(launch);
+            }
             Report::Trouble(why) => {
                 let note = format!("{TROUBLE}{why}");
                 self.notes.retain(|note| !note.starts_with(TROUBLE));

@@ -72,14 +72,18 @@ impl Fifo {
     /// # Errors
     /// One [`FifoError`] for each step. A FIFO that could be made but not opened is removed again.
     pub fn create(path: &Utf8Path) -> Result<Self, FifoError> {
-        if let Some(folder) = path.parent() {
-            use std::os::unix::fs::DirBuilderExt;
-            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(|source| FifoError::Folder { path: folder.to_owned(), source })?;
-        }
         let mode = Mode::RUSR | Mode::WUSR;
-        rustix::fs::mknodat(rustix::fs::CWD, path.as_std_path(), FileType::Fifo, mode, 0)
-            .map_err(|errno| FifoError::Create { path: path.to_owned(), source: errno.into() })?;
+        let make = || rustix::fs::mknodat(rustix::fs::CWD, path.as_std_path(), FileType::Fifo, mode, 0);
+        let made = match (make(), path.parent()) {
+            (Err(Errno::NOENT), Some(folder)) => {
+                use std::os::unix::fs::DirBuilderExt;
+                let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+                made.map_err(|source| FifoError::Folder { path: folder.to_owned(), source })?;
+                make()
+            }
+            (made, _) => made,
+        };
+        made.map_err(|errno| FifoError::Create { path: path.to_owned(), source: errno.into() })?;
         let opened = open(path, OFlags::NONBLOCK).and_then(|supervisor| {
             let worker = open(path, OFlags::empty())?;
             Ok(Self { supervisor, worker })

@@ -31,7 +31,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::debt::Debt;
 use super::fifo::{PIPE_BYTES, capacity};
@@ -179,8 +179,12 @@ impl Pump {
         let _ = rustix::io::read(&*self.wake, &mut count);
         loop {
             match self.inbox.try_recv() {
-                Ok(Command::Attach(stream)) => self.attach(stream),
-                Ok(Command::Finish(id, answer)) => self.finish(id, answer),
+                Ok(Command::Attach(streams)) => streams.into_iter().for_each(|stream| self.attach(stream)),
+                Ok(Command::Finish(ids, answer)) => {
+                    let moved = ids.into_iter().map(|id| self.finish(id)).fold(Finished::default(), Finished::and);
+                    // Nobody waits any more: fine.
+                    let _ = answer.send(moved);
+                }
                 Ok(Command::Govern(id, rotation)) => self.govern(id, rotation),
                 Ok(Command::Flush(answer)) => {
                     let grown = self.drain_all();
@@ -237,7 +241,7 @@ impl Pump {
         }
     }
 
-    fn finish(&mut self, id: StreamId, answer: oneshot::Sender<Finished>) {
+    fn finish(&mut self, id: StreamId) -> Finished {
         let grown = self.drain(id);
         let moved = match self.streams.remove(&id) {
             None => Finished::default(),
@@ -254,7 +258,7 @@ impl Pump {
             }
         };
         self.tell(grown);
-        let _ = answer.send(moved);
+        moved
     }
 
     fn govern(&mut self, id: StreamId, rotation: Rotation) {

@@ -73,13 +73,19 @@ impl Target {
     }
 }
 
-/// What a finished stream came to.
+/// What finished streams came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Finished {
-    /// Bytes that reached the file since the stream was attached.
+    /// Bytes that reached the file since they were attached.
     pub written: u64,
     /// Bytes that were dropped because the file refused them.
     pub dropped: u64,
+}
+
+impl Finished {
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self { written: self.written + other.written, dropped: self.dropped + other.dropped }
+    }
 }
 
 /// The log thread could not be started, or is gone.
@@ -101,8 +107,8 @@ pub enum LogThreadError {
 
 #[derive(Debug)]
 pub(super) enum Command {
-    Attach(Stream),
-    Finish(StreamId, oneshot::Sender<Finished>),
+    Attach(Vec<Stream>),
+    Finish(Vec<StreamId>, oneshot::Sender<Finished>),
     Govern(StreamId, Rotation),
     Flush(oneshot::Sender<()>),
     Stop,
@@ -184,25 +190,25 @@ impl LogThread {
         Ok(Self { commands, wake, grew, counters, thread: Some(thread) })
     }
 
-    /// Moves the stream's bytes from now on.
+    /// Moves the streams' bytes from now on.
     ///
     /// # Errors
     /// [`LogThreadError::Gone`].
-    pub fn attach(&self, stream: Stream) -> Result<(), LogThreadError> {
-        self.send(Command::Attach(stream))
+    pub fn attach(&self, streams: Vec<Stream>) -> Result<(), LogThreadError> {
+        self.send(Command::Attach(streams))
     }
 
-    /// To be called once the worker has exited: moves what it left in the FIFO, closes and removes the FIFO, and
-    /// answers when its last line is in the file. An unknown `id` is answered with zeros. The answer fails only when
+    /// To be called once the worker has exited: moves what it left in its FIFOs, closes and removes them, and answers
+    /// once, when its last line is in the file. An unknown id counts as a stream without bytes. The answer fails only when
     /// the thread is gone.
     ///
     /// A descendant that still holds the FIFO can print until it is full and then blocks: end those first.
     ///
     /// # Errors
     /// [`LogThreadError::Gone`].
-    pub fn finish(&self, id: StreamId) -> Result<oneshot::Receiver<Finished>, LogThreadError> {
+    pub fn finish(&self, ids: Vec<StreamId>) -> Result<oneshot::Receiver<Finished>, LogThreadError> {
         let (answer, receiver) = oneshot::channel();
-        self.send(Command::Finish(id, answer))?;
+        self.send(Command::Finish(ids, answer))?;
         Ok(receiver)
     }
 

@@ -52,11 +52,11 @@ impl Bench {
         let (launch, id) = (Launch(id), StreamId(id));
         let to = Target::File { path: self.log(), rotation };
         let stream = Stream { id, fifo, fifo_path: Some(path), launch, to };
-        self.logs.attach(stream).expect("attach");
+        self.logs.attach(vec![stream]).expect("attach");
     }
 
     fn finish(&self, id: u64) -> Finished {
-        let answer = self.logs.finish(StreamId(id)).expect("finish");
+        let answer = self.logs.finish(vec![StreamId(id)]).expect("finish");
         self.runtime
             .block_on(async { tokio::time::timeout(DEADLINE, answer).await })
             .expect("finishing takes less than the deadline")

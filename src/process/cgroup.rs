@@ -257,10 +257,10 @@ impl Cgroup {
             .map_err(|source| CgroupError::Kill { dir: self.dir.clone(), source })
     }
 
-    /// What came of its limits.
+    /// What came of its limits, where there are these controllers.
     #[must_use]
-    pub fn met(&self) -> Met {
-        controllers::met(&self.dir)
+    pub fn met(&self, controllers: Controllers) -> Met {
+        controllers::met(&self.dir, controllers)
     }
 
     /// Processor time of all that ever ran in it, in microseconds.

@@ -124,10 +124,12 @@ pub fn set(dir: &Utf8Path, controllers: Controllers, amounts: &Amounts) -> Resul
 
 /// What came of the limits of the cgroup at `dir`. Nothing where its files are not there.
 #[must_use]
-pub fn met(dir: &Utf8Path) -> Met {
+pub fn met(dir: &Utf8Path, controllers: Controllers) -> Met {
+    let count =
+        |there: bool, file: &str, name: &str| there.then(|| field(&dir.join(file), name)).flatten().unwrap_or(0);
     Met {
-        oom_kills: field(&dir.join("memory.events"), "oom_kill").unwrap_or(0),
-        pids_refused: field(&dir.join("pids.events"), "max").unwrap_or(0),
+        oom_kills: count(controllers.memory, "memory.events", "oom_kill"),
+        pids_refused: count(controllers.pids, "pids.events", "max"),
     }
 }
 
@@ -178,12 +180,13 @@ mod tests {
     #[test]
     fn what_came_of_limits_is_read_and_nothing_where_there_is_nothing() {
         let (_keep, dir) = folder();
-        assert_eq!((met(&dir), memory_in_use(&dir)), (Met::default(), None));
+        assert_eq!((met(&dir, ALL), memory_in_use(&dir)), (Met::default(), None));
         fs::write(dir.join("memory.events"), "low 0\nhigh 9\nmax 3\noom 1\noom_kill 2\noom_group_kill 1\n").unwrap();
         fs::write(dir.join("pids.events"), "max 7\n").unwrap();
         fs::write(dir.join("memory.current"), "1000\n").unwrap();
         fs::write(dir.join("memory.stat"), "anon 500\ninactive_file 300\nactive_file 200\n").unwrap();
-        assert_eq!((met(&dir), memory_in_use(&dir)), (Met { oom_kills: 2, pids_refused: 7 }, Some(700)));
+        assert_eq!((met(&dir, ALL), memory_in_use(&dir)), (Met { oom_kills: 2, pids_refused: 7 }, Some(700)));
+        assert_eq!(met(&dir, Controllers { pids: false, ..ALL }), Met { oom_kills: 2, pids_refused: 0 });
     }
 
     #[test]

@@ -58,7 +58,7 @@ const CPU_GRACE_SECONDS: u64 = 5;
 pub enum Birth {
     /// Where the supervisor is: it has to enter its cgroup by itself.
     WithSupervisor,
-    /// In the cgroup of its plan.
+    /// In the cgroup of its plan, with what its [zygote](super::zygote) has left behind already.
     InCgroup,
 }
 
@@ -170,11 +170,13 @@ fn prepare(
 ) -> Result<Ready<'_>, StageFailure> {
     let refused = |stage: Stage| |errno| StageFailure::refused(stage, errno);
     setsid().map_err(refused(Stage::MakingSession))?;
-    if let (Some(cgroup), Birth::WithSupervisor) = (&plan.cgroup, birth) {
-        enter(cgroup)?;
+    match birth {
+        Birth::WithSupervisor => {
+            plan.cgroup.as_deref().map_or(Ok(()), enter)?;
+            leave_supervisor_behind();
+        }
+        Birth::InCgroup => {}
     }
-    sys::reset_signals();
-    leave_privileges_behind();
     umask(Mode::from_raw_mode(plan.umask));
     let mut listeners = listeners;
     if plan.node_channel {
@@ -265,9 +267,10 @@ fn enter(cgroup: &Utf8Path) -> Result<(), StageFailure> {
     })
 }
 
-/// What systemd gave the supervisor and is not meant for workers: ports below 1024, and being spared when memory runs
-/// out.
-fn leave_privileges_behind() {
+/// What is the supervisor's and not meant for workers: which signals it blocks or ignores, and what systemd gave it: ports
+/// below 1024, and being spared when memory runs out.
+pub(super) fn leave_supervisor_behind() {
+    sys::reset_signals();
     // Cannot fail where there is something to clear: Linux 4.3 has it.
     let _ = rustix::thread::clear_ambient_capability_set();
     let score = fs::read_to_string(OOM_SCORE).ok().and_then(|text| text.trim().parse::<i32>().ok());

@@ -312,12 +312,11 @@ impl Report {
     }
 }
 
-/// One word of the shim. Its room is taken for this moment only: a hundred starts wait for theirs at once.
+/// One word of the shim. Room for the longest is taken for this moment only: a hundred starts wait for theirs at once.
 fn hear(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
-    let mut word = vec![0_u8; WORD_MAX];
+    let mut word = [0_u8; WORD_MAX];
     let (length, _) = recv(fd, word.as_mut_slice(), RecvFlags::DONTWAIT)?;
-    word.truncate(length);
-    Ok(word)
+    Ok(word[..length].to_vec())
 }
 
 fn ended_early() -> StageFailure {

@@ -7,6 +7,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use agentd_core::id::Pid;
 use nix::sys::signal::Signal;
@@ -19,6 +21,12 @@ use serde::{Deserialize, Serialize};
 const STAT_MAX: usize = 1280;
 /// As long as most environments are, in bytes.
 const ENVIRONMENT_USUAL: usize = 8192;
+/// How long a process may be between two programs; it takes microseconds where a processor is free.
+const BECOMES_WITHIN: Duration = Duration::from_secs(1);
+/// Pause between two looks at one that is.
+const BECOMING: Duration = Duration::from_micros(50);
+/// Flags of a process (`PF_EXITING`, `PF_KTHREAD`): it ends, or it is the kernel's own. Neither has memory.
+const WITHOUT_MEMORY: u64 = 0x4 | 0x20_0000;
 /// Directories and files of `/proc` are opened so.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 
@@ -82,6 +90,35 @@ impl Stat {
     }
 }
 
+/// What `/proc/PID/stat` tells of a process whose environment reads as empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Emptiness {
+    /// It has none, and will not have one: it has ended, is the kernel's, or was started with nothing.
+    Real,
+    /// `execve` has taken the old program's away and not put the new one's there.
+    Passing,
+    /// It has one by now.
+    Over,
+}
+
+impl Emptiness {
+    fn of(line: &[u8]) -> Option<Self> {
+        let name_end = line.iter().rposition(|&b| b == b')')?;
+        let tail = std::str::from_utf8(&line[name_end + 1..]).ok()?;
+        // Numbered as in proc(5), where the state is the third.
+        let text = |number: usize| tail.split_ascii_whitespace().nth(number - 3);
+        let (flags, begin, end): (u64, u64, u64) = (field(text(9))?, field(text(50))?, field(text(51))?);
+        let has_ended = matches!(text(3)?, "Z" | "X" | "x");
+        Some(if has_ended || flags & WITHOUT_MEMORY != 0 || (end != 0 && begin == end) {
+            Self::Real
+        } else if end == 0 {
+            Self::Passing
+        } else {
+            Self::Over
+        })
+    }
+}
+
 fn field<T: FromStr>(text: Option<&str>) -> Option<T> {
     text?.parse().ok()
 }
@@ -141,8 +178,24 @@ pub fn variable(pid: Pid, name: &str) -> Option<String> {
 }
 
 /// The environment that `pid` was started with, its variables separated by zero bytes. Only for processes of our own
-/// user, unless we are root.
+/// user, unless we are root. One that is just becoming another program is waited for, as long as [`BECOMES_WITHIN`].
 pub(super) fn environment(pid: Pid) -> Option<Vec<u8>> {
+    let until = Instant::now() + BECOMES_WITHIN;
+    loop {
+        let environment = environment_now(pid)?;
+        if !environment.is_empty() || Instant::now() >= until {
+            return Some(environment);
+        }
+        let mut buffer = [0; STAT_MAX];
+        match Emptiness::of(read_into(CWD, format!("/proc/{pid}/stat"), &mut buffer).ok()?)? {
+            Emptiness::Real => return Some(environment),
+            Emptiness::Passing => thread::sleep(BECOMING),
+            Emptiness::Over => {}
+        }
+    }
+}
+
+fn environment_now(pid: Pid) -> Option<Vec<u8>> {
     let file = openat(CWD, format!("/proc/{pid}/environ").as_str(), READ, Mode::empty()).ok()?;
     // Its size is not told. The usual one is read at once: each read has the kernel look up the other's memory.
     let mut environment = Vec::with_capacity(ENVIRONMENT_USUAL);
@@ -221,6 +274,35 @@ mod tests {
         assert_eq!(Stat::parse(b""), None);
         assert_eq!(Stat::parse(b"1 (x"), None);
         assert_eq!(Stat::parse(b"1 (x) S 1"), None);
+    }
+
+    #[test]
+    fn a_process_that_becomes_another_program_is_known_by_its_environment_all_the_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("again");
+        std::fs::write(&script, "exec sh \"$0\"\n").unwrap();
+        let mut child = std::process::Command::new("sh").arg(&script).env("MARK", "it").spawn().unwrap();
+        let pid = Pid(child.id());
+        let unknown = (0..3000).filter(|_| variable(pid, "MARK").as_deref() != Some("it")).count();
+        let passing = (0..3000).filter(|_| environment_now(pid).is_none_or(|found| found.is_empty())).count();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(unknown, 0, "without waiting it would have been {passing}");
+    }
+
+    #[test]
+    fn an_empty_environment_is_told_from_one_that_is_not_there_yet() {
+        let line = |state: &str, flags: u64, begin: u64, end: u64| {
+            let rest = "0 ".repeat(40);
+            format!("7 (a) {state} 1 7 7 0 -1 {flags} {rest}{begin} {end} 0\n")
+        };
+        let of = |line: String| Emptiness::of(line.as_bytes());
+        assert_eq!(of(line("S", 0, 4096, 8192)), Some(Emptiness::Over));
+        assert_eq!(of(line("R", 0, 0, 0)), Some(Emptiness::Passing));
+        assert_eq!(of(line("S", 0, 4096, 4096)), Some(Emptiness::Real), "started with nothing");
+        assert_eq!(of(line("Z", 0, 0, 0)), Some(Emptiness::Real));
+        assert_eq!(of(line("S", 0x20_8040, 0, 0)), Some(Emptiness::Real), "the kernel's");
+        assert_eq!(of("7 (a) S 1".to_owned()), None);
     }
 
     #[test]

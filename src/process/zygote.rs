@@ -117,6 +117,8 @@ impl Zygote {
 pub fn run() -> ExitCode {
     // What a terminal or systemd sends to everybody is the supervisor's to act upon. It leads no group yet.
     let _ = setsid();
+    // Its copies inherit it.
+    shim::leave_supervisor_behind();
     loop {
         let Ok(Order { parcel, cgroup, lock }) = receive_order() else { return ExitCode::SUCCESS };
         let answer = match sys::copy_into_cgroup(cgroup.as_fd()) {

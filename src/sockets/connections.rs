@@ -7,7 +7,7 @@
 //! A look reads one table for each address family in use and then the descriptors of the processes, and stops at the
 //! table when it is empty.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -116,6 +116,26 @@ impl SockDiag {
         if !found.is_empty() {
             let held = procfs::sockets_of(pids);
             found.retain(|connection| held.contains(&connection.inode));
+        }
+        Ok(found)
+    }
+
+    /// Clients whose connections to one of these addresses are being made: begun, and in no accept queue yet.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn handshakes(&mut self, addrs: &[ListenAddr]) -> io::Result<BTreeSet<SocketAddr>> {
+        let mut found = BTreeSet::new();
+        let tcp: Vec<SocketAddr> = addrs.iter().filter_map(ListenAddr::socket_addr).collect();
+        for family in [Family::V4, Family::V6] {
+            let of_it = |addr: &&SocketAddr| addr.is_ipv4() == (family == Family::V4);
+            let ports: Vec<u16> = tcp.iter().filter(of_it).map(SocketAddr::port).collect();
+            if ports.is_empty() {
+                continue;
+            }
+            let mut sockets = self.inet(family, TcpState::mask(&[TcpState::SYN_RECV]), &ports, false)?;
+            sockets.retain(|socket| tcp.iter().any(|addr| takes(*addr, socket.local)));
+            found.extend(sockets.into_iter().map(|socket| socket.remote));
         }
         Ok(found)
     }

@@ -19,7 +19,10 @@ use super::tail::{EventTail, Older, Remembered};
 pub const KEPT: usize = 4096;
 
 /// How many of them are in memory.
-pub const RECENT: usize = 256;
+///
+/// Enough to begin the file anew with after one that could not be written ([`super::tail`]); whoever asks for more reads
+/// it from there.
+pub const RECENT: usize = 64;
 
 /// How far a watcher may fall behind.
 pub const BEHIND_MAX: usize = 1024;

@@ -18,8 +18,8 @@ use serde::Deserialize;
 
 use super::journal::{KEPT, RECENT};
 
-/// Events between two tries to write a file that could not be written.
-const TRY_EVERY: u64 = 64;
+/// Events between two tries to write a file that could not be written: the file then lacks none of those since.
+const TRY_EVERY: u64 = RECENT as u64;
 
 /// What an earlier daemon told.
 #[derive(Debug, Default)]

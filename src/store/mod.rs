@@ -265,6 +265,17 @@ pub fn check(path: &Utf8Path) -> Result<Stored, StoreError> {
     Store { connection: copy, durability: Durability::Power }.load()
 }
 
+/// Brings what the log of the database at `path` holds into the database, so that whoever opens it next has little to read
+/// through. On a connection of its own, beside the store that is in use; waits for the disk, and for nobody.
+///
+/// # Errors
+/// It could not be opened or written; nothing is lost then.
+pub fn shorten_log(path: &Utf8Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Open { path: path.to_owned(), source };
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(StoreError::Commit)
+}
+
 /// Sees to it that a database, and with it the files that SQLite makes beside it, is its owner's alone: made so before
 /// SQLite makes it, or made so now. What stands in the way, opening it tells.
 pub(crate) fn keep_private(path: &Utf8Path) {
@@ -388,10 +399,7 @@ impl Store {
     /// # Errors
     /// It was not written.
     pub fn set_meta(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
-        self.connection
-            .execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value])
-            .map(|_| ())
-            .map_err(StoreError::Commit)
+        self.connection.execute(PUT_META, [key, value]).map(|_| ()).map_err(StoreError::Commit)
     }
 
     /// What is told of deployments as JSON, the latest first: of an app, or of all; the one of this number, or all; those
@@ -475,6 +483,10 @@ impl Store {
     }
 }
 
+/// Sets a named text. As everywhere here a row that is there is updated, and rows are removed one by one: a statement of
+/// several writes, as `INSERT OR REPLACE` is, has SQLite copy each page first, into 64 KiB of memory taken each time.
+const PUT_META: &str = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
+
 fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(), StoreError> {
     let run = |sql: &str, params: &[&dyn rusqlite::ToSql]| -> Result<(), StoreError> {
         let mut statement = transaction.prepare_cached(sql).map_err(StoreError::Commit)?;
@@ -483,7 +495,10 @@ fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(),
     match change {
         Change::App(head) => {
             let json = encode("app", head.name.as_str(), head)?;
-            run("INSERT OR REPLACE INTO app (name, head) VALUES (?1, ?2)", params![head.name.as_str(), json])
+            run(
+                "INSERT INTO app (name, head) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET head = excluded.head",
+                params![head.name.as_str(), json],
+            )
         }
         Change::AppGone(app) => {
             run("DELETE FROM worker WHERE app = ?1", params![app.as_str()])?;
@@ -495,7 +510,8 @@ fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(),
         Change::Worker(worker) => {
             let json = encode("worker", worker.id.app.as_str(), worker)?;
             run(
-                "INSERT OR REPLACE INTO worker (app, slot, record) VALUES (?1, ?2, ?3)",
+                "INSERT INTO worker (app, slot, record) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET record = excluded.record",
                 params![worker.id.app.as_str(), worker.id.slot.0, json],
             )
         }
@@ -503,7 +519,8 @@ fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(),
             run("DELETE FROM worker WHERE app = ?1 AND slot = ?2", params![app.as_str(), slot.0])
         }
         Change::Revision { app, revision, json } => run(
-            "INSERT OR REPLACE INTO revision (app, id, config) VALUES (?1, ?2, ?3)",
+            "INSERT INTO revision (app, id, config) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET config = excluded.config",
             params![app.as_str(), revision.0.cast_signed(), json],
         ),
         Change::RevisionGone(app, revision) => {
@@ -511,34 +528,39 @@ fn write(transaction: &rusqlite::Transaction<'_>, change: &Change) -> Result<(),
         }
         Change::Deployment { app, id, state, generation, json } => {
             run(
-                "INSERT OR REPLACE INTO deployment (id, app, state, generation, record) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO deployment (id, app, state, generation, record) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET app = excluded.app, state = excluded.state,
+                    generation = excluded.generation, record = excluded.record",
                 params![id.0.cast_signed(), app.as_str(), state.word(), generation.0.cast_signed(), json],
             )?;
-            run(
-                "DELETE FROM deployment WHERE app = ?1 AND id <=
-                    (SELECT id FROM deployment WHERE app = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-                params![app.as_str(), DEPLOYMENTS_KEPT],
-            )
+            let beyond = old_deployments(transaction, app).map_err(StoreError::Commit)?;
+            beyond.iter().try_for_each(|id| run("DELETE FROM deployment WHERE id = ?1", params![id]))
         }
         Change::Release(app, record) => {
             let id = &record.release.id;
             let json = encode("a release", id.as_str(), record)?;
             run(
-                "INSERT OR REPLACE INTO release (app, id, record) VALUES (?1, ?2, ?3)",
+                "INSERT INTO release (app, id, record) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET record = excluded.record",
                 params![app.as_str(), id.as_str(), json],
             )
         }
         Change::ReleaseGone(app, id) => {
             run("DELETE FROM release WHERE app = ?1 AND id = ?2", params![app.as_str(), id.as_str()])
         }
-        Change::Meta { key, value } => {
-            run("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, value])
-        }
+        Change::Meta { key, value } => run(PUT_META, params![key, value]),
         Change::Counters(counters) => {
             let json = encode("numbers", "counters", counters)?;
-            run("INSERT OR REPLACE INTO meta (key, value) VALUES ('counters', ?1)", params![json])
+            run(PUT_META, params!["counters", json])
         }
     }
+}
+
+/// Deployments of an app that are no longer kept.
+fn old_deployments(transaction: &rusqlite::Transaction<'_>, app: &AppName) -> rusqlite::Result<Vec<i64>> {
+    let sql = "SELECT id FROM deployment WHERE app = ?1 ORDER BY id DESC LIMIT -1 OFFSET ?2";
+    let mut statement = transaction.prepare_cached(sql)?;
+    statement.query_map(params![app.as_str(), DEPLOYMENTS_KEPT], |row| row.get(0))?.collect()
 }
 
 fn encode<T: serde::Serialize>(what: &'static str, key: &str, value: &T) -> Result<String, StoreError> {

@@ -76,9 +76,7 @@ impl Db {
         let value = serde_json::to_string(by).expect("a word and a name have a JSON form");
         match by {
             AskedBy::Others => self.run("who asked", "DELETE FROM meta WHERE key = ?1", params![key]),
-            AskedBy::Worker(_) | AskedBy::Task(_) => {
-                self.run("who asked", "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, value])
-            }
+            AskedBy::Worker(_) | AskedBy::Task(_) => self.put_meta("who asked", &key, &value),
         }
     }
 }

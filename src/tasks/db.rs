@@ -171,6 +171,13 @@ impl Db {
         self.connection.prepare_cached(sql).map_err(failed)?.execute(with).map(drop).map_err(failed)
     }
 
+    /// Sets a named text. As everywhere here a row that is there is updated: `INSERT OR REPLACE` is two writes, for
+    /// whose undoing SQLite copies each page first, into 64 KiB of memory that it takes each time.
+    pub(super) fn put_meta(&self, what: &'static str, key: &str, value: &str) -> Result<(), DbError> {
+        let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
+        self.run(what, sql, params![key, value])
+    }
+
     /// Writes an open task as it is. `about` is empty for one that nobody runs: what is there stays.
     pub(super) fn write_task(&self, task: &Task, about: &About<'_>) -> Result<(), DbError> {
         self.begin()?;
@@ -238,7 +245,8 @@ impl Db {
     pub(super) fn write_input(&self, task: &TaskId, input: &Payload<'_>) -> Result<(), DbError> {
         self.begin()?;
         let kept = input.keep(&self.blobs)?;
-        let sql = "INSERT OR REPLACE INTO input (task, form, value) VALUES (?1, ?2, ?3)";
+        let sql = "INSERT INTO input (task, form, value) VALUES (?1, ?2, ?3)
+                   ON CONFLICT DO UPDATE SET form = excluded.form, value = excluded.value";
         self.run("an input", sql, params![task.as_str(), kept.form, kept])
     }
 
@@ -254,8 +262,11 @@ impl Db {
         let kept = payload.keep(&self.blobs)?;
         self.run(
             "a checkpoint",
-            "INSERT OR REPLACE INTO ckpt (task, step, fence, safe, state_version, moment, at, form, value)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO ckpt (task, step, fence, safe, state_version, moment, at, form, value)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT DO UPDATE SET fence = excluded.fence, safe = excluded.safe,
+                state_version = excluded.state_version, moment = excluded.moment, at = excluded.at,
+                form = excluded.form, value = excluded.value",
             params![
                 task.as_str(),
                 mark.step.cast_signed(),
@@ -268,12 +279,14 @@ impl Db {
                 kept
             ],
         )?;
-        self.run(
-            "a checkpoint",
-            "DELETE FROM ckpt WHERE task = ?1 AND step <=
-                (SELECT step FROM ckpt WHERE task = ?1 ORDER BY step DESC LIMIT 1 OFFSET ?2)",
-            params![task.as_str(), CKPTS_KEPT],
-        )
+        let sql = "SELECT step FROM ckpt WHERE task = ?1 ORDER BY step DESC LIMIT -1 OFFSET ?2";
+        let mut beyond = Vec::new();
+        self.each_with("checkpoints", sql, params![task.as_str(), CKPTS_KEPT], |row| {
+            beyond.push(row.get::<_, i64>(0)?);
+            Ok(())
+        })?;
+        let sql = "DELETE FROM ckpt WHERE task = ?1 AND step = ?2";
+        beyond.iter().try_for_each(|step| self.run("a checkpoint", sql, params![task.as_str(), step]))
     }
 }
 

@@ -28,9 +28,12 @@ impl Db {
         self.begin()?;
         self.run(
             "an effect",
-            "INSERT OR REPLACE INTO effect
-                (task, key, app, release, kind, fence, state, description, compensate, begun_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'intent', ?7, ?8, ?9)",
+            "INSERT INTO effect (task, key, app, release, kind, fence, state, description, compensate, begun_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'intent', ?7, ?8, ?9)
+             ON CONFLICT DO UPDATE SET app = excluded.app, release = excluded.release, kind = excluded.kind,
+                fence = excluded.fence, state = excluded.state, description = excluded.description,
+                compensate = excluded.compensate, begun_at = excluded.begun_at,
+                ended_at = NULL, form = NULL, value = NULL, error = NULL",
             params![
                 intent.task.as_str(),
                 intent.key.as_str(),

@@ -37,7 +37,8 @@ impl Db {
         let kept = value.keep(&self.blobs)?;
         self.run(
             "an item",
-            "INSERT OR REPLACE INTO kv (app, ns, key, form, value) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO kv (app, ns, key, form, value) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET form = excluded.form, value = excluded.value",
             params![app.as_str(), ns, key, kept.form, kept],
         )?;
         Ok(true)

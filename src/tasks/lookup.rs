@@ -49,7 +49,7 @@ impl Db {
         if last.as_deref() == Some(this) {
             return Ok(Boot::Same);
         }
-        self.run("the boot", "INSERT OR REPLACE INTO meta (key, value) VALUES ('boot', ?1)", params![this])?;
+        self.put_meta("the boot", "boot", this)?;
         // Of a new file nothing was written before.
         Ok(if last.is_some() { Boot::Other } else { Boot::Same })
     }

@@ -91,7 +91,8 @@ impl Measures {
             let Some(app) = self.apps.get_mut(&name) else { continue };
             for (key, bytes) in app.changed() {
                 db.begin()?;
-                let sql = "INSERT OR REPLACE INTO series (app, kind, gaps, data) VALUES (?1, ?2, ?3, ?4)";
+                let sql = "INSERT INTO series (app, kind, gaps, data) VALUES (?1, ?2, ?3, ?4)
+                           ON CONFLICT DO UPDATE SET data = excluded.data";
                 let kind = key.kind.unwrap_or_default();
                 db.run("a series", sql, params![name.as_str(), kind, key.gaps, bytes])?;
             }

@@ -55,4 +55,6 @@ pub use blob::BlobError;
 pub use db::DbError;
 pub use inspect::{Inspect, Inspected};
 pub use retention::Retention;
-pub use thread::{Asker, Born, Command, Drain, Gauge, Governed, Opening, Parts, Report, TaskThread, TasksError};
+pub use thread::{
+    Asker, Born, Command, Drain, Gauge, Governed, LedgerOpened, Opening, Parts, Report, TaskThread, TasksError,
+};

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentd_core::grace;
-use agentd_core::id::{Launch, WorkerId};
+use agentd_core::id::{AppName, Launch, WorkerId};
 use agentd_core::task::{Drain as CoreDrain, InHand, Link, Order, Outcome};
 use agentd_core::time::{Moment, Tick};
 
 use super::desk::{Desk, Next};
-use super::thread::{Born, Command, Drain, Gauge};
+use super::thread::{Born, Command, Drain, Gauge, Governed};
 
 /// A process start that is there.
 #[derive(Debug)]
@@ -36,11 +36,7 @@ impl Desk {
     /// Does what the daemon says.
     pub(super) fn obey(&mut self, tick: Tick, command: Command) -> Next {
         match command {
-            Command::Govern(app, governed) => {
-                let policy = governed.tasks.clone();
-                self.governed.insert(app.clone(), *governed);
-                self.order(tick, Order::Policy { app, policy });
-            }
+            Command::Govern(app, governed) => self.govern(tick, app, *governed),
             Command::Born(born) => self.born(tick, *born),
             Command::Asked(app, by) => self.asked(app, by),
             Command::Ready(launch) => self.order(tick, Order::LaunchReady { launch }),
@@ -85,9 +81,16 @@ impl Desk {
         self.take_up(tick, out);
     }
 
+    fn govern(&mut self, tick: Tick, app: AppName, governed: Governed) {
+        let policy = governed.tasks.clone();
+        self.governed.insert(app.clone(), governed);
+        self.order(tick, Order::Policy { app, policy });
+    }
+
     fn born(&mut self, tick: Tick, born: Born) {
-        let Born { launch, worker, release, state_version, uid, gauge } = born;
+        let Born { launch, worker, release, state_version, uid, gauge, governed } = born;
         let (app, generation) = (worker.app.clone(), worker.generation);
+        self.govern(tick, app.clone(), governed);
         let launched = Launched { name: worker.to_string(), worker, release, gauge, uid, links: 0 };
         self.launches.insert(launch, launched);
         self.order(tick, Order::LaunchBorn { launch, app, generation, state_version });

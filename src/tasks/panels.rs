@@ -166,7 +166,8 @@ impl Panels {
                         key: app.to_string(),
                         source,
                     })?;
-                    let sql = "INSERT OR REPLACE INTO panel (app, record) VALUES (?1, ?2)";
+                    let sql = "INSERT INTO panel (app, record) VALUES (?1, ?2)
+                               ON CONFLICT DO UPDATE SET record = excluded.record";
                     db.run("gates", sql, params![app.as_str(), record])?;
                 }
                 None => db.run("gates", "DELETE FROM panel WHERE app = ?1", params![app.as_str()])?,

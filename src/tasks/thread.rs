@@ -129,6 +129,8 @@ pub struct Born {
     pub uid: Option<u32>,
     /// Where what it has in hand is to be shown.
     pub gauge: Arc<Gauge>,
+    /// What governs its app from now on.
+    pub governed: Governed,
 }
 
 /// A drain that begins.
@@ -269,20 +271,43 @@ pub struct TaskThread {
 #[derive(Debug)]
 pub struct Opening {
     thread: TaskThread,
-    opened: mpsc::Receiver<Result<(), TasksError>>,
+    opened: LedgerOpened,
+}
+
+/// What is to be heard of how the opening went.
+#[derive(Debug)]
+pub struct LedgerOpened(mpsc::Receiver<Result<(), TasksError>>);
+
+impl LedgerOpened {
+    /// How it went. Waits until everything is open.
+    ///
+    /// # Errors
+    /// [`TasksError`]; nothing that was there is changed then, and the thread has ended.
+    ///
+    /// # Panics
+    /// When the thread did.
+    pub fn outcome(self) -> Result<(), TasksError> {
+        self.0.recv().expect("the thread tells how it went")
+    }
 }
 
 impl Opening {
     /// The running thread. Waits until everything is open.
     ///
     /// # Errors
-    /// [`TasksError`]; nothing that was there is changed then.
+    /// As [`LedgerOpened::outcome`].
     ///
     /// # Panics
     /// When the thread did.
     pub fn ready(self) -> Result<TaskThread, TasksError> {
-        let Self { thread, opened } = self;
-        opened.recv().expect("the thread tells how it went").map(|()| thread)
+        let (thread, opened) = self.begun();
+        opened.outcome().map(|()| thread)
+    }
+
+    /// The thread as it is, and what is to be heard of it. It takes commands, and carries them out once everything is open.
+    #[must_use]
+    pub fn begun(self) -> (TaskThread, LedgerOpened) {
+        (self.thread, self.opened)
     }
 }
 
@@ -325,7 +350,10 @@ impl TaskThread {
             .stack_size(STACK_BYTES)
             .spawn(desk)
             .map_err(TasksError::Spawn)?;
-        Ok(Opening { thread: Self { commands, wake, secret, socket, thread: Some(thread) }, opened })
+        Ok(Opening {
+            thread: Self { commands, wake, secret, socket, thread: Some(thread) },
+            opened: LedgerOpened(opened),
+        })
     }
 
     /// What goes into the environment of the worker of `launch`.

@@ -1,6 +1,8 @@
 //! A configuration against what runs.
 
-use crate::site::{App, Site, answer, assert_code};
+use agentd_protocol::status::AppView;
+
+use crate::site::{App, PATIENCE, Site, answer, assert_code};
 
 #[test]
 fn applying_twice_changes_nothing_the_second_time() {
@@ -80,11 +82,47 @@ fn more_workers_that_do_not_start_leave_the_number_as_it_was() {
     std::fs::remove_file(&gate).expect("it was just made");
     let output = site.apply(&[web.with("workers = 3")]);
     assert_code(&output, 5);
-    site.daemon.wait_until(crate::site::PATIENCE, |document| {
-        document.apps.iter().all(|app| app.desired == 1 && app.workers.len() == 1)
-    });
+    site.daemon
+        .wait_until(PATIENCE, |document| document.apps.iter().all(|app| app.desired == 1 && app.workers.len() == 1));
     assert_eq!(site.pids("web"), before);
     assert_eq!(site.plan(), [("web".to_owned(), "in_place".to_owned())]);
+}
+
+#[test]
+fn what_a_killed_supervisor_was_applying_is_finished_or_taken_back_by_the_next() {
+    let mut site = Site::new();
+    let gate = site.daemon.home.path().join("gate");
+    std::fs::write(&gate, "").expect("the home takes files");
+    let gated = format!("env = {{ GATE = {gate:?} }}\nready = {{ http = \"/\", timeout = \"3s\" }}");
+    let (web, more, fine) = (App::new("web"), App::new("more").with(&gated), App::new("fine"));
+    assert_code(&site.apply(&[web.clone(), more.clone(), fine.clone()]), 0);
+    let before = (site.pids("web"), site.pids("more"));
+    std::fs::remove_file(&gate).expect("it was just made");
+    let wanted = [
+        web.with(&gated),
+        more.with("workers = 3"),
+        fine.with("env = { ANSWER = \"new\" }"),
+        App::new("extra").with(&gated),
+    ];
+    site.write(&wanted);
+    site.daemon.ctl_ok(&["apply", "--no-wait", "./site.toml"]);
+    // Each is in the middle of it: somebody new is there who does not get on.
+    site.daemon.wait_until(PATIENCE, |document| {
+        let workers = |name: &str| document.apps.iter().find(|app| app.name == name).map_or(0, |app| app.workers.len());
+        workers("web") == 2 && workers("more") == 3 && workers("extra") == 1
+    });
+    site.daemon.kill();
+    site.daemon.start_again();
+    let document = site.daemon.wait_until(PATIENCE, |document| {
+        let settled = |app: &AppView| app.deployment.is_none() && app.workers.len() == 1 && app.ready == app.desired;
+        document.apps.len() == 3 && document.apps.iter().all(settled)
+    });
+    let names: Vec<&str> = document.apps.iter().map(|app| app.name.as_str()).collect();
+    assert_eq!(names, ["fine", "more", "web"], "what could not be started is forgotten again");
+    assert_eq!((site.pids("web"), site.pids("more")), before);
+    assert_eq!(answer(fine.port), "new", "what could be done was");
+    let plan = [("web", "reload"), ("more", "in_place"), ("fine", "nothing"), ("extra", "new")];
+    assert_eq!(site.plan(), plan.map(|(app, work)| (app.to_owned(), work.to_owned())), "it would be tried again");
 }
 
 #[test]

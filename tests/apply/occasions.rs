@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use agentd_protocol::status::StatusDocument;
+
 use crate::site::{App, PATIENCE, Site, assert_code};
 
 #[test]
@@ -27,16 +29,33 @@ fn a_changed_file_reloads_the_app_once_and_what_is_ignored_does_not() {
     assert_eq!(site.daemon.app("web").workers[0].generation, 2, "one reload, not several");
 }
 
+/// An app that is being deployed when its time comes stays with that deployment.
 #[test]
-fn the_clock_reloads_an_app_and_describe_tells_when_it_will() {
+fn the_clock_reloads_an_app_unless_a_deployment_runs_and_describe_tells_when_it_will() {
     let site = Site::new();
     let web = App::new("web").with("cron_reload = { at = \"0 4 * * *\", tz = \"Europe/Berlin\" }");
     assert_code(&site.apply(std::slice::from_ref(&web)), 0);
     let described = site.daemon.ctl_ok(&["describe", "web"]);
     assert!(described.stdout.contains("0 4 * * * in Europe/Berlin, next at 20"), "{described:#?}");
     // Every minute is the shortest that a schedule has.
-    assert_code(&site.apply(&[App { keys: "cron_reload = \"* * * * *\"\n".to_owned(), ..web }]), 0);
-    site.daemon.wait_until(Duration::from_secs(90), |document| {
-        document.apps[0].workers.first().is_some_and(|worker| worker.generation == 2)
-    });
+    let minutely = "cron_reload = \"* * * * *\"";
+    let gate = site.daemon.home.path().join("gate");
+    std::fs::write(&gate, "").expect("the home takes files");
+    let ready = "ready = { http = \"/\", timeout = \"5m\" }";
+    let held = App::new("held").with(&format!("{minutely}\n{ready}\nenv = {{ GATE = {gate:?} }}"));
+    assert_code(&site.apply(std::slice::from_ref(&held)), 0);
+    std::fs::remove_file(&gate).expect("it was just made");
+    let generation = |document: &StatusDocument, name: &str| {
+        let app = document.apps.iter().find(|app| app.name == name);
+        app.and_then(|app| app.workers.iter().map(|worker| worker.generation).max())
+    };
+    let reload = site.daemon.ctl(&["reload", "--no-wait", "held"]);
+    assert!(matches!(reload.code, Some(0 | 4)), "begun, or the clock was first just now: {reload:#?}");
+    let asked = generation(&site.daemon.status(), "held");
+    assert_code(&site.apply(&[held, App { keys: format!("{minutely}\n"), ..web }]), 0);
+    let document = site.daemon.wait_until(Duration::from_secs(90), |document| generation(document, "web") == Some(2));
+    let deployment = document.apps.iter().find(|app| app.name == "held").and_then(|app| app.deployment.clone());
+    assert_eq!(generation(&document, "held"), asked, "the one that somebody asked for: {deployment:?}");
+    assert!(deployment.is_some());
+    assert!(site.daemon.log().contains("its cron_reload is left out"), "{}", site.daemon.log());
 }

@@ -1,10 +1,13 @@
-//! New workers that are worse than the old ones: taken back, and nobody notices.
+//! New workers that are worse than the old ones: taken back, and nobody notices. And clients that are slow to come.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use agentd_protocol::control::{OperationResult, OperationState};
 use agentd_protocol::status::{AppView, WorkerState};
 use agentd_testkit::e2e::{Class, Load, Mix, Outcome, Report};
 
-use crate::fleet::{Fleet, mix, next_exit, pids};
+use crate::fleet::{Fleet, PATIENCE, mix, next_exit, pids};
 
 /// Reloads under load with a configuration that cannot serve: it is taken back, and costs nothing.
 fn taken_back(fleet: &Fleet, before: &AppView) -> OperationResult {
@@ -97,4 +100,19 @@ fn an_app_that_binds_elsewhere_is_told_where_it_did() {
     let result = taken_back(&fleet, &before);
     let named = format!("127.0.0.1:{elsewhere}");
     assert!(result.why.as_ref().is_some_and(|why| why.contains(&named)), "{result:#?}");
+}
+
+#[test]
+fn a_client_whose_connection_is_being_made_when_a_reload_begins_is_served() {
+    let fleet = Fleet::serving(&["defer", "serve"], "ready = { http = \"/\" }");
+    let mut client = TcpStream::connect(("127.0.0.1", fleet.port)).expect("it listens");
+    client.set_read_timeout(Some(PATIENCE)).expect("it is a socket");
+    fleet.daemon.ctl_ok(&["reload", "web", "--no-wait"]);
+    // It was steered to the old worker, in whose queue it is not yet.
+    fleet.until(|app| app.workers.iter().any(|worker| worker.state == WorkerState::Draining));
+    client.write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n").expect("connected");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer in time");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    fleet.until(|app| app.workers.len() == 1 && app.deployment.is_none());
 }

@@ -12,6 +12,11 @@ import threading
 import time
 
 
+def defer(_):
+    """Has the kernel keep connections back until their request comes, as some servers do."""
+    socket.socket(fileno=os.dup(3)).setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
+
+
 def serve(_):
     """Answers HTTP on the socket that was passed: `/`, `/long?s=`, `/sse?s=`, and `/die?code=` by ending."""
     from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -202,6 +207,7 @@ def command(text):
 
 WORDS = {
     "serve": serve,
+    "defer": defer,
     "bind": bind,
     "ignore": ignore,
     "escape": escape,

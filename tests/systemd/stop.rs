@@ -12,6 +12,7 @@ with_either_systemd! {
     a_stop_finishes_what_is_in_hand_though_it_takes_longer_than_systemd_would_wait_and_leaves_nothing;
     a_start_after_a_stop_does_not_collide_with_its_own_past;
     a_daemon_that_was_asked_to_stop_everything_is_not_started_again;
+    what_a_stop_in_the_middle_of_a_start_leaves_serves_on_until_a_start_and_a_stop;
 }
 
 fn a_stop_finishes_what_is_in_hand_though_it_takes_longer_than_systemd_would_wait_and_leaves_nothing(service: Service) {
@@ -64,6 +65,23 @@ fn a_start_after_a_stop_does_not_collide_with_its_own_past(service: Service) {
     }
     let journal = service.machine.journal();
     assert!(!journal.contains("in use") && !journal.contains("ERROR"), "{journal}");
+}
+
+/// systemd runs `ExecStop=` only of what had started: there is nobody whom it could ask to drain.
+fn what_a_stop_in_the_middle_of_a_start_leaves_serves_on_until_a_start_and_a_stop(service: Service) {
+    let service = service.with_fleet();
+    let before = service.ready_workers();
+    service.drop_in("ExecStart=\nExecStart=/bin/sh -c 'sleep 20; exec /usr/local/bin/agentd run'\n");
+    service.machine.ok(&["systemctl", "restart", "--no-block", "agentd"]);
+    service.until("a start", || (service.property("SubState") == "start").then_some(()));
+    service.machine.ok(&["systemctl", "stop", "agentd"]);
+    assert_eq!(service.property("ActiveState"), "inactive");
+    service.under_load(|| ()).assert_none_lost();
+    service.drop_in("");
+    service.machine.ok(&["systemctl", "start", "agentd"]);
+    assert_eq!(service.ready_workers(), before, "they are taken over");
+    service.machine.ok(&["systemctl", "stop", "agentd"]);
+    assert_eq!(service.left_over(), "");
 }
 
 fn a_daemon_that_was_asked_to_stop_everything_is_not_started_again(service: Service) {

@@ -27,7 +27,7 @@ pub(crate) mod wait;
 use agentd_protocol::control::ALL;
 use agentd_protocol::status::StatusDocument;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Deferred};
 use crate::exit::Failure;
 use crate::home::Home;
 
@@ -47,39 +47,39 @@ pub(crate) struct Context {
 pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
     let context = Context { home: Home::find(cli.global.home)?, json: cli.global.json };
     match cli.command {
-        Command::Start(args) => start::run(&context, args),
-        Command::Stop(args) => change::stop(&context, args),
-        Command::Restart(args) => change::restart(&context, args),
-        Command::Delete(args) => change::delete(&context, args),
-        Command::Scale(args) => change::scale(&context, args),
-        Command::Signal(args) => signal::run(&context, args),
-        Command::Apply(args) => apply::run(&context, args),
-        Command::Reload(args) => change::reload(&context, args),
-        Command::Refresh(args) => change::refresh(&context, args),
-        Command::Upgrade(args) => upgrade::run(&context, args),
-        Command::Rollback(args) => upgrade::rollback(&context, args),
-        Command::Deployments(args) => deployments::list(&context, args),
-        Command::Deployment(args) => deployments::show(&context, &args),
-        Command::Releases(args) => releases::run(&context, args),
-        Command::Promote(args) => upgrade::promote(&context, args),
-        Command::Pause(args) => upgrade::pause(&context, args),
-        Command::Resume(args) => upgrade::resume(&context, args),
-        Command::Abort(args) => upgrade::abort(&context, args),
+        Command::Start(Deferred(args)) => start::run(&context, args),
+        Command::Stop(Deferred(args)) => change::stop(&context, args),
+        Command::Restart(Deferred(args)) => change::restart(&context, args),
+        Command::Delete(Deferred(args)) => change::delete(&context, args),
+        Command::Scale(Deferred(args)) => change::scale(&context, args),
+        Command::Signal(Deferred(args)) => signal::run(&context, args),
+        Command::Apply(Deferred(args)) => apply::run(&context, args),
+        Command::Reload(Deferred(args)) => change::reload(&context, args),
+        Command::Refresh(Deferred(args)) => change::refresh(&context, args),
+        Command::Upgrade(Deferred(args)) => upgrade::run(&context, args),
+        Command::Rollback(Deferred(args)) => upgrade::rollback(&context, args),
+        Command::Deployments(Deferred(args)) => deployments::list(&context, args),
+        Command::Deployment(Deferred(args)) => deployments::show(&context, &args),
+        Command::Releases(Deferred(args)) => releases::run(&context, args),
+        Command::Promote(Deferred(args)) => upgrade::promote(&context, args),
+        Command::Pause(Deferred(args)) => upgrade::pause(&context, args),
+        Command::Resume(Deferred(args)) => upgrade::resume(&context, args),
+        Command::Abort(Deferred(args)) => upgrade::abort(&context, args),
         Command::Ls => ls::run(&context),
-        Command::Status(args) => status::run(&context, &args),
-        Command::Describe(args) => describe::run(&context, args),
-        Command::Logs(args) => logs::run(&context, args),
-        Command::Events(args) => events::run(&context, &args),
-        Command::Init(args) => init::run(&context, &args),
+        Command::Status(Deferred(args)) => status::run(&context, &args),
+        Command::Describe(Deferred(args)) => describe::run(&context, args),
+        Command::Logs(Deferred(args)) => logs::run(&context, args),
+        Command::Events(Deferred(args)) => events::run(&context, &args),
+        Command::Init(Deferred(args)) => init::run(&context, &args),
         Command::Doctor => doctor::run(&context),
         Command::Schema => generate::schema(),
-        Command::Completions(args) => generate::completions(&args),
-        Command::Man(args) => generate::man(&args),
-        Command::Tasks(args) => tasks::run(&context, args),
-        Command::Effects(args) => effects::run(&context, args),
-        Command::Sessions(args) => sessions::run(&context, args),
-        Command::Grace(args) => grace::run(&context, args),
-        Command::Startup(args) => startup::run(&context, &args),
+        Command::Completions(Deferred(args)) => generate::completions(&args),
+        Command::Man(Deferred(args)) => generate::man(&args),
+        Command::Tasks(Deferred(args)) => tasks::run(&context, args),
+        Command::Effects(Deferred(args)) => effects::run(&context, args),
+        Command::Sessions(Deferred(args)) => sessions::run(&context, args),
+        Command::Grace(Deferred(args)) => grace::run(&context, args),
+        Command::Startup(Deferred(args)) => startup::run(&context, &args),
         Command::Daemon(command) => daemon::run(&context, command),
     }
 }

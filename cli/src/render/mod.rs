@@ -36,6 +36,7 @@ pub(crate) mod worker;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 
+use anstream::adapter::strip_str;
 use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 
@@ -93,8 +94,11 @@ pub(crate) fn redraws() -> bool {
 /// # Errors
 /// [`Failure::Output`]; quiet when its reader is gone.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = anstream::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)
+    let mut stdout = io::stdout().lock();
+    // All of it in one write: a stream that strips would write what stands between two styles.
+    let plain = (AutoStream::choice(&stdout) == ColorChoice::Never).then(|| strip_str(text).to_string());
+    let shown = plain.as_deref().unwrap_or(text);
+    stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)
 }
 
 /// Writes bytes to stdout as they are, and ends the line.

@@ -123,19 +123,18 @@ impl App {
     /// what waits in one lane cannot move to another. A worker that is being ended because it is of no use comes back in
     /// its lane, so its lane is still better than one where nobody comes.
     fn waiting_lane(&self) -> Lane {
-        let occupied = |lane: Lane| self.workers.values().any(|worker| worker.lane == Some(lane));
+        let lanes = |is: &dyn Fn(&Worker) -> bool| -> BTreeSet<Lane> {
+            self.workers.values().filter(|worker| is(worker)).filter_map(|worker| worker.lane).collect()
+        };
+        let lowest = |is: &dyn Fn(&Worker) -> bool| lanes(is).first().copied();
         let comes = |worker: &Worker| self.comes_back(worker);
-        let stands = |lane: &Lane| {
-            !occupied(*lane) || self.workers.values().any(|worker| worker.lane == Some(*lane) && comes(worker))
-        };
-        let lowest = |is: &dyn Fn(&Worker) -> bool| {
-            self.workers.values().filter(|worker| is(worker)).filter_map(|worker| worker.lane).min()
-        };
+        let occupied = lanes(&|_| true);
+        let stands = |lane: &Lane| !occupied.contains(lane) || lanes(&comes).contains(lane);
         // Nobody who is on its way out may share the lane: it would take what is to wait.
-        let quiet = |lane: Option<Lane>| {
-            self.workers.values().all(|other| other.lane != lane || other.state.process().is_none())
+        let in_phase = |phase: Phase| {
+            let running = lanes(&|worker| worker.state.process().is_some());
+            lanes(&|worker| worker.state.phase() == phase).difference(&running).next().copied()
         };
-        let in_phase = |phase: Phase| lowest(&|worker| worker.state.phase() == phase && quiet(worker.lane));
         self.head
             .parked
             .filter(stands)
@@ -144,7 +143,7 @@ impl App {
             .or_else(|| lowest(&comes))
             .or_else(|| in_phase(Phase::Failed))
             .or_else(|| in_phase(Phase::Exited))
-            .or_else(|| (0..).map(Lane).find(|&lane| !occupied(lane)))
+            .or_else(|| (0..).map(Lane).find(|lane| !occupied.contains(lane)))
             .unwrap_or(Lane(0))
     }
 

@@ -69,7 +69,21 @@ impl Draining {
 }
 
 impl Ledger {
+    /// A drain is over, or another takes its place: what was to be done in it is not due any more. At a thousand reloads
+    /// an hour with an hour's deadline it would be thousands of entries that nobody looks at.
+    pub(super) fn forget_drain(&mut self, launch: Launch) {
+        let Some(Phase::Draining(draining)) = self.workers.get(&launch).map(|worker| &worker.phase) else { return };
+        let last_call = match draining.stage {
+            Step::Finishing { last_call } => Some(last_call),
+            Step::LastCall | Step::Over => None,
+        };
+        for at in [draining.drain.least, draining.drain.deadline].into_iter().chain(last_call) {
+            self.due.remove(&(at, Due::Drain(launch)));
+        }
+    }
+
     pub(super) fn drain_began(&mut self, now: Moment, launch: Launch, drain: Drain, out: &mut Outcome) {
+        self.forget_drain(launch);
         let Some(worker) = self.workers.get_mut(&launch) else { return };
         for &link in worker.dials.keys() {
             out.say(launch, link, Word::drain(&drain));
@@ -88,6 +102,7 @@ impl Ledger {
     }
 
     pub(super) fn launch_ready(&mut self, now: Moment, launch: Launch, out: &mut Outcome) {
+        self.forget_drain(launch);
         let Some(worker) = self.workers.get_mut(&launch) else { return };
         match worker.phase {
             Phase::Ready => return,

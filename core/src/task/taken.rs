@@ -176,6 +176,7 @@ impl Ledger {
             });
             out.rows.push(Row::Task(id.clone()));
         }
+        self.forget_drain(launch);
         if let Some(tally) = self.workers.remove(&launch).and_then(|worker| worker.tally) {
             out.facts.push(Fact::Settled { launch, tally });
         }

@@ -33,6 +33,7 @@ pub(in crate::sockets) struct TcpState(u8);
 
 impl TcpState {
     pub(in crate::sockets) const ESTABLISHED: Self = Self(1);
+    pub(in crate::sockets) const SYN_RECV: Self = Self(3);
     pub(in crate::sockets) const FIN_WAIT_1: Self = Self(4);
     pub(in crate::sockets) const FIN_WAIT_2: Self = Self(5);
     pub(in crate::sockets) const CLOSE: Self = Self(7);

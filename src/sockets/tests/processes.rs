@@ -101,3 +101,25 @@ fn a_thousand_connections_are_all_found() {
     assert_eq!(found.len(), 1000);
     clients.iter().for_each(close_at_once);
 }
+
+#[test]
+fn who_is_on_the_way_is_known_until_the_connection_is_in_the_queue() {
+    for (addr, clients) in kinds() {
+        for from in clients {
+            let listeners = bind(addr, 2);
+            let mut worker = Worker::start(Some(listeners.lane(0)[0].1));
+            // The kernel passes over the third packet, and takes the request for it.
+            worker.does("listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)");
+            let mut client =
+                TcpStream::connect(format!("{from}:{}", tcp_addr(&listeners).port())).expect("lane 0 listens");
+            let own = client.local_addr().expect("is connected");
+            let mut diag = SockDiag::open().expect("the kernel has sock_diag");
+            let mut look = || diag.handshakes(&listeners.accepting_addrs()).expect("the kernel answers");
+            assert_eq!(look(), [own].into(), "{addr} from {from}");
+            assert_eq!(listeners.queued(0).expect("lane 0 exists"), 0);
+            client.write_all(b"hello").expect("is connected");
+            until("it has come", || look().is_empty().then_some(()));
+            assert_eq!(listeners.queued(0).expect("lane 0 exists"), 1);
+        }
+    }
+}

@@ -88,6 +88,9 @@ const FAMILY: &str = "sh -c 'sleep 100000 & sleep 100000 & wait' &\nsleep 100000
 /// Longest wait for a keeper.
 const KEPT_WITHIN: Duration = Duration::from_secs(10);
 
+/// The most workers that a server is scaled to.
+const WORKERS_MAX: u32 = 5;
+
 /// Which servers take part.
 #[derive(Clone, Debug, Default)]
 pub struct Servers {
@@ -95,8 +98,19 @@ pub struct Servers {
     pub uvicorn: Option<String>,
     /// A `node` program; none takes part when there is none.
     pub node: Option<String>,
+    /// A program that serves what it is asked on its standard input at little cost (`chaos serve`); none takes part when
+    /// there is none.
+    pub quick: Option<String>,
     /// Lines that the printer writes at a time, every 10 ms.
     pub burst: u32,
+}
+
+/// Where the servers listen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ports {
+    pub(super) web: u16,
+    pub(super) node: u16,
+    pub(super) quick: u16,
 }
 
 /// The fleet under test.
@@ -105,12 +119,14 @@ pub struct Fleet {
     /// Its daemon.
     pub daemon: Daemon,
     servers: Servers,
-    web: u16,
-    node: u16,
-    count: u32,
+    ports: Ports,
+    /// How many workers each server is to have, where it takes part.
+    counts: BTreeMap<&'static str, u32>,
     edition: u32,
     /// Processes of the workers of each app as they were when everything was settled.
     pub(super) before: BTreeMap<String, BTreeSet<u32>>,
+    /// The servers to which something was done since.
+    pub(super) touched: BTreeSet<&'static str>,
     /// A worker that was killed since.
     pub(super) crashed: Option<u32>,
     /// All that were killed, with what each took along.
@@ -127,14 +143,18 @@ impl Fleet {
         daemon.config("app.py", UVICORN);
         daemon.config("server.js", NODE);
         daemon.config("family.sh", FAMILY);
+        let taking_part = [("web", true), ("node", servers.node.is_some()), ("quick", servers.quick.is_some())];
+        // A lone worker's crash leaves nobody ready: who connects then waits in its queue.
+        let counts = taking_part.into_iter().filter(|(_, takes_part)| *takes_part);
+        let counts = counts.map(|(app, _)| (app, if app == "node" { 1 } else { 2 })).collect();
         let mut fleet = Self {
             daemon,
             servers,
-            web: free_port(),
-            node: free_port(),
-            count: 2,
+            ports: Ports { web: free_port(), node: free_port(), quick: free_port() },
+            counts,
             edition: 0,
             before: BTreeMap::new(),
+            touched: BTreeSet::new(),
             crashed: None,
             crashes: Vec::new(),
         };
@@ -144,10 +164,9 @@ impl Fleet {
         fleet
     }
 
-    /// Where the first server listens.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.web
+    /// Where the servers listen.
+    pub(super) fn ports(&self) -> Ports {
+        self.ports
     }
 
     fn write_config(&self) {
@@ -155,21 +174,26 @@ impl Fleet {
             || "[\"python3\", \"server.py\"]".to_owned(),
             |uvicorn| format!("[{uvicorn:?}, \"app:app\", \"--fd\", \"{{fd:http}}\", \"--log-level\", \"warning\"]"),
         );
-        let node = self.servers.node.as_ref().map_or_else(String::new, |node| {
-            format!(
-                "[skill.node]\ncommand = [{node:?}, \"server.js\", \"{{fd:http}}\"]\nlisten.http = \"127.0.0.1:{}\"\n\
-                 workers = 1\nenv = {{ EDITION = \"{}\" }}\n",
-                self.node, self.edition
-            )
-        });
-        let config = format!(
-            "[agent.web]\ncommand = {web}\nworkers = 2\nlisten.http = \"127.0.0.1:{}\"\nenv = {{ EDITION = \"{}\" }}\n\
-             restart = {{ backoff = \"50ms..200ms\", max = \"1000 in 1m\" }}\n\
-             {node}[agent.printer]\ncommand = [\"python3\", \"-u\", \"printer.py\"]\nlog = {{ max_size = \"1G\" }}\n\
-             [agent.family]\ncommand = [\"sh\", \"family.sh\"]\n",
-            self.web, self.edition
-        );
+        let mut config = self.server("agent.web", &web, 2, self.ports.web);
+        if let Some(node) = &self.servers.node {
+            let command = format!("[{node:?}, \"server.js\", \"{{fd:http}}\"]");
+            config += &self.server("skill.node", &command, 1, self.ports.node);
+        }
+        if let Some(quick) = &self.servers.quick {
+            let command = format!("[\"sh\", \"-c\", \"exec {quick} serve <&{{fd:http}}\"]");
+            config += &self.server("skill.quick", &command, 2, self.ports.quick);
+        }
+        config += "[agent.printer]\ncommand = [\"python3\", \"-u\", \"printer.py\"]\nlog = { max_size = \"1G\" }\n\
+                   [agent.family]\ncommand = [\"sh\", \"family.sh\"]\n";
         self.daemon.config("fleet.toml", &config);
+    }
+
+    fn server(&self, name: &str, command: &str, workers: u32, port: u16) -> String {
+        format!(
+            "[{name}]\ncommand = {command}\nworkers = {workers}\nlisten.http = \"127.0.0.1:{port}\"\n\
+             env = {{ EDITION = \"{}\" }}\nrestart = {{ backoff = \"50ms..200ms\", max = \"1000 in 1m\" }}\n",
+            self.edition
+        )
     }
 
     /// What is done next.
@@ -185,7 +209,10 @@ impl Fleet {
 
     /// Begins it. A refusal is no fault: something of the last time may still be under way.
     pub(super) fn begin(&mut self, action: Action, random: &mut Random) {
-        let app = if self.servers.node.is_some() && random.chance(40) { "node" } else { "web" };
+        let app = self.draw_server(random, action == Action::Scale);
+        if action != Action::Nothing {
+            self.touched.insert(app);
+        }
         match action {
             Action::Nothing => {}
             Action::Reload => drop(self.daemon.ctl(&["reload", app, "--no-wait"])),
@@ -195,24 +222,30 @@ impl Fleet {
                 drop(self.daemon.ctl(&["reload", app, "--no-wait"]));
             }
             Action::Scale => {
-                let count = u32::try_from(random.between(2, 5)).unwrap_or(2);
-                if self.daemon.ctl(&["scale", "web", &count.to_string(), "--no-wait"]).code == Some(0) {
-                    self.count = count;
+                let count = random.count(2, WORKERS_MAX);
+                if self.daemon.ctl(&["scale", app, &count.to_string(), "--no-wait"]).code == Some(0) {
+                    self.counts.insert(app, count);
                 }
             }
             Action::Crash => {
-                let victims = self.before.get("web").cloned().unwrap_or_default();
-                let nth = usize::try_from(random.between(0, victims.len().max(1) as u64)).unwrap_or(0);
-                let crash = victims.into_iter().nth(nth).and_then(Crash::of);
+                let victims = self.before.get(app).cloned().unwrap_or_default();
+                let crash = (!victims.is_empty()).then(|| random.pick(&Vec::from_iter(victims))).and_then(Crash::of);
                 self.crashed = crash.as_ref().map(|crash| crash.pid);
                 self.crashes.extend(crash);
             }
         }
     }
 
-    /// How many workers the web server is to have.
-    pub(super) fn count(&self) -> u32 {
-        self.count
+    /// One of the servers; of those that are to have several workers, where that is wanted. There is always one.
+    fn draw_server(&self, random: &mut Random, of_several: bool) -> &'static str {
+        let servers = self.counts.iter().filter(|(_, count)| !of_several || **count > 1);
+        let servers: Vec<&'static str> = servers.map(|(app, _)| *app).collect();
+        random.pick(&servers)
+    }
+
+    /// How many workers an app is to have; none where it is not scaled.
+    pub(super) fn count(&self, app: &str) -> Option<u32> {
+        self.counts.get(app).copied()
     }
 
     /// Kills the keeper, and waits until there is another.

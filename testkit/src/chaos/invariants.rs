@@ -26,8 +26,7 @@ pub(super) fn hold(fleet: &mut Fleet, action: Action, death: Death) -> Duration 
     let started = Instant::now();
     let context = format!("{death:?} during {action:?}");
     status_is_true(fleet, &context);
-    let count = fleet.count();
-    let document = fleet.daemon.wait_until(SETTLED_WITHIN, |document| settled(document, count));
+    let document = fleet.daemon.wait_until(SETTLED_WITHIN, |document| settled(fleet, document));
     let took = started.elapsed();
     same_processes(fleet, &document, action, &context);
     all_accounted_for(fleet, &context);
@@ -38,13 +37,14 @@ pub(super) fn hold(fleet: &mut Fleet, action: Action, death: Death) -> Duration 
         assert_eq!(ready, all, "{context}: weight is where nobody is ready: {app:#?}");
     }
     fleet.before = pids(&document);
+    fleet.touched.clear();
     fleet.crashed = None;
     took
 }
 
-fn settled(document: &StatusDocument, web: u32) -> bool {
+fn settled(fleet: &Fleet, document: &StatusDocument) -> bool {
     document.apps.iter().all(|app| {
-        let wanted = if app.name == "web" { web } else { app.desired };
+        let wanted = fleet.count(&app.name).unwrap_or(app.desired);
         app.ready == wanted
             && app.desired == wanted
             && app.deployment.is_none()
@@ -76,22 +76,16 @@ fn is_marked(pid: u32, instance: &str) -> bool {
     environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
 }
 
+/// Only the server to which something was done has other processes; of a crash, the one that crashed.
 fn same_processes(fleet: &Fleet, document: &StatusDocument, action: Action, context: &str) {
     for (app, now) in pids(document) {
         let Some(before) = fleet.before.get(&app) else { continue };
-        let replaced = match action {
-            Action::Nothing => false,
-            // Which of the two servers it was is not told here; the others are never touched.
-            Action::Reload | Action::Reconfigure => app == "web" || app == "node",
-            Action::Scale | Action::Crash => app == "web",
-        };
-        if !replaced {
+        if !fleet.touched.contains(&*app) {
             assert_eq!(&now, before, "{context}: other processes serve {app}");
-        }
-        if action == Action::Crash && app == "web" {
+        } else if action == Action::Crash {
             let lost: BTreeSet<u32> = before.difference(&now).copied().collect();
             let due: BTreeSet<u32> = fleet.crashed.into_iter().collect();
-            assert_eq!(lost, due, "{context}: others than the one that crashed were replaced");
+            assert_eq!(lost, due, "{context}: others of {app} than the one that crashed were replaced");
         }
     }
 }

@@ -54,10 +54,21 @@ pub struct Plan {
     pub seed: u64,
     /// Which servers take part.
     pub servers: Servers,
-    /// Clients of each class.
-    pub mix: Mix,
+    /// The clients of each server.
+    pub loads: Loads,
     /// Says what happens as it happens.
     pub verbose: bool,
+}
+
+/// The clients of each server that takes part.
+#[derive(Clone, Debug)]
+pub struct Loads {
+    /// Of `uvicorn`, or of Python's own server in its place.
+    pub web: Mix,
+    /// Of Node.
+    pub node: Mix,
+    /// Of the server that costs little: where most of the load is to be.
+    pub quick: Mix,
 }
 
 /// What is done to the fleet when the supervisor is about to die.
@@ -100,13 +111,26 @@ pub fn run(agentd: &str, plan: &Plan) -> Summary {
     let mut fleet = Fleet::start(Daemon::start(agentd), plan.servers.clone());
     let mut summary = Summary::default();
     let mut random = Random::new(plan.seed);
-    let port = fleet.port();
-    let report = Load::run(port, plan.mix.clone(), || {
+    let ports = fleet.ports();
+    let servers = [
+        (ports.web, &plan.loads.web, true),
+        (ports.node, &plan.loads.node, plan.servers.node.is_some()),
+        (ports.quick, &plan.loads.quick, plan.servers.quick.is_some()),
+    ];
+    let loads: Vec<(u16, Mix)> =
+        servers.into_iter().filter(|(.., takes_part)| *takes_part).map(|(port, mix, _)| (port, mix.clone())).collect();
+    let report = Load::run_all(&loads, || {
         for pass in 1..=plan.passes {
             for (point, at_start) in POINTS {
                 let action = die_at(&mut fleet, &mut random, point, pass, at_start);
                 let death = if action.is_some() { Death::AtPoint(point) } else { Death::Killed };
-                after(&mut fleet, &mut summary, action.unwrap_or(Action::Reload), death, plan.verbose);
+                after(
+                    &mut fleet,
+                    &mut summary,
+                    action.unwrap_or(Action::Reload),
+                    death,
+                    plan.verbose.then_some(started),
+                );
             }
         }
         for _ in 0..plan.kills {
@@ -114,15 +138,22 @@ pub fn run(agentd: &str, plan: &Plan) -> Summary {
             fleet.begin(action, &mut random);
             std::thread::sleep(random.millis(0, 150));
             let death = die(&mut fleet, &mut random);
-            after(&mut fleet, &mut summary, action, death, plan.verbose);
+            after(&mut fleet, &mut summary, action, death, plan.verbose.then_some(started));
         }
     });
     summary.requests = report.total();
     let taken_along = |loss: &&Loss| fleet.crashes.iter().any(|crash| crash.took(loss));
     let (excused, lost): (Vec<&Loss>, Vec<&Loss>) =
         report.losses.iter().filter(|loss| loss.outcome != Outcome::ResetIdle).partition(taken_along);
-    for loss in lost {
+    for loss in &lost {
         eprintln!("chaos: lost {:.3} s after the start: {loss:?}", loss.ended.duration_since(started).as_secs_f64());
+    }
+    if !lost.is_empty() {
+        eprintln!(
+            "chaos: the daemons' log, whose last line is of {:.3} s after the start:",
+            started.elapsed().as_secs_f64()
+        );
+        eprintln!("{}", fleet.daemon.log());
     }
     summary.taken_along = excused.len() as u64;
     summary.lost = report.lost_in_service() - summary.taken_along;
@@ -180,13 +211,16 @@ fn die(fleet: &mut Fleet, random: &mut Random) -> Death {
     }
 }
 
-fn after(fleet: &mut Fleet, summary: &mut Summary, action: Action, death: Death, verbose: bool) {
+/// Looks at everything once it has settled; tells of it where it is given when the run began.
+fn after(fleet: &mut Fleet, summary: &mut Summary, action: Action, death: Death, told_since: Option<Instant>) {
+    let touched = fleet.touched.clone();
     let settled = invariants::hold(fleet, action, death);
-    if verbose {
+    if let Some(started) = told_since {
         eprintln!(
-            "chaos: {:>4}  {death:?} during {action:?}: settled in {} ms",
+            "chaos: {:>4}  {death:?} during {action:?} of {touched:?}: settled in {} ms, {:.3} s after the start",
             summary.deaths() + 1,
-            settled.as_millis()
+            settled.as_millis(),
+            started.elapsed().as_secs_f64()
         );
     }
     summary.add(action, death, settled);

@@ -33,11 +33,11 @@ pub(super) enum Failure {
 
 /// What can be talked over, with bounded reads.
 pub(super) trait Bounded: Read + Write {
-    fn bound(&self, patience: Duration) -> io::Result<()>;
+    fn bound(&mut self, patience: Duration) -> io::Result<()>;
 }
 
 impl Bounded for super::target::Connection {
-    fn bound(&self, patience: Duration) -> io::Result<()> {
+    fn bound(&mut self, patience: Duration) -> io::Result<()> {
         self.read_within(patience)
     }
 }
@@ -54,7 +54,7 @@ pub(super) fn exchange(
     let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{ending}\r\n");
     // A peer that closed may still have answered what we could not send: what it said decides.
     let _ = connection.write_all(request.as_bytes());
-    let mut reader = Reader { connection, buffer: Vec::new(), deadline, first_byte: None };
+    let mut reader = Reader { connection, buffer: Vec::new(), patience, deadline, first_byte: None };
     let head = reader.head()?;
     let first_byte = reader.first_byte.expect("a head has a first byte");
     let (body, delimited) = match head.length {
@@ -82,6 +82,7 @@ enum Length {
 struct Reader<'a, C> {
     connection: &'a mut C,
     buffer: Vec<u8>,
+    patience: Duration,
     deadline: Instant,
     first_byte: Option<Instant>,
 }
@@ -94,7 +95,9 @@ impl<C: Bounded> Reader<'_, C> {
             return Err(Failure::Silence);
         }
         let broken = if self.first_byte.is_some() { Failure::Midway } else { Failure::BeforeFirstByte };
-        self.connection.bound(left).map_err(|_| broken)?;
+        // Most answers come in one piece, and the whole time is theirs.
+        let bound = if self.first_byte.is_some() { left } else { self.patience };
+        self.connection.bound(bound).map_err(|_| broken)?;
         let mut chunk = [0; 8192];
         match self.connection.read(&mut chunk) {
             Ok(0) => Ok(false),

@@ -83,16 +83,23 @@ impl Load {
     /// # Panics
     /// As `driver` does, once the clients have ended.
     pub fn run(target: impl Into<Target>, mix: Mix, driver: impl FnOnce()) -> Report {
-        let target = target.into();
+        Self::run_all(&[(target, mix)].map(|(target, mix)| (target.into(), mix)), driver)
+    }
+
+    /// The same for several targets at once, each with its own clients; one report of all.
+    ///
+    /// # Panics
+    /// As [`Load::run`].
+    pub fn run_all<T: Clone + Into<Target>>(loads: &[(T, Mix)], driver: impl FnOnce()) -> Report {
         let started = Instant::now();
         let (driven, mut report) = thread::scope(|scope| {
             let mut stops = Vec::new();
             let mut clients = Vec::new();
-            for (class, count) in mix.clients() {
-                for _ in 0..count {
+            for (target, mix) in loads {
+                for class in mix.clients() {
                     let (stop, stopped) = mpsc::channel::<()>();
                     stops.push(stop);
-                    let client = Client::new(class, target.clone(), mix.clone());
+                    let client = Client::new(class, target.clone().into(), mix.clone());
                     clients.push(scope.spawn(move || client.run(&stopped)));
                 }
             }
@@ -114,12 +121,14 @@ impl Load {
 }
 
 impl Mix {
-    fn clients(&self) -> [(Class, usize); 4] {
-        [
+    /// The class of each client.
+    fn clients(&self) -> impl Iterator<Item = Class> {
+        let counts = [
             (Class::Fresh, self.fresh),
             (Class::KeepAlive, self.keepalive),
             (Class::Long, self.long),
             (Class::Sse, self.sse),
-        ]
+        ];
+        counts.into_iter().flat_map(|(class, count)| std::iter::repeat_n(class, count))
     }
 }
