@@ -140,8 +140,10 @@ fn a_canary_that_is_killed_with_its_supervisor_is_taken_back_by_the_next_one_at_
     }
     let answered = load.answers();
     load.await_answers(answered + 20);
-    // In the hands of the dead were connections where they had a share of them.
-    load.nobody_was_refused(STEPS.iter().filter(|(.., percent)| *percent > Some(0)).count());
+    // In the hands of the dead were connections where they had a share of them. What waited behind them is answered by a
+    // relief worker, at whose end one that nobody has answered for 10 s counts as at rest: on a machine so busy that the
+    // next supervisor takes as long, it may be cut just before its answer.
+    load.nobody_was_refused(2 * STEPS.iter().filter(|(.., percent)| *percent > Some(0)).count());
     judged.all_is_done_by(1);
 }
 

@@ -102,15 +102,16 @@ fn seen(gates: &[GateView]) -> u64 {
 
 /// A bad version is taken back by the gate `by`, with figures, and nobody was refused.
 fn takes_itself_back(env: &str, by: &str) {
-    takes_itself_back_from("canary", env, by);
+    takes_itself_back_from("canary", "", env, by);
 }
 
-fn takes_itself_back_from(strategy: &str, env: &str, by: &str) {
-    let judged = Judged::start();
+fn takes_itself_back_from(strategy: &str, before: &str, env: &str, by: &str) {
+    let judged = Judged::start_as(before);
     let load = Load::start(judged.port);
     load.await_answers(HISTORY);
-    // Beside other tests on two processors: how long tasks take says nothing of a version that is not slower.
-    judged.configure(env, if by == "latency" { "" } else { "gates = { latency = \"off\" }" });
+    // Beside other tests on two processors: how long tasks take says nothing of a version that is not slower, and of one
+    // that is it says so later.
+    judged.configure(env, if by == "latency" { "gates = { n_min = 200 }" } else { "gates = { latency = \"off\" }" });
     let output = judged.daemon.ctl(&["upgrade", "judged", "--strategy", strategy]);
     load.nobody_was_refused(0);
     assert_eq!(output.code, Some(5), "{output:?}");
@@ -135,12 +136,12 @@ fn a_version_that_fails_every_tenth_task_takes_itself_back() {
 
 #[test]
 fn a_rolling_upgrade_to_a_version_that_fails_every_tenth_task_goes_back_as_well() {
-    takes_itself_back_from("rolling", "ERRORS = \"10\"", "error_rate");
+    takes_itself_back_from("rolling", "", "ERRORS = \"10\"", "error_rate");
 }
 
 #[test]
 fn a_version_that_is_half_as_slow_again_takes_itself_back() {
-    takes_itself_back("SLOW = \"1.5\"", "latency");
+    takes_itself_back_from("canary", "SLOW = \"10\"", "SLOW = \"15\"", "latency");
 }
 
 #[test]
