@@ -42,10 +42,15 @@ impl Dispatcher {
             }
             Effect::SendStop { launch } => self.send_stop(launch),
             Effect::SendAbort { launch } => {
-                if let Some(process) = self.processes.get(&launch)
-                    && !process.tree.signal_leader(Signal::SIGABRT)
-                {
-                    tracing::debug!(%launch, "it had ended before it was aborted");
+                if let Some(process) = self.processes.get(&launch) {
+                    match process.tree.signal_leader(Signal::SIGABRT) {
+                        Ok(true) => {}
+                        Ok(false) => tracing::debug!(worker = %process.worker, "it had ended before it was aborted"),
+                        Err(error) => {
+                            let (worker, why) = (&process.worker, in_full(&error));
+                            tracing::warn!(%worker, error = why, "it could not be aborted: it is killed without a dump");
+                        }
+                    }
                 }
             }
             Effect::Kill { launch } => self.with_tree(launch, |tree| {

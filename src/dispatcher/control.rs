@@ -271,7 +271,8 @@ impl Dispatcher {
         let apps = self.named(&params.names)?;
         let mut workers = Vec::new();
         for process in self.processes.values().filter(|process| apps.contains(&process.worker.app)) {
-            if process.tree.signal_leader(signal.signal()) {
+            let sent = process.tree.signal_leader(signal.signal());
+            if sent.map_err(|error| ErrorObject::new(ErrorKind::Internal, format!("failed to {}", in_full(&error))))? {
                 workers.push(SignalledWorker { id: process.worker.to_string(), pid: process.main.pid.0 });
             }
         }

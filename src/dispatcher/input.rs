@@ -77,8 +77,8 @@ pub enum Input {
     LookAtDrain(Launch),
     /// Half of the time is over that a worker had from Node's message to being killed at this moment.
     MessageWasNotEnough(Launch, Moment),
-    /// A stop signal may not have arrived: time to send it again.
-    SignalAgain(Launch, Signal),
+    /// A stop signal did not arrive, so often: time to send it again.
+    SignalAgain(Launch, Signal, u32),
     /// The ledger thread tells something.
     Tasks(Report),
     /// A probe task needs a connection that reaches one worker.

@@ -333,10 +333,14 @@ impl Dispatcher {
         let gone = self.how_it_went(launch, exit);
         let tallied = self.tell_gone(launch, gone, exit);
         // What became of its tasks is part of how an operation went. Of no operation, its end waits for nobody.
-        let of_an_operation = self.fleet.worker(launch).is_some_and(|worker| worker.state.reason().is_some());
-        if !(tallied && of_an_operation) {
+        if !(tallied && self.is_of_an_operation(launch)) {
             self.tell_exit(launch);
         }
+    }
+
+    fn is_of_an_operation(&self, launch: Launch) -> bool {
+        let Some(worker) = self.fleet.worker(launch) else { return false };
+        self.fleet.app(&worker.id.app).is_some_and(|app| app.answers_for(worker.id.slot))
     }
 
     /// What became of its tasks is known as well: now its end can be told.

@@ -64,7 +64,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use agentd_core::effect::{Effect, Outcome};
+use agentd_core::effect::{Effect, News, Outcome};
 use agentd_core::event::{Event, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Launch, Pid};
@@ -392,7 +392,7 @@ impl Dispatcher {
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),
             Input::MessageWasNotEnough(launch, kill_at) => self.message_was_not_enough(launch, kill_at),
-            Input::SignalAgain(launch, signal) => self.signal_again(launch, signal),
+            Input::SignalAgain(launch, signal, failed) => self.signal_again(launch, signal, failed),
             Input::Tasks(report) => self.heard_of_tasks(report),
             Input::OpenProbe(request) => self.open_probe(request),
             Input::CloseProbe { app, addr, probe } => self.close_probe(&app, &addr, probe),
@@ -416,6 +416,7 @@ impl Dispatcher {
                 outcome.merge(self.fleet.step(tick, event));
             }
             self.commit(&outcome.persist);
+            self.take_note(&outcome);
             // What is told of an app needs what is known of it.
             let (last, act): (Vec<_>, Vec<_>) =
                 outcome.act.drain(..).partition(|effect| matches!(effect, Effect::Forget { .. }));
@@ -437,8 +438,22 @@ impl Dispatcher {
     /// Persists what was decided for somebody who asked, and tells it. It is done when the loop settles.
     fn carry_out(&mut self, mut outcome: Outcome) {
         self.commit(&outcome.persist);
+        self.take_note(&outcome);
         self.todo.extend(outcome.act.drain(..));
         self.publish(outcome);
+    }
+
+    /// What acting on it builds upon: the report that hooks are shown, and what the ledger is told in the order in which it
+    /// came about.
+    fn take_note(&mut self, outcome: &Outcome) {
+        for notice in &outcome.publish {
+            self.remember(&notice.app, &notice.news);
+            if let (News::Ready { .. }, Some(launch)) =
+                (&notice.news, notice.worker.as_ref().and_then(|id| self.launch_of(id)))
+            {
+                self.tell_ready(launch);
+            }
+        }
     }
 
     fn publish(&mut self, outcome: Outcome) {

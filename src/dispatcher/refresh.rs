@@ -112,10 +112,13 @@ impl Dispatcher {
                 if let Some(process) = self.processes.get_mut(&launch) {
                     process.reloading = notify.then_some(Reloading::Signalled(id));
                 }
-                if !sent {
-                    self.refreshed(launch, id, Err("has ended".to_owned()));
-                } else if !notify {
-                    self.refreshed(launch, id, Ok(RefreshAnswer::Told));
+                match sent {
+                    Ok(true) if notify => {}
+                    Ok(true) => self.refreshed(launch, id, Ok(RefreshAnswer::Told)),
+                    Ok(false) => self.refreshed(launch, id, Err("has ended".to_owned())),
+                    Err(error) => {
+                        self.refreshed(launch, id, Err(format!("was not told: failed to {}", in_full(&error))));
+                    }
                 }
             }
             Ask::Protocol { .. } if self.tasks.is_none() => {

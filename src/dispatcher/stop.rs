@@ -29,7 +29,7 @@ use crate::causes::in_full;
 use crate::fault;
 use crate::process::sys;
 
-/// How long until a signal is sent again that may not have arrived, for want of descriptors or memory.
+/// How long until a signal is sent again that did not arrive, for want of descriptors or memory.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// How long a worker with nothing in hand may take to end, should an earlier supervisor have told it.
 const PERHAPS_TOLD: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ impl Dispatcher {
                 }
             }
         }
-        self.signal_to_end(launch, stop.signal.signal());
+        self.signal_to_end(launch, stop.signal.signal(), 0);
     }
 
     /// An earlier supervisor told a worker to end, or died just before. Should it stay, it gets the signal.
@@ -70,7 +70,7 @@ impl Dispatcher {
         }
         let signal = process.record.config.stop.signal.signal();
         tracing::info!(worker = %process.worker, %signal, "it has not ended by what it was told: it gets the signal");
-        self.signal_to_end(launch, signal);
+        self.signal_to_end(launch, signal, 0);
     }
 
     fn signal_at_half_time(&self, launch: Launch, at_most: Duration) {
@@ -102,25 +102,27 @@ impl Dispatcher {
         }
     }
 
-    /// The stop signal, to all of a worker; again where not all could be reached.
-    fn signal_to_end(&self, launch: Launch, signal: Signal) {
+    /// The stop signal, to all of a worker; again where nobody could be reached.
+    fn signal_to_end(&self, launch: Launch, signal: Signal, failed_before: u32) {
         let Some(process) = self.processes.get(&launch) else { return };
         let sent = process.tree.signal(signal);
         fault::point("told");
         match sent {
             Ok(reached) => tracing::debug!(worker = %process.worker, %signal, reached, "told to end"),
             Err(error) => {
-                let why = in_full(&error);
-                tracing::warn!(worker = %process.worker, %signal, error = why, "it may not have heard that it is to end; it is told again");
-                self.hear_later(AGAIN_AFTER, Input::SignalAgain(launch, signal));
+                if failed_before == 0 {
+                    let (worker, why) = (&process.worker, in_full(&error));
+                    tracing::warn!(%worker, %signal, error = why, "it could not be told to end; it is told again");
+                }
+                self.hear_later(AGAIN_AFTER, Input::SignalAgain(launch, signal, failed_before.saturating_add(1)));
             }
         }
     }
 
-    /// A stop signal may not have arrived.
-    pub(super) fn signal_again(&self, launch: Launch, signal: Signal) {
+    /// A stop signal did not arrive, so often before.
+    pub(super) fn signal_again(&self, launch: Launch, signal: Signal, failed_before: u32) {
         if self.stops_until(launch).is_some() {
-            self.signal_to_end(launch, signal);
+            self.signal_to_end(launch, signal, failed_before);
         }
     }
 }

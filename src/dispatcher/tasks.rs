@@ -115,10 +115,11 @@ impl Dispatcher {
 
     /// A process has ended. True when the ledger will say that it saw to its tasks.
     pub(super) fn tell_gone(&mut self, launch: Launch, gone: Gone, exit: Exit) -> bool {
-        let Some(tasks) = &self.tasks else { return false };
-        tasks.tell(Command::Gone(launch, gone, exit));
-        self.seen_to.insert(launch);
-        true
+        let heard = self.tasks.as_ref().is_some_and(|tasks| tasks.tell(Command::Gone(launch, gone, exit)));
+        if heard {
+            self.seen_to.insert(launch);
+        }
+        heard
     }
 
     /// Whether a process that ended was asked to.
@@ -241,7 +242,9 @@ impl Dispatcher {
             return reply.finish(Err(error.with_help("`agentctl ls` lists the apps")));
         }
         match &self.tasks {
-            Some(tasks) => tasks.tell(Command::Ask(Box::new(question), Asker::new(move |answer| reply.finish(answer)))),
+            Some(tasks) => {
+                tasks.tell(Command::Ask(Box::new(question), Asker::new(move |answer| reply.finish(answer))));
+            }
             None => {
                 let why = "there is no ledger of tasks: `agentctl daemon status` says why";
                 reply.finish(Err(ErrorObject::new(ErrorKind::Internal, why)));

@@ -128,7 +128,6 @@ impl Dispatcher {
         let Notice { app, worker, news } = notice;
         let worker_text = worker.as_ref().map(ToString::to_string);
         trace(&app, worker_text.as_deref(), &news);
-        self.remember(&app, &news);
         let event = match news {
             News::AppAdded => {
                 let revision = self.fleet.app(&app).map_or(Revision(1), |app| app.head.revision);
@@ -140,9 +139,6 @@ impl Dispatcher {
             News::Spawned { pid } => EventKind::WorkerStarting { pid: pid.0 },
             News::Ready { proof, after } => {
                 self.after_ready(&app, worker.as_ref());
-                if let Some(launch) = worker.as_ref().and_then(|id| self.launch_of(id)) {
-                    self.tell_ready(launch);
-                }
                 EventKind::WorkerReady { how: proof_word(proof).to_owned(), after_ms: milliseconds(after) }
             }
             News::Draining { reason, deadline } => {

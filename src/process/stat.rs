@@ -62,8 +62,17 @@ impl Stat {
     /// What `/proc` says of `pid` now.
     #[must_use]
     pub fn of(pid: Pid) -> Option<Self> {
+        Self::seen(pid).ok().flatten()
+    }
+
+    /// The same, where it matters why there is nothing: an error says that [we could not look](is_want).
+    pub(super) fn seen(pid: Pid) -> Result<Option<Self>, Errno> {
         let mut buffer = [0; STAT_MAX];
-        Self::parse(read_into(CWD, format!("/proc/{pid}/stat"), &mut buffer).ok()?)
+        match read_into(CWD, format!("/proc/{pid}/stat"), &mut buffer) {
+            Ok(line) => Ok(Self::parse(line)),
+            Err(errno) if is_want(errno) => Err(errno),
+            Err(_) => Ok(None),
+        }
     }
 
     fn parse(line: &[u8]) -> Option<Self> {
@@ -95,7 +104,7 @@ impl Stat {
 enum Emptiness {
     /// It has none, and will not have one: it has ended, is the kernel's, or was started with nothing.
     Real,
-    /// `execve` has taken the old program's away and not put the new one's there.
+    /// `execve` has taken the old program's away and not put all of the new one's there.
     Passing,
     /// It has one by now.
     Over,
@@ -108,10 +117,12 @@ impl Emptiness {
         // Numbered as in proc(5), where the state is the third.
         let text = |number: usize| tail.split_ascii_whitespace().nth(number - 3);
         let (flags, begin, end): (u64, u64, u64) = (field(text(9))?, field(text(50))?, field(text(51))?);
+        // The kernel notes where a program's code is after it has written down its environment.
+        let begun = field::<u64>(text(26))? != 0;
         let has_ended = matches!(text(3)?, "Z" | "X" | "x");
-        Some(if has_ended || flags & WITHOUT_MEMORY != 0 || (end != 0 && begin == end) {
+        Some(if has_ended || flags & WITHOUT_MEMORY != 0 || (begun && end != 0 && begin == end) {
             Self::Real
-        } else if end == 0 {
+        } else if begin == end {
             Self::Passing
         } else {
             Self::Over
@@ -189,8 +200,7 @@ pub(super) fn environment(pid: Pid) -> Option<Vec<u8>> {
         let mut buffer = [0; STAT_MAX];
         match Emptiness::of(read_into(CWD, format!("/proc/{pid}/stat"), &mut buffer).ok()?)? {
             Emptiness::Real => return Some(environment),
-            Emptiness::Passing => thread::sleep(BECOMING),
-            Emptiness::Over => {}
+            Emptiness::Passing | Emptiness::Over => thread::sleep(BECOMING),
         }
     }
 }
@@ -220,7 +230,7 @@ impl ProcessTable {
     /// Reads the table. Not a snapshot: processes that start or end meanwhile may be missing or stale.
     ///
     /// # Errors
-    /// When `/proc` cannot be listed, as when descriptors are used up.
+    /// When `/proc` or what it lists cannot be opened, as when descriptors are used up.
     pub fn read() -> io::Result<Self> {
         let proc: OwnedFd = openat(CWD, "/proc", READ | OFlags::DIRECTORY, Mode::empty())?;
         let mut processes = Vec::new();
@@ -232,11 +242,20 @@ impl ProcessTable {
                 continue;
             }
             let path = [name, b"/stat"].concat();
-            let line = read_into(proc.as_fd(), path.as_slice(), &mut buffer);
-            processes.extend(line.ok().and_then(Stat::parse));
+            match read_into(proc.as_fd(), path.as_slice(), &mut buffer) {
+                Ok(line) => processes.extend(Stat::parse(line)),
+                Err(errno) if is_want(errno) => return Err(errno.into()),
+                // It has ended meanwhile, or is not ours to see.
+                Err(_) => {}
+            }
         }
         Ok(Self { processes })
     }
+}
+
+/// Whether a call failed for want of descriptors or memory, which come back, and not for what it was about.
+pub(super) fn is_want(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// One read of a file that the kernel makes up, without allocating. What does not fit `buffer` is left out.
@@ -292,14 +311,16 @@ mod tests {
 
     #[test]
     fn an_empty_environment_is_told_from_one_that_is_not_there_yet() {
-        let line = |state: &str, flags: u64, begin: u64, end: u64| {
-            let rest = "0 ".repeat(40);
-            format!("7 (a) {state} 1 7 7 0 -1 {flags} {rest}{begin} {end} 0\n")
+        let line_of = |state: &str, flags: u64, code: u64, begin: u64, end: u64| {
+            let (until_code, rest) = ("0 ".repeat(16), "0 ".repeat(23));
+            format!("7 (a) {state} 1 7 7 0 -1 {flags} {until_code}{code} {rest}{begin} {end} 0\n")
         };
+        let line = |state: &str, flags, begin, end| line_of(state, flags, 4096, begin, end);
         let of = |line: String| Emptiness::of(line.as_bytes());
         assert_eq!(of(line("S", 0, 4096, 8192)), Some(Emptiness::Over));
         assert_eq!(of(line("R", 0, 0, 0)), Some(Emptiness::Passing));
         assert_eq!(of(line("S", 0, 4096, 4096)), Some(Emptiness::Real), "started with nothing");
+        assert_eq!(of(line_of("R", 0, 0, 4096, 4096)), Some(Emptiness::Passing), "it is just being written down");
         assert_eq!(of(line("Z", 0, 0, 0)), Some(Emptiness::Real));
         assert_eq!(of(line("S", 0x20_8040, 0, 0)), Some(Emptiness::Real), "the kernel's");
         assert_eq!(of("7 (a) S 1".to_owned()), None);

@@ -59,7 +59,7 @@ impl Identity {
     }
 }
 
-/// Why a signal may not have reached all of a tree. A later attempt may succeed.
+/// Why a signal has reached nobody of a tree. A later attempt may succeed.
 #[derive(Debug, Error)]
 pub enum SignalError {
     /// The processes of the machine could not be listed.
@@ -183,28 +183,29 @@ impl Tree {
 
     /// Sends `signal` to each of its processes and says how many received it.
     ///
-    /// The leader is among them even when its cgroup does not show it: one that was started a moment ago has yet to
-    /// enter it.
+    /// The leader comes first, and is among them even when its cgroup does not show it: one that was started a moment ago has
+    /// yet to enter it.
     ///
     /// # Errors
-    /// [`SignalError`]: some may not have received it, for want of something that comes back.
+    /// [`SignalError`]: nobody received it, for want of something that comes back.
     pub fn signal(&self, signal: Signal) -> Result<usize, SignalError> {
         let pids = self.listed().map_err(SignalError::List)?;
-        let mut reached = 0;
-        for &pid in &pids {
-            reached += usize::from(reaches(pid, send(pid, None, signal))?);
-        }
-        // A moment after it was started the leader has not entered its cgroup yet.
-        if !pids.contains(&self.leader) {
-            reached += usize::from(reaches(self.leader, send(self.leader, Some(self.started), signal))?);
-        }
-        Ok(reached)
+        // First, so that nobody has heard it when it fails and is tried again: some programs take a second word for "at once".
+        let led = self.signal_leader(signal)?;
+        let others = pids.iter().filter(|&&pid| pid != self.leader);
+        Ok(usize::from(led) + others.filter(|&&pid| send(pid, None, signal).is_ok()).count())
     }
 
-    /// Sends `signal` to the leader alone. False when it has ended.
-    #[must_use]
-    pub fn signal_leader(&self, signal: Signal) -> bool {
-        send(self.leader, Some(self.started), signal).is_ok()
+    /// Sends `signal` to the leader alone. False when it has ended, or is not ours to signal.
+    ///
+    /// # Errors
+    /// [`SignalError::Send`]: it did not receive it, for want of something that comes back.
+    pub fn signal_leader(&self, signal: Signal) -> Result<bool, SignalError> {
+        match send(self.leader, Some(self.started), signal) {
+            Ok(()) => Ok(true),
+            Err(errno) if stat::is_want(errno) => Err(SignalError::Send { pid: self.leader, source: errno.into() }),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Sends SIGKILL to all of it, so that none is left that was not sent it. Returns before they have ended; they are
@@ -255,24 +256,15 @@ impl Tree {
     }
 }
 
-/// Whether a signal arrived. A process that has ended, or is not ours to signal, is none that it should have reached.
-fn reaches(pid: Pid, sent: Result<(), Errno>) -> Result<bool, SignalError> {
-    match sent {
-        Ok(()) => Ok(true),
-        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
-            Err(SignalError::Send { pid, source: errno.into() })
-        }
-        Err(_) => Ok(false),
-    }
-}
-
 /// Signals exactly the process that started at `started`, where that is known.
 pub(super) fn send(pid: Pid, started: Option<StartTime>, signal: Signal) -> Result<(), Errno> {
     let number = i32::try_from(pid.0).ok().and_then(rustix::process::Pid::from_raw).ok_or(Errno::SRCH)?;
     let signal = rustix::process::Signal::from_named_raw(signal as i32).ok_or(Errno::INVAL)?;
     let pidfd = pidfd_open(number, PidfdFlags::empty())?;
     // With the pidfd open, what /proc says is about this process, or the signal goes to nobody.
-    if started.is_some_and(|started| !stat::is_same(pid, started)) {
+    if let Some(started) = started
+        && Stat::seen(pid)?.is_none_or(|seen| seen.started != started)
+    {
         return Err(Errno::SRCH);
     }
     pidfd_send_signal(pidfd, signal)

@@ -363,12 +363,14 @@ impl TaskThread {
         [(SOCKET_VARIABLE.to_owned(), self.socket.to_string()), (TOKEN_VARIABLE.to_owned(), self.secret.token(launch))]
     }
 
-    /// Tells the thread something. Nothing happens when it is gone; the log says why it is.
-    pub fn tell(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
+    /// Tells the thread something. False when it is gone, and nothing happens; the log says why it is.
+    pub fn tell(&self, command: Command) -> bool {
+        let heard = self.commands.send(command).is_ok();
+        if heard {
             // The only failure is a counter about to overflow, and then the thread is awake.
             let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
         }
+        heard
     }
 }
 

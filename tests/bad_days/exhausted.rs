@@ -51,6 +51,7 @@ fn a_worker_that_could_not_be_told_to_end_for_want_of_descriptors_is_told_when_t
     }
     limit("1024");
     daemon.wait_until(PATIENCE, |document| document.apps[0].workers.iter().all(|worker| worker.pid.is_none()));
+    assert!(daemon.log().contains("exit=killed by SIGTERM"), "{}", daemon.log());
 }
 
 #[test]

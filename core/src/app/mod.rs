@@ -255,23 +255,31 @@ impl App {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    /// Whether what becomes of the tasks of the worker in `slot` is part of how an operation goes. What an old worker loses
+    /// that crashes by itself is not the deployment's doing.
+    #[must_use]
+    pub fn answers_for(&self, slot: Slot) -> bool {
+        let is_new = |worker: &Worker| {
+            self.head.rollout.as_ref().is_some_and(|rollout| rollout.to.generation == worker.id.generation)
+        };
+        self.workers.get(&slot).is_some_and(|worker| worker.state.reason().is_some() || is_new(worker))
+    }
+
     /// Takes in a fact about the process of the worker in `slot`, then moves the app on.
     pub(crate) fn on_worker(&mut self, cx: &mut Context<'_>, slot: Slot, event: WorkerEvent) {
         let Some(worker) = self.workers.get_mut(&slot) else { return };
         if let (WorkerEvent::Refreshed { id, result }, Some(launch)) = (&event, worker.launch()) {
             return self.on_refreshed(cx, launch, *id, result.clone());
         }
-        let (reason, generation) = (worker.state.reason(), worker.id.generation);
+        let reason = worker.state.reason();
         if let WorkerEvent::TaskEnded { id } = &event
             && reason.is_some()
             && worker.state.process().is_some_and(|process| process.tasks.contains_key(id))
         {
             self.count(cx, reason, |toll| toll.finished += 1);
         }
-        // What an old worker loses that crashes by itself is not the deployment's doing.
         if let WorkerEvent::TasksSettled(tally) = &event
-            && (reason.is_some()
-                || self.head.rollout.as_ref().is_some_and(|rollout| rollout.to.generation == generation))
+            && self.answers_for(slot)
         {
             self.count(cx, reason, |toll| toll.add(tally));
         }
