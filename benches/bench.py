@@ -35,7 +35,10 @@ def arguments():
     figures = parser.add_subparsers(required=True, metavar="FIGURE")
 
     def figure(name, run, peers=True, **options):
-        sub = figures.add_parser(name, help=run.__doc__.splitlines()[0], description=run.__doc__)
+        # argparse takes a per cent sign for the beginning of a name to fill in.
+        sub = figures.add_parser(
+            name, help=run.__doc__.splitlines()[0].replace("%", "%%"), description=run.__doc__.replace("%", "%%")
+        )
         sub.set_defaults(run=run)
         if peers:
             sub.add_argument("peers", nargs="*", help="who is measured (default: all that are installed)")
