@@ -383,9 +383,8 @@ pub(super) fn refusal(denied: &Denied) -> ErrorObject {
     let error = |kind| ErrorObject::new(kind, denied.to_string());
     match denied {
         Denied::NoSuchApp(_) => error(ErrorKind::NoSuchApp),
-        Denied::DeploymentRunning { app, .. } => {
-            error(ErrorKind::Refused).with_help(format!("`agentctl status {app} --watch` shows it"))
-        }
+        Denied::DeploymentRunning { app, .. } => error(ErrorKind::Refused)
+            .with_help(format!("`agentctl status {app} --watch` shows it, `agentctl abort {app}` takes it back")),
         Denied::RefreshRunning { app, .. } => {
             error(ErrorKind::Refused).with_help(format!("it is soon over: `agentctl describe {app}` shows it"))
         }

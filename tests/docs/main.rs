@@ -1,5 +1,6 @@
 //! What is written beside the code holds: examples run, configurations parse, links lead somewhere, floors bear.
 
+mod benchmarks;
 mod blocks;
 mod floors;
 mod links;
