@@ -119,7 +119,7 @@ async fn without_a_cgroup_daemons_are_found_by_their_identity_and_none_survives(
     assert!(holds.iter().all(is_readable), "all have ended");
     assert_eq!(family.on_stage.ending(), -9);
     assert_eq!(tree.pids(), []);
-    assert!(!tree.signal_leader(Signal::SIGTERM), "nobody is left to be signalled");
+    assert!(!tree.signal_leader(Signal::SIGTERM).unwrap(), "nobody is left to be signalled");
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn a_signal_reaches_the_leader_alone_or_the_whole_tree() {
     let tree = family.tree.clone();
     assert_eq!(stat::catches(tree.leader(), Signal::SIGUSR1), Some(true));
     assert_eq!(stat::catches(tree.leader(), Signal::SIGTERM), Some(false));
-    assert!(tree.signal_leader(Signal::SIGTERM));
+    assert!(tree.signal_leader(Signal::SIGTERM).unwrap());
     assert_eq!(family.on_stage.ending(), -15);
     let left = family.pids.iter().copied().filter(|&pid| pid != tree.leader()).collect::<Vec<_>>();
     assert_eq!(sorted(tree.pids()), sorted(left.clone()), "the session and the daemon outlive their leader");
