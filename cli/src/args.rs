@@ -22,7 +22,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "agentctl", version, propagate_version = true, disable_help_subcommand = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 no such app, 4 refused, \
-                        5 rolled back, 6 no daemon, 7 timed out, 130 detached by Ctrl-C.")]
+                        5 rolled back, 6 no daemon, 7 timed out, 8 not allowed, 130 detached by Ctrl-C.")]
 pub(crate) struct Cli {
     /// Flags that every command takes.
     #[command(flatten)]

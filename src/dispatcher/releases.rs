@@ -132,8 +132,7 @@ impl Dispatcher {
                 Ok(cuts(configs, &params.env))
             }
             Wish::Upgrade(params) => {
-                let names = self.named(std::slice::from_ref(&params.name))?;
-                let Some(app) = names.into_iter().next() else { return Ok(Vec::new()) };
+                let app = self.one(&params.name)?;
                 self.needs_of_upgrade(&app, params)
             }
         }

@@ -5,6 +5,7 @@ use agentd_core::app::Steer;
 use agentd_core::effect::OperationKind as CoreKind;
 use agentd_core::id::AppName;
 use agentd_core::rollout::Strategy;
+use agentd_core::worker::Phase;
 use agentd_protocol::control::{
     Changed, ErrorKind, ErrorObject, OperationKind, OperationView, Reply, Steered, UpgradeParams,
 };
@@ -17,8 +18,7 @@ use super::prepare::Prepared;
 impl Dispatcher {
     /// The request that puts today's configuration in the place of the one that serves.
     pub(super) fn prepare_upgrade(&mut self, params: &UpgradeParams) -> Answer<Vec<Prepared>> {
-        let names = self.named(std::slice::from_ref(&params.name))?;
-        let mut prepared = self.prepare_anew(&names, CoreKind::Upgrade)?;
+        let mut prepared = self.prepare_anew(&[self.one(&params.name)?], CoreKind::Upgrade)?;
         let asked = params.strategy.map(core_strategy).transpose()?;
         self.watch_longer(&mut prepared, asked);
         // A release that serves already, with the configuration that it has.
@@ -51,10 +51,20 @@ impl Dispatcher {
         record.release.is_some() && serving == Some(*revision)
     }
 
-    /// That an app runs what was asked for.
-    pub(super) fn serves_it(&self, name: &str) -> Reply {
-        let current = self.one(name).and_then(|app| self.current_record(&app));
-        let release = current.ok().and_then(|record| Some(record.release.as_ref()?.id.to_string()));
+    /// That an app has what was asked for; an error where nobody of it serves any more.
+    pub(super) fn serves_it(&self, name: &str) -> Answer<Reply> {
+        let app = self.one(name)?;
+        let state = self.fleet.app(&app).ok_or_else(|| self.no_such_app(name))?;
+        let release = self.current_record(&app)?.release.as_ref().map(|release| release.id.to_string());
+        let has_failed = state.workers.values().any(|worker| worker.state.phase() == Phase::Failed);
+        if has_failed && state.ready() == 0 {
+            let what = release.as_deref().unwrap_or("it");
+            let why = format!("{app} has {what} already, and its workers have failed");
+            return Err(ErrorObject::new(ErrorKind::Refused, why).with_help(format!(
+                "`agentctl describe {app}` says why; `agentctl rollback {app}` puts the release before in its place, \
+                 `agentctl start {app}` tries this one again"
+            )));
+        }
         let view = OperationView {
             id: 0,
             app: name.to_owned(),
@@ -62,7 +72,7 @@ impl Dispatcher {
             already: true,
             note: release.map(|release| format!("{release} serves")),
         };
-        Reply::Changed(Changed { operations: vec![view], results: Vec::new() })
+        Ok(Reply::Changed(Changed { operations: vec![view], results: Vec::new() }))
     }
 
     /// Says something to the deployment of an app.

@@ -38,7 +38,7 @@ impl Dispatcher {
                 reply.finish(plan.map(|plan| Reply::UpgradePlan(Box::new(plan))));
             }
             Wish::Upgrade(params) => match self.prepare_upgrade(&params) {
-                Ok(prepared) if prepared.is_empty() => reply.finish(Ok(self.serves_it(&params.name))),
+                Ok(prepared) if prepared.is_empty() => reply.finish(self.serves_it(&params.name)),
                 prepared => self.begin(prepared, params.wait, reply, None),
             },
             Wish::Apply(params) => self.apply_configuration(&params, reply),

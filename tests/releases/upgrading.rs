@@ -1,12 +1,14 @@
 //! The good ways: from a folder, an archive, a git reference; dry runs; the way back; addresses that stay.
 
 use std::process::Command;
+use std::time::Instant;
 
 use agentd_protocol::control::{PlannedRun, ReleaseState, UpgradePlan};
-use agentd_protocol::status::Strategy;
+use agentd_protocol::events::EventKind;
+use agentd_protocol::status::{Strategy, WorkerState};
 use agentd_testkit::e2e::{Load, Mix};
 
-use crate::site::{Site, assert_code};
+use crate::site::{PATIENCE, Site, assert_code};
 
 #[test]
 fn an_app_with_a_source_runs_from_its_release_and_not_from_its_source() {
@@ -46,6 +48,51 @@ fn a_new_release_takes_the_place_of_the_old_one_without_a_lost_request_and_back_
     assert_code(&site.daemon.ctl(&["rollback", "search"]), 4);
     site.daemon.ctl_ok(&["rollback", "search", "--to", "1.1.0"]);
     assert_eq!(site.says(), "two");
+}
+
+#[test]
+fn a_release_that_is_there_and_has_failed_does_not_serve() {
+    let site = Site::new();
+    site.configure("restart = { backoff = \"10ms..20ms\", max = \"1 in 10m\" }");
+    site.daemon.ctl_ok(&["start", "./site.toml"]);
+    let mut watch = site.daemon.watch();
+    let deadline = Instant::now() + PATIENCE;
+    let mut parked = 0;
+    site.daemon.ctl_ok(&["signal", "search", "SIGKILL"]);
+    while parked < 2 {
+        let event = watch.next(deadline).expect("both are parked in time").event;
+        if matches!(event, EventKind::WorkerReady { .. }) {
+            drop(site.daemon.ctl(&["signal", "search", "SIGKILL"]));
+        } else if matches!(event, EventKind::WorkerFailed { .. }) {
+            parked += 1;
+        }
+    }
+    let output = site.upgrade(&[]);
+    assert_code(&output, 4);
+    assert!(output.stderr.contains("its workers have failed") && output.stderr.contains("start search"), "{output:#?}");
+}
+
+#[test]
+fn an_upgrade_is_of_one_app_and_from_somewhere() {
+    let site = Site::started();
+    assert_code(&site.daemon.ctl(&["upgrade", "all"]), 3);
+    assert_code(&site.upgrade(&["--from", ""]), 2);
+    assert_code(&site.upgrade(&["--from", "git:", "--dry-run"]), 2);
+    site.assert_nothing_else();
+}
+
+#[test]
+fn recreation_waits_for_nobody_who_has_nothing_in_hand() {
+    let site = Site::started();
+    site.source("1.1.0", "two", "");
+    let file = std::fs::read_to_string(site.path("site.toml")).expect("it was written");
+    site.write("site.toml", &file.replace("min_uptime = \"50ms\"", "min_uptime = \"10m\""));
+    site.daemon.ctl_ok(&["upgrade", "search", "--strategy", "recreate", "--no-wait"]);
+    site.daemon.wait_until(PATIENCE, |document| {
+        let workers = &document.apps[0].workers;
+        workers.len() == 2
+            && workers.iter().all(|worker| worker.state == WorkerState::Ready && worker.release.starts_with("1.1.0+"))
+    });
 }
 
 #[test]

@@ -48,13 +48,16 @@ pub(crate) fn run(context: &Context, args: UpgradeArgs) -> Result<u8, Failure> {
     }
 }
 
-/// A source as it is told to the daemon, which has another working directory.
+/// A source as it is told to the daemon, which has another working directory. What names nothing stays so: it is refused
+/// there, and is not this folder.
 fn absolute(from: &str) -> Result<String, Failure> {
     let here = working_directory()?;
     Ok(match from.strip_prefix("git:") {
         // What has a colon is a URL, or HOST:PATH.
         Some(repository) if repository.contains(':') => from.to_owned(),
+        Some(repository) if repository.is_empty() || repository.starts_with('#') => from.to_owned(),
         Some(repository) => format!("git:{}", here.join(repository)),
+        None if from.trim().is_empty() => from.to_owned(),
         None => here.join(from).into_string(),
     })
 }
@@ -115,4 +118,17 @@ fn steer(context: &Context, params: impl Command<Reply = Steered>, did: &str) ->
     }
     render::print(&text)?;
     Ok(exit::DONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_names_nothing_is_not_the_folder_that_we_are_in() {
+        for nothing in ["", " ", "git:", "git:#main"] {
+            assert_eq!(absolute(nothing).expect("there is a folder"), nothing);
+        }
+        assert!(absolute("search").expect("there is a folder").ends_with("/search"));
+    }
 }

@@ -196,8 +196,10 @@ impl App {
             Direction::Forward => StopReason::Replaced,
             Direction::Back { .. } => StopReason::RolledBack,
         };
-        // A warm worker is worth its while only where a failure of the new one would take the deployment back.
-        let warm = if rollout.reversible() { self.policy(rollout.to.revision).reload.settle } else { Duration::ZERO };
+        // A warm worker is worth its while only where a failure of the new one would take the deployment back, and where
+        // the new one is there beside it: else all that it does is to keep the new one from starting.
+        let beside = rollout.surge > 0 && rollout.reversible();
+        let warm = if beside { self.policy(rollout.to.revision).reload.settle } else { Duration::ZERO };
         self.drain_where(cx, reason, Duration::ZERO, |worker| {
             worker.id.generation != target.generation && matches!(worker.state, State::Starting { .. })
         });
