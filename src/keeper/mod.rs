@@ -293,7 +293,8 @@ pub(crate) fn send(socket: BorrowedFd<'_>, word: &[u8], fds: &[BorrowedFd<'_>]) 
 fn wait(socket: BorrowedFd<'_>, wanted: PollFlags) -> io::Result<()> {
     let patience = rustix::event::Timespec::try_from(PATIENCE).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut polled = [PollFd::from_borrowed_fd(socket, wanted)];
-    match poll(&mut polled, Some(&patience))? {
+    // A child that ends just then is no word of the keeper's: the signal interrupts the call.
+    match rustix::io::retry_on_intr(|| poll(&mut polled, Some(&patience)))? {
         0 => Err(io::ErrorKind::TimedOut.into()),
         _ => Ok(()),
     }
