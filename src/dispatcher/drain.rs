@@ -3,7 +3,8 @@
 //! One look reads the accept queue of the worker's lane and the kernel's table of its connections, about 0.1 ms. Looks
 //! are 2 ms apart at first and up to 50 ms later, and only while something drains. "Nothing left" is only
 //! believed when the queue was empty at the look before as well: a connection that is just being accepted is in neither
-//! table for a moment. Nor while somebody is on the way to it who was steered there before ([`Handshakes`]). And not before the ledger has told what tasks the worker has, which takes it a commit.
+//! table for a moment. Nor while somebody is on the way to it who was steered there before ([`Handshakes`]). And not before
+//! the ledger has told what tasks the worker has, which takes it a commit.
 
 use std::time::Duration;
 
