@@ -8,6 +8,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+/// Longest wait for a stopped process to stand still.
+pub const STILL_WITHIN: Duration = Duration::from_secs(20);
+
 /// A process that is held on to, so that its number cannot come to mean another one.
 #[derive(Debug)]
 pub struct ProcessEnd {
@@ -52,9 +55,29 @@ impl ProcessEnd {
         }
     }
 
-    /// Stops it where it is; fine when it is gone.
+    /// Stops it where it is, and waits until all of its threads stand still: a signal that was sent is not yet one that
+    /// was obeyed. Fine when it is gone.
+    ///
+    /// # Panics
+    /// When a thread goes on for as long as [`STILL_WITHIN`].
     pub fn freeze(&self) {
         let _ = pidfd_send_signal(&self.fd, Signal::STOP);
+        let deadline = Instant::now() + STILL_WITHIN;
+        while !self.stands_still() {
+            assert!(Instant::now() < deadline, "process {} goes on after SIGSTOP", self.pid);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether none of its threads runs: all are stopped or gone.
+    fn stands_still(&self) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else { return true };
+        // What has no status any more has ended.
+        let mut statuses = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+        statuses.all(|status| {
+            let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+            matches!(state, Some('T' | 't' | 'Z' | 'X'))
+        })
     }
 
     /// Ends it by SIGKILL; fine when it is gone.
