@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use agentd_core::event::RolloutEvent;
-use agentd_core::id::{AppName, Launch, Operation};
+use agentd_core::id::{AppName, Launch, Operation, WorkerId};
 use agentd_core::worker::Phase;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -25,7 +25,7 @@ struct Look {
     id: Operation,
     step: usize,
     /// The new workers that serve.
-    launches: Vec<Launch>,
+    workers: Vec<(Launch, WorkerId)>,
     /// Where they listen; none for an app that does not.
     listener: Option<String>,
     commands: Vec<Vec<String>>,
@@ -58,7 +58,7 @@ impl Dispatcher {
             app: app.clone(),
             id,
             step,
-            launches: new.filter_map(|worker| worker.launch()).collect(),
+            workers: new.filter_map(|worker| Some((worker.launch()?, worker.id.clone()))).collect(),
             listener: record.config.first_stream_listener(),
             commands: upgrade.eval.clone(),
             timeout: upgrade.eval_timeout,
@@ -79,14 +79,21 @@ impl Look {
     }
 
     async fn run(&self) -> Result<(), String> {
-        let Some(&launch) = self.launches.first() else { return Err("no new worker is ready any more".to_owned()) };
+        let Some((launch, worker)) = self.workers.first() else {
+            return Err("no new worker is ready any more".to_owned());
+        };
         let mut env = vec![
             ("AGENTD_DEPLOYMENT".to_owned(), self.id.to_string()),
             ("AGENTD_EVAL_STEP".to_owned(), self.step.to_string()),
         ];
         let door = match &self.listener {
             Some(listener) => {
-                let door = Door::open(self.launches.clone(), listener.clone(), self.inputs.clone()).await?;
+                let door = Door::open(
+                    self.workers.iter().map(|&(launch, _)| launch).collect(),
+                    listener.clone(),
+                    self.inputs.clone(),
+                )
+                .await?;
                 env.push(("AGENTD_EVAL_ADDR".to_owned(), door.addr.clone()));
                 Some(door)
             }
@@ -95,12 +102,12 @@ impl Look {
         for command in &self.commands {
             let name = command.first().map_or("", String::as_str);
             let (reply, answer) = oneshot::channel();
-            let request = RunCommand { launch, command: command.clone(), env: env.clone(), reply };
+            let request = RunCommand { launch: *launch, command: command.clone(), env: env.clone(), reply };
             self.inputs.send(Input::RunCommand(request)).map_err(|_| "the daemon is ending".to_owned())?;
             match tokio::time::timeout(self.timeout, answer).await {
                 Ok(Ok(Ok(Exit::Code(0)))) => {}
                 Ok(Ok(Ok(exit))) => return Err(format!("eval refused it: {name} {exit}")),
-                Ok(Ok(Err(why))) => return Err(format!("eval could not run: {name}: {why}")),
+                Ok(Ok(Err(why))) => return Err(format!("eval could not run: {name} beside {worker}: {why}")),
                 Ok(Err(_)) => return Err("the daemon is ending".to_owned()),
                 Err(_) => return Err(format!("eval did not end within {:?}: {name}", self.timeout)),
             }

@@ -9,7 +9,7 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Longest wait for a stopped process to stand still.
-pub const STILL_WITHIN: Duration = Duration::from_secs(20);
+const STILL_WITHIN: Duration = Duration::from_secs(20);
 
 /// A process that is held on to, so that its number cannot come to mean another one.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl ProcessEnd {
     /// was obeyed. Fine when it is gone.
     ///
     /// # Panics
-    /// When a thread goes on for as long as [`STILL_WITHIN`].
+    /// When a thread goes on for as long as 20 s.
     pub fn freeze(&self) {
         let _ = pidfd_send_signal(&self.fd, Signal::STOP);
         let deadline = Instant::now() + STILL_WITHIN;
