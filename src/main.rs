@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|command| command == zygote::COMMAND) {
         return zygote::run();
     }
-    if std::env::args_os().nth(1).is_some_and(|command| command == "keep") {
+    if std::env::args_os().nth(1).is_some_and(|command| command == agentd::keeper::COMMAND) {
         return agentd::keeper::process::run();
     }
     if let Some(lines) = std::env::args_os().nth(1).and_then(|command| line_program(&command)) {

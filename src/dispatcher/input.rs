@@ -69,8 +69,11 @@ pub enum Input {
     HookEnded(u64, super::HookEnd),
     /// Processes with our mark that no worker has, left by an earlier daemon.
     Strays(super::strays::Marked),
-    /// The keeper is gone.
-    KeeperGone,
+    /// A keeper is gone.
+    KeeperGone {
+        /// Which, counted from the first that was watched.
+        nth: u64,
+    },
     /// The doors of a socket are closed and its clients answered; these are left, for the program that comes.
     Emptied(Vec<OwnedFd>),
     /// Time to look at what a draining worker still has.

@@ -2,7 +2,7 @@
 //! up; and another keeper when the present one is gone.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use agentd_core::id::{AppName, Lane, Launch};
 use camino::Utf8PathBuf;
@@ -10,7 +10,7 @@ use camino::Utf8PathBuf;
 use super::Dispatcher;
 use super::input::Input;
 use crate::causes::in_full;
-use crate::keeper::{Held, Keeper, KeeperError};
+use crate::keeper::{COMMAND, Held, Keeper, KeeperError};
 use crate::logs::fifo;
 use crate::logs::layout::{StreamKind, fifo_path};
 use crate::logs::thread::Stream;
@@ -25,7 +25,9 @@ impl Dispatcher {
     /// outlive us whole.
     pub(super) fn start_keeper(&mut self) {
         let path = Keeper::path(&self.home.run);
-        let started = self.spawn_keeper(&path).and_then(|()| Keeper::find(&path).map_err(|error| in_full(&error)));
+        let started = self
+            .spawn_keeper(&path)
+            .and_then(|process| Keeper::find_started(&path, process).map_err(|error| in_full(&error)));
         match started {
             Ok(keeper) => {
                 self.watch_keeper(&keeper);
@@ -39,7 +41,7 @@ impl Dispatcher {
         }
     }
 
-    fn spawn_keeper(&mut self, path: &camino::Utf8Path) -> Result<(), String> {
+    fn spawn_keeper(&mut self, path: &camino::Utf8Path) -> Result<OwnedFd, String> {
         let socket = Keeper::make_socket(path).map_err(|error| in_full(&error))?;
         let null = std::fs::File::options()
             .write(true)
@@ -49,7 +51,7 @@ impl Dispatcher {
         let own = std::env::current_exe().ok().filter(|path| path.exists());
         let program = own.and_then(|path| Utf8PathBuf::from_path_buf(path).ok()).unwrap_or("/proc/self/exe".into());
         let plan = ExecPlan {
-            argv: vec![program.into_string(), "keep".to_owned()],
+            argv: vec![program.into_string(), COMMAND.to_owned()],
             cwd: "/".into(),
             env: Vec::new(),
             umask: 0o077,
@@ -64,25 +66,27 @@ impl Dispatcher {
             secrets: Secrets::default(),
         };
         let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), stdin: None, listeners: vec![socket.as_fd()] };
-        spawn(&mut self.launcher, &plan, &fds).map(drop).map_err(|error| in_full(&error))
+        spawn(&mut self.launcher, &plan, &fds).map(|child| child.pidfd).map_err(|error| in_full(&error))
     }
 
     /// Notices its end by the end of the connection, whoever's child it is.
-    pub(super) fn watch_keeper(&self, keeper: &Keeper) {
-        let inputs = self.inputs.clone();
+    pub(super) fn watch_keeper(&mut self, keeper: &Keeper) {
+        self.keepers += 1;
+        let (inputs, nth) = (self.inputs.clone(), self.keepers);
         let watched = keeper.death().and_then(ReadableFd::register);
         match watched {
             Ok(death) => drop(tokio::spawn(async move {
                 // Whatever comes: it never speaks unasked.
                 let _ = death.read_with(|_| Ok(())).await;
-                let _ = inputs.send(Input::KeeperGone);
+                let _ = inputs.send(Input::KeeperGone { nth });
             })),
             Err(error) => tracing::warn!(%error, "the keeper's end would not be noticed"),
         }
     }
 
-    pub(super) fn keeper_gone(&mut self) {
-        if !matches!(self.end, super::End::Open) {
+    /// The `nth` keeper is gone. An earlier one than the present one was given up already.
+    pub(super) fn keeper_gone(&mut self, nth: u64) {
+        if nth != self.keepers || !matches!(self.end, super::End::Open) {
             return;
         }
         tracing::warn!("the keeper is gone; starting another");
@@ -214,12 +218,14 @@ impl Dispatcher {
         }
     }
 
-    /// A keeper that does not take a word is of no use: it is left alone, and another one started.
+    /// A keeper that does not take a word is of no use, and what it holds is in the way: it is ended, and another one
+    /// started.
     fn heard(&mut self, told: Result<(), KeeperError>) {
-        if let Err(error) = told {
-            tracing::warn!(error = in_full(&error), "the keeper does not answer");
-            self.keeper = None;
-            let _ = self.inputs.send(Input::KeeperGone);
+        let Err(error) = told else { return };
+        tracing::warn!(error = in_full(&error), "the keeper does not answer");
+        if let Some(keeper) = self.keeper.take() {
+            keeper.kill();
         }
+        let _ = self.inputs.send(Input::KeeperGone { nth: self.keepers });
     }
 }

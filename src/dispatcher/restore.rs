@@ -23,7 +23,7 @@ use super::strays::{Marked, Past, may_be_unrecorded};
 use super::{Dispatcher, rebuild};
 use crate::causes::in_full;
 use crate::fault;
-use crate::keeper::{Held, Keeper, Taken};
+use crate::keeper::{Held, Keeper, KeeperError, Taken};
 use crate::process::boot::Boot;
 use crate::process::stat::{self, Stat};
 use crate::process::sys;
@@ -187,18 +187,22 @@ impl Dispatcher {
     /// Looks for a keeper.
     fn take_over(&mut self) -> Takeover {
         let mut taken = Takeover::default();
-        match Keeper::find(&Keeper::path(&self.home.run)) {
-            Ok(keeper) => match keeper.take() {
-                Ok(Taken { held, alone_since }) => {
-                    tracing::info!(held = held.len(), "took over what the keeper held");
-                    taken.held = held.into_iter().collect();
-                    taken.alone_since = alone_since;
-                    self.watch_keeper(&keeper);
-                    self.keeper = Some(keeper);
-                }
-                Err(error) => tracing::error!(error = in_full(&error), "the keeper does not give back what it holds"),
-            },
-            Err(error) => tracing::debug!(error = in_full(&error), "no keeper of an earlier daemon"),
+        match Keeper::take_over(&Keeper::path(&self.home.run)) {
+            Ok((keeper, Taken { held, alone_since })) => {
+                tracing::info!(held = held.len(), "took over what the keeper held");
+                taken.held = held.into_iter().collect();
+                taken.alone_since = alone_since;
+                self.watch_keeper(&keeper);
+                self.keeper = Some(keeper);
+            }
+            Err(error @ KeeperError::Absent { .. }) => {
+                tracing::debug!(error = in_full(&error), "no keeper of an earlier daemon");
+            }
+            Err(error) => {
+                let why = in_full(&error);
+                tracing::error!(why, "the keeper does not give back what it holds: it is ended");
+                self.notes.push(format!("the keeper of the daemon before did not answer and was ended: {why}"));
+            }
         }
         let stored = std::mem::take(&mut self.kept_by_systemd);
         let missing: BTreeMap<_, _> = stored.into_iter().filter(|(held, _)| !taken.held.contains_key(held)).collect();

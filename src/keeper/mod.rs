@@ -12,8 +12,10 @@
 //! and descriptors. This file owns the supervisor's side; [`process`] is the other.
 //!
 //! **What can go wrong.** It dies: the supervisor notices at once (its connection ends), starts another and gives it
-//! everything again. It hangs: a word that is not taken within [`PATIENCE`] counts as its death. Both die at once: what
-//! only they held is gone; what workers hold they go on serving.
+//! everything again. It hangs: a word that is not taken within [`PATIENCE`] counts as its death, and it is killed, since
+//! a second holder of sockets that nobody can ask would keep the supervisor from adding to them. Whoever takes over from
+//! it wakes it first, should somebody have stopped it, and waits ten times as long. Both die at once: what only they held
+//! is gone; what workers hold they go on serving.
 
 pub mod process;
 
@@ -27,6 +29,7 @@ use std::time::Duration;
 use agentd_core::id::{AppName, Lane, Launch};
 use agentd_core::time::Moment;
 use camino::{Utf8Path, Utf8PathBuf};
+use nix::sys::socket::{getsockopt, sockopt};
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, fchmod};
@@ -34,14 +37,22 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind,
     connect, listen, sendmsg, socket_with,
 };
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
+use crate::causes::in_full;
 use crate::logs::layout::StreamKind;
 use crate::process::sys;
 use crate::sockets::ListenAddr;
 
+/// What agentd is called with to be a keeper.
+pub const COMMAND: &str = "keep";
 /// Longest wait for the keeper to take a word, or to answer.
 pub const PATIENCE: Duration = Duration::from_millis(500);
+/// Longest wait of whoever takes over for each word of a keeper that did not answer at first. Workers serve on meanwhile.
+const PATIENCE_WITH_THE_SLOW: Duration = PATIENCE.saturating_mul(10);
+/// Supervisors that may wait to be heard.
+const BACKLOG: i32 = 8;
 /// Descriptors in one word.
 const AT_ONCE: usize = 64;
 /// Longest word, in bytes.
@@ -153,6 +164,8 @@ pub struct Taken {
 #[derive(Debug)]
 pub struct Keeper {
     socket: OwnedFd,
+    /// A hold on its process; none where the kernel does not tell which it is.
+    process: Option<OwnedFd>,
 }
 
 impl Keeper {
@@ -171,7 +184,16 @@ impl Keeper {
         let socket = seqpacket().map_err(failed)?;
         let address = SocketAddrUnix::new(path.as_str()).map_err(|errno| failed(errno.into()))?;
         connect(&socket, &address).map_err(|errno| failed(errno.into()))?;
-        Ok(Self { socket })
+        let process = process_behind(socket.as_fd());
+        Ok(Self { socket, process })
+    }
+
+    /// Connects to a keeper that was started just now, and may not have listened itself yet.
+    ///
+    /// # Errors
+    /// [`KeeperError::Absent`].
+    pub fn find_started(path: &Utf8Path, process: OwnedFd) -> Result<Self, KeeperError> {
+        Ok(Self { process: Some(process), ..Self::find(path)? })
     }
 
     /// Makes the socket that a new keeper is to listen on. A connection can be made at once and waits there.
@@ -189,7 +211,7 @@ impl Keeper {
         // The file that bind() makes takes its mode from the socket.
         fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(|errno| failed(errno.into()))?;
         bind(&socket, &address).map_err(|errno| failed(errno.into()))?;
-        listen(&socket, 8).map_err(|errno| failed(errno.into()))?;
+        listen(&socket, BACKLOG).map_err(|errno| failed(errno.into()))?;
         Ok(socket)
     }
 
@@ -217,17 +239,35 @@ impl Keeper {
         Ok(())
     }
 
+    /// The keeper that listens at `path`, with copies of everything that it holds. One that does not answer is woken, and
+    /// asked again with more patience.
+    ///
+    /// # Errors
+    /// There is none, or it did not answer in full; such a one is killed.
+    pub fn take_over(path: &Utf8Path) -> Result<(Self, Taken), KeeperError> {
+        let keeper = Self::find(path)?;
+        match keeper.take(PATIENCE) {
+            Ok(taken) => return Ok((keeper, taken)),
+            Err(error) => tracing::warn!(error = in_full(&error), "the keeper is slow, or was stopped: it is woken"),
+        }
+        keeper.signal(Signal::CONT);
+        // What is half heard of the first answer is none.
+        let keeper = Self::find(path)?;
+        let taken = keeper.take(PATIENCE_WITH_THE_SLOW).inspect_err(|_| keeper.kill())?;
+        Ok((keeper, taken))
+    }
+
     /// Copies of everything that it holds, and since when it had no supervisor. Names of a later version are passed
     /// over.
     ///
     /// # Errors
-    /// It did not answer in full within [`PATIENCE`] a word.
-    pub fn take(&self) -> Result<Taken, KeeperError> {
+    /// It did not answer in full within `patience` a word.
+    pub fn take(&self, patience: Duration) -> Result<Taken, KeeperError> {
         self.tell(b"take", &[])?;
         let mut taken = Vec::new();
         let mut buffer = vec![0; WORD_MAX];
         loop {
-            wait(self.socket.as_fd(), PollFlags::IN).map_err(KeeperError::Hear)?;
+            wait(self.socket.as_fd(), PollFlags::IN, patience).map_err(KeeperError::Hear)?;
             let received = sys::receive(self.socket.as_fd(), &mut buffer).map_err(KeeperError::Hear)?;
             let text = String::from_utf8_lossy(&buffer[..received.length]).into_owned();
             match (text.split_once('\n'), received.fds.into_iter().next()) {
@@ -252,6 +292,20 @@ impl Keeper {
         self.tell(b"exit", &[])
     }
 
+    /// Ends it whatever it does, and with it what only it holds: for one that does not answer.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        match self.process.as_ref().map(|process| pidfd_send_signal(process, signal)) {
+            // It is gone: nothing is left to be woken or ended.
+            Some(Ok(()) | Err(rustix::io::Errno::SRCH)) => {}
+            Some(Err(error)) => tracing::error!(%error, ?signal, "the keeper cannot be signalled"),
+            None => tracing::error!(?signal, "the keeper cannot be signalled: which process it is cannot be told"),
+        }
+    }
+
     /// A descriptor that becomes readable when the keeper is gone.
     ///
     /// # Errors
@@ -263,6 +317,17 @@ impl Keeper {
     fn tell(&self, word: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), KeeperError> {
         send(self.socket.as_fd(), word, fds).map_err(KeeperError::Tell)
     }
+}
+
+/// The process that listens behind a connection to a keeper: whoever listened last, if it is another than this one and
+/// was started to keep.
+fn process_behind(connection: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let pid = getsockopt(&connection, sockopt::PeerCredentials).ok()?.pid();
+    let pid = Pid::from_raw(pid).filter(|&pid| pid != getpid())?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    // Looked at once it is held on to: the number may have been another's.
+    let arguments = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).ok()?;
+    (arguments.split(|&byte| byte == 0).nth(1) == Some(COMMAND.as_bytes())).then_some(process)
 }
 
 fn word<'h>(verb: &str, names: impl Iterator<Item = &'h Held>) -> String {
@@ -284,14 +349,14 @@ pub(crate) fn send(socket: BorrowedFd<'_>, word: &[u8], fds: &[BorrowedFd<'_>]) 
         }
         match sendmsg(socket, &[IoSlice::new(word)], &mut ancillary, SendFlags::NOSIGNAL) {
             Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::AGAIN) => wait(socket, PollFlags::OUT)?,
+            Err(rustix::io::Errno::AGAIN) => wait(socket, PollFlags::OUT, PATIENCE)?,
             Err(errno) => return Err(errno.into()),
         }
     }
 }
 
-fn wait(socket: BorrowedFd<'_>, wanted: PollFlags) -> io::Result<()> {
-    let patience = rustix::event::Timespec::try_from(PATIENCE).map_err(|_| io::ErrorKind::InvalidInput)?;
+fn wait(socket: BorrowedFd<'_>, wanted: PollFlags, patience: Duration) -> io::Result<()> {
+    let patience = rustix::event::Timespec::try_from(patience).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut polled = [PollFd::from_borrowed_fd(socket, wanted)];
     // A child that ends just then is no word of the keeper's: the signal interrupts the call.
     match rustix::io::retry_on_intr(|| poll(&mut polled, Some(&patience)))? {

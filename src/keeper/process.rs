@@ -19,9 +19,9 @@ use agentd_core::time::Moment;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{SocketAddrUnix, SocketFlags, accept_with};
+use rustix::net::{SocketAddrUnix, SocketFlags, accept_with, listen};
 
-use super::{WORD_MAX, send};
+use super::{BACKLOG, WORD_MAX, send};
 use crate::process::sys;
 
 /// Most descriptors that are held; a supervisor that gives more has lost its count.
@@ -56,7 +56,10 @@ pub fn run() -> ExitCode {
         // Without it, fewer are held, and the supervisor hears of each that is not.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-    match serve(sys::listening_descriptor(), &mut Hoard::default()) {
+    let listener = sys::listening_descriptor();
+    // The kernel tells whoever connects the process that listened last: by it a keeper that hangs is found and ended.
+    let listened = listen(&listener, BACKLOG).map_err(io::Error::from);
+    match listened.and_then(|()| serve(listener, &mut Hoard::default())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("agentd keep: {error}");

@@ -6,6 +6,7 @@ mod boot;
 mod born;
 mod both;
 mod chaos;
+mod keeper;
 mod skew;
 mod store;
 mod strays;
@@ -138,23 +139,6 @@ fn an_adopted_worker_that_crashes_is_restarted_with_its_true_exit() {
     });
     let exit = document.apps.iter().flat_map(|app| &app.workers).find_map(|worker| worker.last_exit.clone());
     assert_eq!(exit.expect("an end was seen").signal.as_deref(), Some("SIGKILL"));
-}
-
-#[test]
-fn a_keeper_that_dies_is_replaced_and_the_next_death_of_the_daemon_costs_nothing() {
-    let (mut daemon, port) = fleet();
-    let before = pids(&daemon.status());
-    let report = Load::run(port, Mix { long: 0, sse: 0, ..Mix::default() }, || {
-        let keeper = workers::keeper_of(daemon.pid());
-        let death = daemon.watch();
-        workers::kill_nine(keeper);
-        workers::await_another_keeper(daemon.pid(), keeper, PATIENCE);
-        drop(death);
-        daemon.kill();
-        daemon.start_again();
-        assert_eq!(pids(&daemon.wait_until(PATIENCE, all_ready)), before);
-    });
-    report.assert_none_lost_in_service();
 }
 
 #[test]
