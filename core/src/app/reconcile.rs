@@ -52,7 +52,7 @@ impl App {
 
     /// Outside of a deployment: `count` workers of the serving generation.
     fn fill(&mut self, cx: &mut Context<'_>) {
-        self.judge_relief(cx);
+        let relieved = self.judge_relief(cx);
         let side = self.wanted();
         self.drain_where(cx, StopReason::Replaced, Duration::ZERO, |worker| worker.id.generation != side.generation);
         if self.head.rise == Rise::Waiting {
@@ -61,13 +61,13 @@ impl App {
         let surge = self.policy_now().reload.max_surge;
         self.start_missing(cx, side, surge);
         self.replace_outgrown(cx);
-        self.drain_beyond(cx, self.wanted());
+        self.drain_beyond(cx, self.wanted(), relieved);
         self.start_relief(cx);
     }
 
-    /// Too many of a side: first whoever does not serve, then the highest slots. Where connections wait is left to the
-    /// last.
-    pub(super) fn drain_beyond(&mut self, cx: &mut Context<'_>, side: Side) {
+    /// Too many of a side: first whoever does not serve, then the relief that has come, then the highest slots. Where
+    /// connections wait is left to the last.
+    pub(super) fn drain_beyond(&mut self, cx: &mut Context<'_>, side: Side, relieved: Option<Slot>) {
         let parked = self.head.parked;
         let mut staying: Vec<Slot> = self
             .workers
@@ -78,7 +78,7 @@ impl App {
         staying.sort_by_key(|slot| {
             let worker = &self.workers[slot];
             let ready = worker.state.phase() == Phase::Ready;
-            (!ready, !(parked.is_some() && worker.lane == parked), *slot)
+            (!ready, relieved == Some(*slot), !(parked.is_some() && worker.lane == parked), *slot)
         });
         let mut most = side.count as usize;
         while staying.len() > most {

@@ -3,7 +3,8 @@
 //! What waits in a lane's accept queue cannot move to another lane, so a lane is *owed* a worker from the moment it has a
 //! share until it was seen empty by the drain that ended its worker. Whoever starts next is put into such a lane. When
 //! all that is wanted is ready and one is still without a worker, a **relief** worker is started there: one worker more than
-//! is wanted. Once it is ready it is a worker like any other; there is one too many, and that one is drained.
+//! is wanted. Once it is ready it is drained again: it serves what waits there, and whoever served before serves on, with
+//! all that it has in mind. Should one of these be missed by then, the relief stays in its place.
 //!
 //! Only where each worker has its own lane, and where workers may run beside each other at all (`max_surge`). A relief
 //! that cannot start, or ends for good, gives its lane up: another one would do no better.
@@ -31,13 +32,15 @@ impl App {
         Side { generation: self.head.generation, revision: self.head.revision, count }
     }
 
-    /// Whether the relief is one still.
-    pub(super) fn judge_relief(&mut self, cx: &mut Context<'_>) {
-        let Some(slot) = self.head.relief else { return };
+    /// Whether the relief is one still. Gives it when it has come to serve, and so is the first to go if there is one too
+    /// many.
+    pub(super) fn judge_relief(&mut self, cx: &mut Context<'_>) -> Option<Slot> {
+        let slot = self.head.relief?;
         let worker = self.workers.get(&slot);
         if worker.is_some_and(|worker| self.comes_back(worker)) {
-            return;
+            return None;
         }
+        let serves = worker.is_some_and(|worker| worker.state.phase() == Phase::Ready);
         if let Some(worker) = worker
             && matches!(worker.state.phase(), Phase::Exited | Phase::Failed)
             && let Some(lane) = worker.lane
@@ -45,6 +48,7 @@ impl App {
             self.head.owed.remove(&lane);
         }
         self.forget_relief(cx);
+        serves.then_some(slot)
     }
 
     /// Something else is going on.

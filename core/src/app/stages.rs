@@ -31,7 +31,7 @@ impl App {
     pub(super) fn advance_stage(&mut self, cx: &mut Context<'_>, rollout: &Rollout) {
         let raised = rollout.raised();
         // Leavings of what was before: a relief, a generation that was being replaced.
-        self.drain_beyond(cx, rollout.from);
+        self.drain_beyond(cx, rollout.from, None);
         self.drain_where(cx, StopReason::Replaced, Duration::ZERO, |worker| {
             ![rollout.from.generation, rollout.to.generation].contains(&worker.id.generation)
         });
