@@ -11,7 +11,7 @@ use agentd_core::drain::{self, Drain};
 use agentd_core::effect::{Effect, Outcome, StopReason, drain_by};
 use agentd_core::event::{InFlight, WorkerEvent};
 use agentd_core::fleet::Fleet;
-use agentd_core::id::{AppName, Lane, Launch};
+use agentd_core::id::{AppName, Generation, Lane, Launch};
 use agentd_core::policy::DrainBy;
 use agentd_core::rollout::Rollout;
 use agentd_core::worker::{Phase, State, Worker};
@@ -396,11 +396,12 @@ fn restart_has_no_overlap(step: &Step<'_>) -> Result<(), String> {
         if !rollout.is_exclusive() {
             continue;
         }
-        let old = app
-            .workers
-            .values()
-            .find(|other| other.id.generation != worker.generation && other.state.process().is_some());
-        ensure(old.is_none(), || format!("{worker} starts while {:?} is there", old.map(|old| &old.id)))?;
+        // Before the old end, their own number is made good as ever, beside leavings of what was before them.
+        let (own, to) = (worker.generation, rollout.to.generation);
+        let is_other = |of: Generation| if own == to { of != own } else { of == to };
+        let mut others = app.workers.values().filter(|other| is_other(other.id.generation));
+        let other = others.find(|other| other.state.process().is_some());
+        ensure(other.is_none(), || format!("{worker} starts while {:?} is there", other.map(|other| &other.id)))?;
     }
     Ok(())
 }
