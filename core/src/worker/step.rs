@@ -247,14 +247,9 @@ impl Worker {
                 After::Moved
             }
             // It is on its way out already: only what follows its exit changes, and how long it is kept warm for.
-            State::Draining { reason: present, deadline, warm_until, .. } => {
+            State::Draining { reason: present, warm_until, .. } => {
                 *present = reason;
-                let less = warm_until.map(|at| at.min(tick.now + warm));
-                // Its time was over, and to be taken back all that it was left for.
-                if *warm_until == Some(*deadline) {
-                    *deadline = less.unwrap_or(*deadline);
-                }
-                *warm_until = less;
+                *warm_until = warm_until.map(|at| at.min(tick.now + warm));
                 out.save_worker(&self.id);
                 After::Same
             }

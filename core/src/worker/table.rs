@@ -197,6 +197,23 @@ fn a_stop_does_not_keep_a_drained_worker_warm() {
 }
 
 #[test]
+fn a_stop_leaves_what_is_in_hand_its_time_whatever_the_worker_was_kept_warm_for() {
+    let (policy, mut out) = (AppPolicy::default(), Outcome::default());
+    let mut worker = worker(State::Exited);
+    worker.start(tick(1), &policy, LAUNCH, &mut out);
+    worker.step(tick(1), &policy, WorkerEvent::ReadyProven { proof: Proof::Http }, &mut out);
+    // As long as what it has in hand may take.
+    worker.drain(tick(2), &policy, StopReason::Replaced, crate::grace::bound(&policy.grace), &mut out);
+    let busy = InFlight { busy: 1, ..InFlight::default() };
+    worker.step(tick(2), &policy, WorkerEvent::DrainObserved(busy), &mut out);
+    worker.drain(tick(3), &policy, StopReason::Stop, Duration::ZERO, &mut out);
+    worker.wake(tick(3), &policy, &mut out);
+    assert!(!out.act.contains(&Effect::SendStop { launch: LAUNCH }), "it is busy, and its time is not over");
+    worker.step(tick(4), &policy, WorkerEvent::DrainObserved(InFlight::default()), &mut out);
+    assert_eq!(out.act.last(), Some(&Effect::SendStop { launch: LAUNCH }));
+}
+
+#[test]
 fn a_drained_worker_without_tasks_is_kept_warm_beyond_their_deadline_and_one_whose_tasks_wait_for_its_end_is_not() {
     for (tasks, ended) in [(0, false), (1, true)] {
         let (policy, mut out) = (AppPolicy::default(), Outcome::default());
