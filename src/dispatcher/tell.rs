@@ -30,7 +30,7 @@ const LAST_LINES: usize = 20;
 /// As many of them when they came in one burst, such as a stack below its error.
 const LAST_BURST: usize = 40;
 
-/// From this restart on it is looked at what a worker printed last: the first must cost nothing.
+/// From this restart on it is looked at what a worker printed last that waits for it: the first must cost nothing.
 const TELLING_RESTART: u32 = 3;
 
 /// Slots whose logs are looked through for the last words of an app that is forgotten already.
@@ -166,7 +166,7 @@ impl Dispatcher {
                 EventKind::WorkerExited { code, signal, reason, uptime_ms, why }
             }
             News::Backoff { delay, attempt } => {
-                if attempt >= TELLING_RESTART {
+                if attempt >= TELLING_RESTART && !delay.is_zero() {
                     self.keep_last_lines(&app, worker.as_ref());
                 }
                 EventKind::WorkerRestarting { in_ms: milliseconds(delay), attempt }
