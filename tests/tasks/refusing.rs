@@ -27,6 +27,7 @@ fn each_wrong_word_about_a_task_has_its_code_and_no_effect() {
     };
     let cases = [
         (json!({"t":"ckpt","task":"nobody's","fence":1,"step":1,"json":{}}), "unknown_task"),
+        (json!({"t":"beat","tasks":[{"task":"nobody's","fence":1},{"task":"a","fence":1}]}), "unknown_task"),
         (json!({"t":"ckpt","task":"a","fence":7,"step":1,"json":{}}), "fenced"),
         (with("ckpt", json!({"step": 1})), "malformed"),
         (with("ckpt", json!({"step": 1, "json": 1, "data": "eA=="})), "malformed"),
@@ -55,6 +56,8 @@ fn each_wrong_word_about_a_task_has_its_code_and_no_effect() {
     assert_eq!(worker.ask(with("task.end", json!({"outcome": "ok", "result": 5})))["ok"], true);
     assert_eq!(worker.ask(with("task.end", json!({"outcome": "ok", "result": 5})))["ok"], true, "sent again");
     assert_eq!(worker.ask(with("ckpt", json!({"step": 2, "json": {}})))["err"], "finished");
+    let crossed = worker.ask(json!({"t":"beat","tasks":[{"task":"a","fence":1}]}));
+    assert_eq!(crossed["ok"], true, "a beat that its task's end has overtaken: {crossed}");
 }
 
 #[test]

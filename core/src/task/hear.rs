@@ -15,7 +15,10 @@ impl Ledger {
     pub fn needs<'a>(&'a self, from: Launch, message: &'a Message) -> Needs<'a> {
         let unless_open = |own: &'a Own| (!self.tasks.contains_key(&own.task)).then_some(&own.task);
         match message {
-            Message::Hello { .. } | Message::Ready | Message::Beat { .. } => Needs::default(),
+            Message::Hello { .. } | Message::Ready => Needs::default(),
+            Message::Beat { tasks } => {
+                Needs { task: tasks.iter().find_map(|(own, _)| unless_open(own)), ..Needs::default() }
+            }
             Message::Begin(begin) => {
                 let Some(worker) = self.workers.get(&from) else { return Needs::default() };
                 let open = |key: &Key| self.apps.get(&worker.app).is_some_and(|app| app.keys.contains_key(key));
@@ -42,7 +45,7 @@ impl Ledger {
     /// Takes in what a worker says.
     ///
     /// # Errors
-    /// Why it is refused; then no task changed for it. The mere fact that a silent worker spoke may still have had tasks
+    /// Why it is refused; then no task changed for it, but for a beat: what else it names is prolonged. The mere fact that a silent worker spoke may still have had tasks
     /// sent to it, so the outcome is to be taken either way.
     pub fn message(
         &mut self,
@@ -96,7 +99,7 @@ impl Ledger {
             Message::EffectEnd { own, key, ok } => self.effect_end(tick.now, from, &own, key, ok, &known, out),
             Message::End { own, outcome } => self.end(tick.now, from, &own, outcome.into(), &known, out),
             Message::Yield { own } => self.give_up(tick.now, from, &own, &known, out),
-            Message::Beat { tasks } => Ok(self.beat(tick.now, from, tasks, out)),
+            Message::Beat { tasks } => self.beat(tick.now, from, tasks, &known, out),
             Message::Guard { own } => self.owned(tick.now, from, &own, &known).map(|_| Answer::Ok),
         }
     }
@@ -188,13 +191,18 @@ impl Ledger {
         now: Moment,
         from: Speaker,
         tasks: Vec<(Own, Option<u64>)>,
+        known: &Known,
         out: &mut Outcome,
-    ) -> Answer {
+    ) -> Result<Answer, Refused> {
+        let mut absent = None;
         for (own, progress) in tasks {
             let released = Released { launch: from.launch, fence: own.fence };
             match self.tasks.get(&own.task) {
-                // It crossed its end or its release on the way; what it may still write is refused anyway.
-                None => continue,
+                None => {
+                    absent.get_or_insert(own.task);
+                    continue;
+                }
+                // It crossed its release on the way; what it may still write is refused anyway.
                 Some(task) if task.released == Some(released) => continue,
                 Some(_) => {}
             }
@@ -211,7 +219,11 @@ impl Ledger {
                 Err(_) => out.say(from.launch, from.link, Word::Fenced { task: own.task }),
             }
         }
-        Answer::Ok
+        match (absent, &known.task) {
+            (Some(task), None) => Err(Refused::UnknownTask(task)),
+            // One that the store knows crossed its end on the way.
+            (Some(_), Some(_)) | (None, _) => Ok(Answer::Ok),
+        }
     }
 }
 

@@ -275,6 +275,10 @@ fn causes() -> Vec<Cause> {
             let own = Own { task: id(), fence: Fence(0) };
             said(desk, OWNER, Message::Beat { tasks: vec![(own, None)] })
         }),
+        ("beat, no such task", |desk| {
+            let other = Own { task: TaskId::new("other").expect("an id"), fence: Fence(1) };
+            said(desk, OWNER, Message::Beat { tasks: vec![(other, None), (desk.own(), None)] })
+        }),
         ("guard", |desk| said(desk, OWNER, Message::Guard { own: desk.own() })),
         ("redial", |desk| {
             desk.order(Order::LinkClosed { launch: OWNER.launch, link: OWNER.link });
