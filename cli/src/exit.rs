@@ -60,6 +60,12 @@ pub(crate) enum Failure {
         /// What goes on.
         operations: Vec<OperationView>,
     },
+    /// The daemon is gone.
+    #[error("the daemon ended meanwhile; under the next one {}", going_on(.operations))]
+    Orphaned {
+        /// What goes on.
+        operations: Vec<OperationView>,
+    },
     /// Ctrl-C.
     #[error("detached: {}", going_on(.operations))]
     Detached {
@@ -114,6 +120,7 @@ impl Failure {
             Self::Startup(error) => error.code(),
             Self::NoSuchApp { .. } => exit::NO_SUCH_APP,
             Self::TimedOut { .. } => exit::TIMED_OUT,
+            Self::Orphaned { .. } => exit::NO_DAEMON,
             Self::Detached { .. } => DETACHED,
             Self::Client(ClientError::OutputClosed) | Self::Status(StatusError::OutputClosed) => exit::DONE,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::DONE,
@@ -168,6 +175,9 @@ impl Failure {
             }
             Self::NoSuchApp { known, .. } => Some(format!("known apps: {}", known.join(", "))),
             Self::TimedOut { operations } | Self::Detached { operations } => Some(follow(operations)),
+            Self::Orphaned { operations } => {
+                Some(format!("where nothing starts it: agentctl daemon start; {}", follow(operations)))
+            }
             Self::Status(StatusError::Line(_) | StatusError::Refused(_) | StatusError::OutputClosed)
             | Self::Client(ClientError::Line(_) | ClientError::OutputClosed)
             | Self::Interrupt(_)
@@ -190,6 +200,7 @@ impl Failure {
             | Self::Startup(_)
             | Self::NoSuchApp { .. }
             | Self::TimedOut { .. }
+            | Self::Orphaned { .. }
             | Self::Detached { .. }
             | Self::Write { .. }
             | Self::Scan(_)
@@ -219,6 +230,7 @@ impl Failure {
             | Self::Startup(_)
             | Self::NoSuchApp { .. }
             | Self::TimedOut { .. }
+            | Self::Orphaned { .. }
             | Self::Interrupt(_)
             | Self::Write { .. }
             | Self::Scan(_)
@@ -244,7 +256,7 @@ impl Failure {
             error["advice"] = json!(data.advice);
         }
         match self {
-            Self::TimedOut { operations } | Self::Detached { operations } => {
+            Self::TimedOut { operations } | Self::Detached { operations } | Self::Orphaned { operations } => {
                 json!({ "error": error, "operations": operations })
             }
             Self::Home(_)

@@ -284,6 +284,7 @@ impl Dispatcher {
     /// ran.
     fn stop_daemon(&mut self, reply: ReplySink) {
         let tick = self.tick();
+        self.abort_cuts("the daemon is ending");
         let outcome = self.fleet.wind_down(tick);
         self.record(None, None, EventKind::DaemonStopping { why: "asked to".to_owned() });
         let workers = u32::try_from(self.processes.len()).unwrap_or(u32::MAX);

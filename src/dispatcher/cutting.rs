@@ -9,7 +9,9 @@
 //! ```
 //!
 //! A cut changes nothing: what is asked for is looked up and checked anew when it is there. An upgrade that is being cut
-//! has its number from the beginning, so that a second one can be told of it.
+//! has its number from the beginning, so that a second one can be told of it. What it was asked to be is written down
+//! until then: should the supervisor die, the next one cuts anew and goes on under the same number. A start or an apply has
+//! somebody who waits for it, who hears that it broke off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,11 +22,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentd_core::id::{AppName, Operation};
+use agentd_core::time::Moment;
 use agentd_protocol::control::{
-    Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationKind, OperationState, OperationView, Reply,
+    Accepted, Changed, CuttingView, ErrorKind, ErrorObject, Notice, OperationKind, OperationState, OperationView,
+    Reply, UpgradeParams,
 };
 use agentd_protocol::events::EventKind;
 use camino::Utf8PathBuf;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -44,7 +50,12 @@ use crate::process::tree::{Identity, Tree};
 use crate::process::{INSTANCE_VARIABLE, LAUNCH_VARIABLE, sys};
 use crate::releases::store::remove_aside;
 use crate::releases::{Cut, Failed, Order, Report, Source, Wanted};
+use crate::store::{Change, Durability};
 
+/// Under which name the store keeps the upgrades that wait for their releases.
+const POSTPONED: &str = "cuts";
+/// So many supervisors begin one; that each of them died is its doing perhaps.
+const BEGUN_MOST: u32 = 3;
 /// Longest report of a cut.
 const REPORT_MAX: u64 = 4 << 20;
 /// How long a cut may take to tell, and to clean up, beyond what it may take to cut.
@@ -71,7 +82,26 @@ pub(super) struct Cutting {
     pub(super) operation: Operation,
     staging: Utf8PathBuf,
     task: AbortHandle,
-    started: agentd_core::time::Moment,
+    started: Moment,
+    /// The same by the wall clock.
+    since: Timestamp,
+    /// What it is cut from.
+    origin: String,
+}
+
+impl Cutting {
+    pub(super) fn view(&self) -> CuttingView {
+        CuttingView { operation: self.operation.0, origin: self.origin.clone(), since: self.since }
+    }
+}
+
+/// An upgrade that waits for its release, as it is kept for the next supervisor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Postponed {
+    operation: Operation,
+    params: UpgradeParams,
+    /// How many supervisors have begun it.
+    begun: u32,
 }
 
 /// A request that waits for releases.
@@ -105,6 +135,10 @@ impl Dispatcher {
             return reply.finish(Err(denied));
         }
         let operation = self.fleet.reserve();
+        self.cut_under(operation, needs, wish, reply);
+    }
+
+    fn cut_under(&mut self, operation: Operation, needs: Vec<Need>, wish: Wish, reply: ReplySink) {
         let kind = wish.kind();
         let views: Vec<OperationView> = needs
             .iter()
@@ -139,17 +173,79 @@ impl Dispatcher {
                 self.record(Some(&app), None, EventKind::ReleaseCutting { id: operation.0 });
             }
         }
+        let begun = Changed { operations: views, results: Vec::new() };
+        let (mut accepted, mut answered) = (None, None);
         match &waiting.wish {
-            Wish::Upgrade(params) if params.wait => {
-                let _ = waiting.reply.notify(Notice::Accepted(Accepted { operations: views }));
-            }
+            Wish::Upgrade(params) if params.wait => accepted = Some(Accepted { operations: begun.operations }),
             Wish::Upgrade(params) if !params.dry_run => {
-                let begun = Changed { operations: views, results: Vec::new() };
-                std::mem::replace(&mut waiting.reply, ReplySink::nobody()).finish(Ok(Reply::Changed(begun)));
+                answered = Some((std::mem::replace(&mut waiting.reply, ReplySink::nobody()), begun));
             }
             Wish::Upgrade(_) | Wish::Start(_) | Wish::Apply(_) => {}
         }
         self.releases.waiting.push(waiting);
+        self.remember_cuts();
+        if let (Some(accepted), Some(waiting)) = (accepted, self.releases.waiting.last_mut()) {
+            let _ = waiting.reply.notify(Notice::Accepted(accepted));
+        }
+        if let Some((reply, begun)) = answered {
+            reply.finish(Ok(Reply::Changed(begun)));
+        }
+    }
+
+    /// Writes down the upgrades that wait for their releases, if they changed.
+    fn remember_cuts(&mut self) {
+        let upgrades = self.releases.waiting.iter().filter_map(|waiting| match &waiting.wish {
+            Wish::Upgrade(params) if !params.dry_run => {
+                let known = self.releases.postponed.iter().find(|known| known.operation == waiting.operation);
+                let begun = known.map_or(1, |known| known.begun);
+                Some(Postponed { operation: waiting.operation, params: params.clone(), begun })
+            }
+            Wish::Upgrade(_) | Wish::Start(_) | Wish::Apply(_) => None,
+        });
+        let upgrades: Vec<Postponed> = upgrades.collect();
+        if upgrades == self.releases.postponed {
+            return;
+        }
+        let value = serde_json::to_string(&upgrades).expect("numbers and texts become JSON");
+        self.releases.postponed = upgrades;
+        let changes = [Change::Counters(self.fleet.counters()), Change::Meta { key: POSTPONED, value }];
+        self.write_down(&changes, Durability::Power);
+    }
+
+    /// Goes on with the upgrades whose releases an earlier daemon was cutting when it died. With the machine they ended.
+    pub(super) fn resume_cuts(&mut self, rebooted: bool) {
+        let text = match self.store.meta(POSTPONED) {
+            Ok(text) => text.unwrap_or_else(|| "[]".to_owned()),
+            Err(error) => return tracing::error!(error = in_full(&error), "what was being cut could not be read"),
+        };
+        let Ok(postponed) = serde_json::from_str::<Vec<Postponed>>(&text) else {
+            return tracing::error!(text, "what was being cut cannot be understood");
+        };
+        let again = |one: &Postponed| Postponed { begun: one.begun + 1, ..one.clone() };
+        self.releases.postponed = postponed.iter().map(again).collect();
+        for Postponed { operation, params, begun } in postponed {
+            let Ok(app) = params.name.parse::<AppName>() else { continue };
+            if self.show_deployment(operation.0).is_ok() {
+                // It had begun, and goes on by itself.
+                continue;
+            }
+            let wish = Wish::Upgrade(UpgradeParams { wait: false, ..params });
+            let needs = match begun {
+                _ if rebooted => Err(not_resumed(&app, "the machine was started anew meanwhile")),
+                BEGUN_MOST.. => Err(not_resumed(&app, &format!("{begun} supervisors have died over it"))),
+                _ => self.needs_of(&wish),
+            };
+            match needs {
+                // Its configuration has no source any more.
+                Ok(needs) if needs.is_empty() => self.carry_on(wish, ReplySink::nobody()),
+                Ok(needs) => {
+                    tracing::info!(%app, %operation, "goes on with an upgrade whose release was being cut");
+                    self.cut_under(operation, needs, wish, ReplySink::nobody());
+                }
+                Err(error) => self.tell_not_cut(&app, operation, sys::boottime(), wish.kind(), &error),
+            }
+        }
+        self.remember_cuts();
     }
 
     /// Why no release of an app can be cut just now: another one is.
@@ -191,8 +287,15 @@ impl Dispatcher {
             // The loop is gone only at the very end.
             let _ = inputs.send(Input::Cut(number, Box::new(end)));
         });
-        let cutting =
-            Cutting { app: need.app, operation, staging, task: task.abort_handle(), started: sys::boottime() };
+        let cutting = Cutting {
+            app: need.app,
+            operation,
+            staging,
+            task: task.abort_handle(),
+            started: sys::boottime(),
+            origin: need.source.to_string(),
+            since: Timestamp::now(),
+        };
         self.releases.cuts.insert(number, cutting);
         Ok(number)
     }
@@ -257,7 +360,7 @@ impl Dispatcher {
             Err(why) => Some(not_cut(&cutting.app, Failed { why, help: None, tail: Vec::new() })),
         };
         if let Some(error) = failed {
-            self.tell_not_cut(&cutting, waiting.wish.kind(), &error);
+            self.tell_not_cut(&cutting.app, cutting.operation, cutting.started, waiting.wish.kind(), &error);
             waiting.failed.get_or_insert(error);
         }
         remove_aside(vec![cutting.staging]);
@@ -268,19 +371,19 @@ impl Dispatcher {
         }
     }
 
-    fn tell_not_cut(&mut self, cutting: &Cutting, kind: OperationKind, error: &ErrorObject) {
-        tracing::info!(app = %cutting.app, why = error.message, "no release was cut");
-        let tail = error.data.as_ref().map(|data| data.advice.clone()).unwrap_or_default();
-        let failed = EventKind::ReleaseFailed { id: cutting.operation.0, why: error.message.clone(), log_tail: tail };
-        self.record(Some(&cutting.app), None, failed);
+    fn tell_not_cut(&mut self, app: &AppName, of: Operation, since: Moment, kind: OperationKind, error: &ErrorObject) {
+        tracing::info!(%app, why = error.message, "no release was cut");
+        let log_tail = error.data.as_ref().map(|data| data.advice.clone()).unwrap_or_default();
+        let failed = EventKind::ReleaseFailed { id: of.0, why: error.message.clone(), log_tail };
+        self.record(Some(app), None, failed);
         let finished = EventKind::OperationFinished {
-            id: cutting.operation.0,
+            id: of.0,
             kind,
             state: OperationState::Failed,
             why: Some(error.message.clone()),
-            duration_ms: milliseconds(sys::boottime().since(cutting.started)),
+            duration_ms: milliseconds(sys::boottime().since(since)),
         };
-        self.record(Some(&cutting.app), None, finished);
+        self.record(Some(app), None, finished);
     }
 
     /// Everything that a request waited for is there, or some of it never will be.
@@ -296,6 +399,7 @@ impl Dispatcher {
                 self.releases.fresh.clear();
             }
         }
+        self.remember_cuts();
         for (app, fresh) in cut {
             self.drop_unused(&app, &fresh.release.id);
             self.retire_releases(&app);
@@ -306,9 +410,22 @@ impl Dispatcher {
     pub(super) fn abort_cut(&mut self, app: &AppName) -> Option<Operation> {
         let (&number, cutting) = self.releases.cuts.iter().find(|(_, cutting)| cutting.app == *app)?;
         let operation = cutting.operation;
-        cutting.task.abort();
-        self.cut_ended(number, Err("go on: it was aborted".to_owned()));
+        self.give_up_cut(number, "it was aborted");
         Some(operation)
+    }
+
+    /// Gives up all that is being cut.
+    pub(super) fn abort_cuts(&mut self, why: &str) {
+        for number in self.releases.cuts.keys().copied().collect::<Vec<u64>>() {
+            self.give_up_cut(number, why);
+        }
+    }
+
+    fn give_up_cut(&mut self, number: u64, why: &str) {
+        if let Some(cutting) = self.releases.cuts.get(&number) {
+            cutting.task.abort();
+        }
+        self.cut_ended(number, Err(format!("go on: {why}")));
     }
 
     fn drop_cut(&mut self, number: u64) {
@@ -317,6 +434,11 @@ impl Dispatcher {
             remove_aside(vec![cutting.staging]);
         }
     }
+}
+
+fn not_resumed(app: &AppName, why: &str) -> ErrorObject {
+    ErrorObject::new(ErrorKind::Refused, format!("no release of {app} was cut: {why}"))
+        .with_help(format!("`agentctl upgrade {app}` cuts it anew"))
 }
 
 fn not_cut(app: &AppName, failed: Failed) -> ErrorObject {

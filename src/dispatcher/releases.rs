@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 use super::Dispatcher;
 use super::control::Answer;
-use super::cutting::{Cutting, Need, Waiting};
+use super::cutting::{Cutting, Need, Postponed, Waiting};
 use super::launch::release_name;
 use super::prepare::{Prepared, invalid};
 use super::wish::Wish;
@@ -42,6 +42,8 @@ pub(super) struct Releases {
     pub(super) next_cut: u64,
     /// Requests that wait for it.
     pub(super) waiting: Vec<Waiting>,
+    /// Those of them that the next supervisor would go on with, as they are written down.
+    pub(super) postponed: Vec<Postponed>,
     /// What was cut for the request that is being carried out at this moment.
     pub(super) fresh: BTreeMap<AppName, Fresh>,
 }
@@ -62,6 +64,7 @@ impl Releases {
             cuts: BTreeMap::new(),
             next_cut: 0,
             waiting: Vec::new(),
+            postponed: Vec::new(),
             fresh: BTreeMap::new(),
         }
     }
@@ -552,7 +555,8 @@ impl Dispatcher {
             }
         });
         let serves = Some(current.label(state.head.generation.0));
-        Ok(ReleasesView { app: app.to_string(), serves, releases: releases.collect() })
+        let cutting = self.releases.cuts.values().find(|cutting| cutting.app == app).map(Cutting::view);
+        Ok(ReleasesView { app: app.to_string(), serves, cutting, releases: releases.collect() })
     }
 
     /// Where agents find skills that listen: a variable a skill, whose value stays over upgrades.

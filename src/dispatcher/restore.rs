@@ -157,6 +157,7 @@ impl Dispatcher {
         tracing::debug!("everything is taken over");
         self.ended_before.clear();
         self.end_strays_later(past);
+        self.resume_cuts(rebooted);
         Ok(())
     }
 

@@ -1,34 +1,60 @@
-//! The supervisor dies while a release is cut, recorded or named: nothing is left behind, and trying again works.
+//! The supervisor dies while a release is cut, recorded or named: nothing is left behind, and the next one goes on with the
+//! upgrade under its number.
 
 use std::time::Duration;
 
+use agentd_protocol::control::{Changed, DeploymentsParams, ReleasesParams};
+use agentd_protocol::status::DeploymentState;
+
 use crate::site::{PATIENCE, Site, assert_code, eventually};
 
-/// Tries the upgrade again, with what the daemon that died was to deploy.
-fn retry(site: &Site) {
-    site.source("1.1.0", "two", "");
-    assert_code(&site.upgrade(&[]), 0);
-    assert_eq!(site.says(), "two");
+/// What the upgrade brings serves, as the only deployment there was, and nothing else of it is there.
+fn went_on(site: &Site) {
+    eventually("the next daemon goes on with it", || site.says() == "two");
+    let deployments = || site.daemon.request(DeploymentsParams { name: None }).expect("a list").deployments;
+    eventually("it is over", || deployments().first().is_some_and(|one| one.finished_at.is_some()));
+    let deployments = deployments();
+    assert!(deployments.len() == 1 && deployments[0].state == DeploymentState::Done, "{deployments:#?}");
     site.assert_nothing_else();
 }
 
 #[test]
-fn a_daemon_that_is_killed_while_a_build_runs_leaves_neither_folder_nor_process() {
+fn a_daemon_that_is_killed_while_a_build_runs_leaves_neither_folder_nor_process_and_the_next_one_builds_again() {
     let mut site = Site::started();
     let told = site.path("told");
-    let script = format!("echo $$ > {}; sleep 1000", told.display());
+    let script = format!("echo $$ >> {0}; test $(wc -l < {0}) -gt 1 || sleep 1000", told.display());
     site.source("1.1.0", "two", &format!("build = {{ command = [\"sh\", \"-c\", {script:?}] }}"));
-    site.daemon.ctl_ok(&["upgrade", "search", "--no-wait"]);
+    let asked = site.daemon.ctl_ok(&["upgrade", "search", "--no-wait", "--json"]).json::<Changed>();
     let pid = || std::fs::read_to_string(&told).ok().filter(|pid| pid.ends_with('\n'));
     eventually("the build runs", || pid().is_some());
+    let cutting = site.daemon.request(ReleasesParams { name: "search".to_owned() }).expect("a list").cutting;
+    assert_eq!(cutting.map(|cutting| cutting.operation), asked.operations.first().map(|operation| operation.id));
     site.daemon.kill();
     // Without a daemon: the process that cuts sees by itself that nobody waits for it.
     eventually("nothing of the cut is left", || site.folders().len() == 1);
     let build = pid().expect("it told its number");
     eventually("its build is gone", || !std::path::Path::new("/proc").join(build.trim()).join("cwd").exists());
-    site.daemon.start_again();
     assert_eq!(site.says(), "one");
-    retry(&site);
+    site.daemon.start_again();
+    went_on(&site);
+    let done = site.daemon.request(DeploymentsParams { name: None }).expect("a list").deployments;
+    assert_eq!(Some(done[0].id), asked.operations.first().map(|operation| operation.id), "under its number");
+}
+
+#[test]
+fn an_upgrade_that_is_being_cut_ends_with_the_daemon_that_is_told_to_end_and_can_be_aborted() {
+    let mut site = Site::started();
+    site.source("1.1.0", "two", "build = { command = [\"sleep\", \"1000\"] }");
+    site.daemon.ctl_ok(&["upgrade", "search", "--no-wait"]);
+    site.daemon.ctl_ok(&["abort", "search"]);
+    site.daemon.ctl_ok(&["upgrade", "search", "--no-wait"]);
+    site.daemon.ctl_ok(&["daemon", "stop"]);
+    assert_eq!(site.daemon.await_end(PATIENCE), Some(0));
+    site.daemon.start_again();
+    let cutting = site.daemon.request(ReleasesParams { name: "search".to_owned() }).expect("a list").cutting;
+    assert_eq!(cutting, None, "nobody wants it any more");
+    eventually("what ran runs again", || site.daemon.app("search").ready == 2);
+    site.assert_nothing_else();
 }
 
 #[test]
@@ -40,10 +66,9 @@ fn a_daemon_that_dies_between_recording_and_naming_a_release_leaves_nothing() {
         site.source("1.1.0", "two", "");
         assert_ne!(site.upgrade(&[]).code, Some(0), "{point}");
         assert!(site.daemon.died_within(PATIENCE), "{point}");
-        site.daemon.start_again();
         assert_eq!(site.says(), "one", "{point}");
-        site.assert_nothing_else();
-        retry(&site);
+        site.daemon.start_again();
+        went_on(&site);
     }
 }
 

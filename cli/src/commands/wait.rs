@@ -30,6 +30,8 @@ enum End {
     Elapsed(Vec<OperationView>),
     /// Ctrl-C; with what was admitted by then.
     Interrupted(Vec<OperationView>),
+    /// The daemon is gone; with what was admitted by then, which is something.
+    Orphaned(Vec<OperationView>),
 }
 
 /// A call on its way.
@@ -61,6 +63,7 @@ pub(crate) fn answers(context: &Context, requests: Vec<Request>, wait: WaitArgs)
         End::Elapsed(_) if wait.no_wait => Err(ClientError::Silent.into()),
         End::Elapsed(operations) => Err(Failure::TimedOut { operations }),
         End::Interrupted(operations) => Err(Failure::Detached { operations }),
+        End::Orphaned(operations) => Err(Failure::Orphaned { operations }),
     }
 }
 
@@ -73,7 +76,11 @@ fn collect(
     let mut operations = Vec::new();
     while pending.iter().any(|pending| pending.answer.is_none()) {
         let redraw = progress.redraw_every().map(|every| Instant::now() + every);
-        match client.next(deadline.into_iter().chain(redraw).min())? {
+        let heard = match client.next(deadline.into_iter().chain(redraw).min()) {
+            Err(ClientError::Closed) if !operations.is_empty() => return Ok(End::Orphaned(operations)),
+            heard => heard?,
+        };
+        match heard {
             Heard::Answer(of, result) => {
                 if let Some(pending) = pending.iter_mut().find(|pending| pending.call == of) {
                     pending.answer = Some(result);

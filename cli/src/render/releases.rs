@@ -1,7 +1,7 @@
 //! The table of `releases`.
 
 use agentd_protocol::Timestamp;
-use agentd_protocol::control::{ReleaseState, ReleaseView, Releases};
+use agentd_protocol::control::{CuttingView, ReleaseState, ReleaseView, Releases};
 
 use super::bytes_time::{between, bytes, span};
 use super::state;
@@ -18,6 +18,13 @@ const COLUMNS: &[Column] = &[
 
 /// The releases at `width`.
 pub(crate) fn table(list: &Releases, now: Timestamp, width: Option<usize>) -> String {
+    let cutting = list.cutting.as_ref().map_or_else(String::new, |cutting| {
+        let CuttingView { operation, origin, since } = cutting;
+        format!("being cut for operation {operation} since {} from {origin}\n", span(between(*since, now)))
+    });
+    if list.releases.is_empty() && !cutting.is_empty() {
+        return cutting;
+    }
     if list.releases.is_empty() {
         let serves = list.serves.as_ref().map(|label| format!(", deployed as {label}")).unwrap_or_default();
         return format!("{} runs in place{serves}: releases are cut where it has a `source`\n", list.app);
@@ -40,7 +47,7 @@ pub(crate) fn table(list: &Releases, now: Timestamp, width: Option<usize>) -> St
         let beneath = release.why.iter().map(|why| Cell::styled(why, state::WARN)).collect();
         table.row(cells, beneath);
     }
-    table.render(width)
+    cutting + &table.render(width)
 }
 
 /// What a release is to its app, in few words.
@@ -86,7 +93,8 @@ mod tests {
             view.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
             view
         };
-        let list = json!({"app": "search", "releases": [
+        let list = json!({"app": "search", "cutting": {"operation": 12, "origin": "/srv/search", "since": "2026-01-02T11:59:56Z"},
+            "releases": [
             release("1.5.0+0011aabb", json!({"state": "bad", "why": "search.0.3 exited with status 1 before it was ready"})),
             release("1.4.0+ab12cd34", json!({"serving": true, "workers": ["search.0.2", "search.1.2"],
                 "served_at": "2026-01-02T11:00:00Z"})),

@@ -19,8 +19,22 @@ pub struct Releases {
     /// What `ls` calls the one that serves: its name, or the number of its deployment where the app runs in place.
     #[serde(default)]
     pub serves: Option<String>,
+    /// The one that is being cut.
+    #[serde(default)]
+    pub cutting: Option<CuttingView>,
     /// Those that are kept, the one that was cut last first. None for an app that runs in place.
     pub releases: Vec<ReleaseView>,
+}
+
+/// A release that is being cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CuttingView {
+    /// The number of what it is cut for.
+    pub operation: u64,
+    /// What it is cut from.
+    pub origin: String,
+    /// Since when, by this supervisor: one that died over it is not counted.
+    pub since: Timestamp,
 }
 
 /// What became of a release.
