@@ -8,7 +8,7 @@ use crate::AGENTD;
 /// What holds without that right. Beyond it, two things are lost: the sockets, when keeper and supervisor die at once
 /// (`both` has what is said then), and before Linux 6.15 the exit code of a worker that an earlier daemon started.
 const HOLDS: [&str; 3] = [
-    "a_keeper_that_dies_is_replaced_and_the_next_death_of_the_daemon_costs_nothing",
+    "keeper::a_keeper_that_dies_is_replaced_and_the_next_death_of_the_daemon_costs_nothing",
     "a_reload_goes_on_under_the_next_supervisor",
     "both::where_the_kernel_refuses_that_the_workers_serve_on_and_the_operator_is_told",
 ];

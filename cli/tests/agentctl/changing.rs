@@ -137,6 +137,10 @@ fn ctrl_c_detaches_and_says_so() {
 }
 
 fn hangs_up(_: Request, answering: &mut Answering) {
+    answering.hang_up();
+}
+
+fn accepts_and_hangs_up(_: Request, answering: &mut Answering) {
     answering.accept(reload());
     answering.hang_up();
 }
@@ -145,6 +149,15 @@ fn hangs_up(_: Request, answering: &mut Answering) {
 fn a_daemon_that_goes_away_is_told_from_one_that_refuses() {
     let ended = Daemon::answering(hangs_up).run("reload support").expect(6);
     assert!(ended.stderr.contains("closed the connection before it answered"), "{}", ended.stderr);
+}
+
+#[test]
+fn what_was_accepted_by_a_daemon_that_goes_away_goes_on_under_the_next_one() {
+    let daemon = Daemon::answering(accepts_and_hangs_up);
+    let ended = daemon.run("reload support").expect(6);
+    assert!(ended.stderr.contains("under the next one reload of support goes on as operation 17"), "{}", ended.stderr);
+    let json = daemon.run("reload support --json").expect(6).json();
+    assert_eq!((&json["error"]["exit"], &json["operations"][0]["id"]), (&json!(6), &json!(17)));
 }
 
 fn finds_mistakes(request: Request, answering: &mut Answering) {
