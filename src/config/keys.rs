@@ -473,7 +473,11 @@ pub(super) static GATES: Table = Table {
     name: "`gates`",
     first: &[],
     keys: &[
-        now("eval", COMMAND, "a command that looks at the new workers before each step; code 0 lets them pass"),
+        now(
+            "eval",
+            COMMAND,
+            "a command that looks at the new workers before each step, when rolling before the first old one goes; code 0 lets them pass",
+        ),
         now("eval_timeout", DURATION, "longest run of it; 5m without it"),
         now("error_rate", SHARE, "a share of failed tasks that is always allowed; 1% without it"),
         now("latency", SHARE, "how much longer tasks may take; 10% without it"),

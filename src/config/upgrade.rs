@@ -61,6 +61,7 @@ impl Upgrade {
             judged_by: self.judged_by,
             checks: false,
             prepares: false,
+            verifies: strategy == Strategy::Rolling && !self.eval.is_empty(),
         }
     }
 }

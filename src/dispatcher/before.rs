@@ -72,7 +72,9 @@ impl Dispatcher {
             return;
         }
         let (on, percent) = (awaited.occasion(), awaited.percent(&rollout));
-        let hooks = || record.config.hooks.iter().enumerate().filter(|(_, hook)| hook.on.contains(&on));
+        // A rolling deployment that was verified shares no connections out by stages.
+        let waits = awaited == Awaited::Deployment || rollout.plan.is_staged();
+        let hooks = || record.config.hooks.iter().enumerate().filter(|(_, hook)| waits && hook.on.contains(&on));
         if hooks().next().is_none() {
             return self.answer(app, id, awaited, Ok(()));
         }

@@ -5,6 +5,8 @@
 //!                                                                                   └─ taken back ─► rollback, reload
 //! ```
 //!
+//! A rolling one has no such steps: `eval` looks at its first new workers, once.
+//!
 //! Names them, decides nothing, and knows nothing of hooks for what is not the deployment's own, such as a crash.
 
 use agentd_core::rollout::{Plan, Strategy};
@@ -14,7 +16,8 @@ use crate::config::{AppConfig, Manifest, Occasion};
 
 /// What a deployment of `config` by `strategy` runs; `manifest` is of its release, where there is one.
 pub(super) fn runs(config: &AppConfig, strategy: Strategy, manifest: Option<&Manifest>) -> Vec<PlannedRun> {
-    let steps = steps(&config.upgrade.plan(strategy));
+    let plan = config.upgrade.plan(strategy);
+    let steps = steps(&plan);
     let awaited = |on: &str, command: &[String], percents: &[u8]| PlannedRun {
         on: on.to_owned(),
         command: command.to_vec(),
@@ -28,6 +31,9 @@ pub(super) fn runs(config: &AppConfig, strategy: Strategy, manifest: Option<&Man
     runs.extend(hooks(config, Occasion::BeforeDeployment, &[]));
     let check = manifest.map(|manifest| &manifest.check).filter(|check| !check.is_empty());
     runs.extend(check.map(|check| awaited("check", check, &[])));
+    if plan.verifies && config.reload.max_surge > 0 {
+        runs.extend(config.upgrade.eval.iter().map(|command| awaited("eval", command, &[])));
+    }
     if !steps.is_empty() {
         runs.extend(config.upgrade.eval.iter().map(|command| awaited("eval", command, &steps)));
         runs.extend(hooks(config, Occasion::BeforeStage, &steps));

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use agentd_protocol::control::{PlannedRun, ReleaseState, UpgradePlan};
+use agentd_protocol::control::{DeploymentsParams, PlannedRun, ReleaseState, UpgradePlan};
 use agentd_protocol::events::EventKind;
 use agentd_protocol::status::{Strategy, WorkerState};
 use agentd_testkit::e2e::{Load, Mix};
@@ -261,10 +261,38 @@ fn a_dry_run_names_the_commands_that_would_run_in_their_order_and_runs_none() {
              after_stage {steps}; deployed []; rollback []"
         )
     );
-    assert_eq!(runs("rolling"), "before_deployment [] awaited; check [] awaited; deployed []; rollback []");
+    let rolling = "before_deployment [] awaited; check [] awaited; eval [] awaited; deployed []; rollback []";
+    assert_eq!(runs("rolling"), rolling);
     let shown = site.upgrade(&["--dry-run", "--strategy", "blue-green"]).stdout;
     assert!(shown.contains("eval at 100 %, awaited: touch "), "{shown}");
     assert!(!["check", "eval", "before_deployment"].iter().any(|word| site.path(word).exists()), "it only says so");
+}
+
+#[test]
+fn a_rolling_upgrade_has_its_first_new_worker_looked_at_before_any_old_one_goes() {
+    let site = Site::started();
+    let old = site.pids();
+    let seen = site.path("seen");
+    let look = |code: u32| {
+        let program = "import os, sys, urllib.request as u; a = os.environ['AGENTD_EVAL_ADDR']; \
+             open(sys.argv[1], 'a').write(u.urlopen('http://' + a).read().decode().split()[0] + '\\\\n'); \
+             sys.exit(int(sys.argv[2]))";
+        format!("gates = {{ eval = [\"python3\", \"-c\", \"{program}\", \"{}\", \"{code}\"] }}", seen.display())
+    };
+    site.configure(&look(3));
+    site.source("1.1.0", "two", "");
+    let refused = site.upgrade(&["--strategy", "rolling"]);
+    assert_code(&refused, 5);
+    assert!(refused.stderr.contains("eval refused it: python3 exited with status 3"), "{}", refused.stderr);
+    assert_eq!((site.says(), site.pids()), ("one".to_owned(), old), "nobody was touched");
+    site.configure(&look(0));
+    site.source("1.2.0", "three", "");
+    assert_code(&site.upgrade(&["--strategy", "rolling"]), 0);
+    assert_eq!(site.says(), "three");
+    assert_eq!(std::fs::read_to_string(&seen).expect("it looked"), "two\nthree\n", "once a deployment, at the new one");
+    let report = site.daemon.request(DeploymentsParams { name: None }).expect("a list").deployments.swap_remove(0);
+    let stages: Vec<&str> = report.stages.iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(stages, ["raising", "verifying", "replacing"]);
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl App {
         self.drain_where(cx, StopReason::Replaced, Duration::ZERO, |worker| {
             ![rollout.from.generation, rollout.to.generation].contains(&worker.id.generation)
         });
-        self.start_missing(cx, raised, rollout.surge);
+        self.start_missing(cx, raised, rollout.beside_raised());
         let up = matches!(rollout.stage, Stage::Raising { .. }) && self.fulfilled(raised.generation) >= raised.count;
         let due = rollout.due().is_some_and(|at| at <= cx.tick.now);
         if rollout.pace == Pace::Going && (up || due) {

@@ -167,7 +167,8 @@ impl Rollout {
         now: Moment,
     ) -> Self {
         let Sides { from, to } = sides;
-        let plan = Plan { prepares: policy.prepares && brings_something_new(kind), ..plan };
+        let new = brings_something_new(kind);
+        let plan = Plan { prepares: policy.prepares && new, ..plan };
         let whole = from.count.max(to.count);
         let (surge, unavailable) = match (plan.strategy, policy.lanes) {
             // First the end, then the beginning: for what holds an exclusive lock, and for a clean slate.
@@ -184,6 +185,9 @@ impl Rollout {
                 }
             }
         };
+        // Nobody can be looked at before anybody went, where there is no room for one more.
+        let verifies = plan.verifies && new && surge > 0 && plan.strategy == Strategy::Rolling;
+        let plan = Plan { verifies, ..plan };
         let mut rollout = Self {
             id,
             kind,
@@ -270,11 +274,23 @@ impl Rollout {
             | Stage::Verifying { .. }
             | Stage::Sharing { .. }
             | Stage::Warm { .. }
-            | Stage::Retiring => {
-                self.stage.step().map_or(self.to.count, |step| self.plan.workers_at(step, self.to.count))
-            }
+            | Stage::Retiring => self.stage.step().map_or(self.to.count, |step| match self.plan.strategy {
+                Strategy::Rolling | Strategy::Recreate => self.surge.min(self.to.count),
+                Strategy::BlueGreen | Strategy::Canary => self.plan.workers_at(step, self.to.count),
+            }),
         };
         Side { count, ..self.to }
+    }
+
+    /// How many workers there may be beyond the new ones that are wanted now, while both generations stay.
+    #[must_use]
+    pub fn beside_raised(&self) -> u32 {
+        match self.plan.strategy {
+            Strategy::Rolling | Strategy::Recreate => {
+                self.from.count.saturating_add(self.surge).saturating_sub(self.raised().count)
+            }
+            Strategy::BlueGreen | Strategy::Canary => self.surge,
+        }
     }
 
     /// When time alone moves it on.

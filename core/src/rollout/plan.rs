@@ -50,6 +50,10 @@ pub struct Plan {
     /// Whether something has to succeed before anything of it begins.
     #[serde(default)]
     pub prepares: bool,
+    /// Whether a rolling deployment has its first new workers verified before any old one goes. Those that are staged
+    /// always have.
+    #[serde(default)]
+    pub verifies: bool,
 }
 
 impl Plan {

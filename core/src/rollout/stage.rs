@@ -14,7 +14,9 @@
 //! ```
 //!
 //! Blue-green is a canary without steps: `Raising(0) → Verifying(0) → Warm → Retiring`. Rolling and recreating
-//! deployments are at [`Stage::Replacing`] all the way; `app::reconcile` moves them slot by slot.
+//! deployments are at [`Stage::Replacing`] all the way; `app::reconcile` moves them slot by slot. Where a rolling one is to
+//! be verified, its first new workers, as many as `surge` has room for, are raised and verified before:
+//! `Raising(0) → Verifying(0) → Replacing`.
 //!
 //! Where the new release is shown copies of open checkpoints, `Checking` comes before the first of these, with nobody
 //! started yet; where both generations stay for long, once more before `Retiring`, for the tasks of the meantime. Where
@@ -110,7 +112,7 @@ impl Stage {
 
     /// Where new workers begin to start.
     fn begun(plan: &Plan) -> Self {
-        if plan.is_staged() { Self::Raising { step: 0 } } else { Self::Replacing }
+        if plan.is_staged() || plan.verifies { Self::Raising { step: 0 } } else { Self::Replacing }
     }
 
     /// Percent of the new connections that go to the new generation; none where shares follow readiness alone.
@@ -172,6 +174,7 @@ impl Stage {
             Self::Checking { last: true } => Self::Retiring,
             Self::Replacing => Self::Replacing,
             Self::Raising { step } => Self::Verifying { step: *step },
+            Self::Verifying { .. } if !plan.is_staged() => Self::Replacing,
             Self::Verifying { .. } if plan.strategy == Strategy::BlueGreen || plan.steps.is_empty() => warm,
             Self::Verifying { step } => Self::Sharing { step: *step, since: now, judgement: Judgement::TooFew },
             Self::Sharing { step, .. } if step + 1 < plan.steps.len() => Self::Raising { step: step + 1 },

@@ -116,6 +116,7 @@ fn any_plan(random: &mut Random) -> Plan {
         judged_by: random.pick(&[JudgedBy::Gates, JudgedBy::Gates, JudgedBy::Time]),
         checks: random.chance(40),
         prepares: false,
+        verifies: random.chance(30),
     }
 }
 
