@@ -60,8 +60,8 @@ pub(crate) enum Failure {
         /// What goes on.
         operations: Vec<OperationView>,
     },
-    /// The daemon is gone.
-    #[error("the daemon ended meanwhile; under the next one {}", going_on(.operations))]
+    /// The daemon is gone, or has dropped us.
+    #[error("the daemon closed the connection: {}, under the next one if it ended", going_on(.operations))]
     Orphaned {
         /// What goes on.
         operations: Vec<OperationView>,
@@ -176,7 +176,7 @@ impl Failure {
             Self::NoSuchApp { known, .. } => Some(format!("known apps: {}", known.join(", "))),
             Self::TimedOut { operations } | Self::Detached { operations } => Some(follow(operations)),
             Self::Orphaned { operations } => {
-                Some(format!("where nothing starts it: agentctl daemon start; {}", follow(operations)))
+                Some(format!("see whether it runs with: agentctl daemon status; {}", follow(operations)))
             }
             Self::Status(StatusError::Line(_) | StatusError::Refused(_) | StatusError::OutputClosed)
             | Self::Client(ClientError::Line(_) | ClientError::OutputClosed)

@@ -9,9 +9,8 @@
 //! ```
 //!
 //! A cut changes nothing: what is asked for is looked up and checked anew when it is there. An upgrade that is being cut
-//! has its number from the beginning, so that a second one can be told of it. What it was asked to be is written down
-//! until then: should the supervisor die, the next one cuts anew and goes on under the same number. A start or an apply has
-//! somebody who waits for it, who hears that it broke off.
+//! has its number from the beginning, so that a second one can be told of it, and is [written down](super::postponed) until
+//! then. A start or an apply has somebody who waits for it, who hears that it broke off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,13 +23,11 @@ use std::time::Duration;
 use agentd_core::id::{AppName, Operation};
 use agentd_core::time::Moment;
 use agentd_protocol::control::{
-    Accepted, Changed, CuttingView, ErrorKind, ErrorObject, Notice, OperationKind, OperationState, OperationView,
-    Reply, UpgradeParams,
+    Accepted, Changed, CuttingView, ErrorKind, ErrorObject, Notice, OperationKind, OperationState, OperationView, Reply,
 };
 use agentd_protocol::events::EventKind;
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -50,12 +47,7 @@ use crate::process::tree::{Identity, Tree};
 use crate::process::{INSTANCE_VARIABLE, LAUNCH_VARIABLE, sys};
 use crate::releases::store::remove_aside;
 use crate::releases::{Cut, Failed, Order, Report, Source, Wanted};
-use crate::store::{Change, Durability};
 
-/// Under which name the store keeps the upgrades that wait for their releases.
-const POSTPONED: &str = "cuts";
-/// So many supervisors begin one; that each of them died is its doing perhaps.
-const BEGUN_MOST: u32 = 3;
 /// Longest report of a cut.
 const REPORT_MAX: u64 = 4 << 20;
 /// How long a cut may take to tell, and to clean up, beyond what it may take to cut.
@@ -87,21 +79,19 @@ pub(super) struct Cutting {
     since: Timestamp,
     /// What it is cut from.
     origin: String,
+    /// Whether it is only looked at.
+    looks: bool,
 }
 
 impl Cutting {
-    pub(super) fn view(&self) -> CuttingView {
-        CuttingView { operation: self.operation.0, origin: self.origin.clone(), since: self.since }
+    /// What is shown of it; nothing of what is only looked at.
+    pub(super) fn view(&self) -> Option<CuttingView> {
+        (!self.looks).then(|| CuttingView {
+            operation: self.operation.0,
+            origin: self.origin.clone(),
+            since: self.since,
+        })
     }
-}
-
-/// An upgrade that waits for its release, as it is kept for the next supervisor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Postponed {
-    operation: Operation,
-    params: UpgradeParams,
-    /// How many supervisors have begun it.
-    begun: u32,
 }
 
 /// A request that waits for releases.
@@ -124,7 +114,7 @@ impl Dispatcher {
     /// Takes a request whose releases may have to be cut first.
     pub(super) fn control_with_releases(&mut self, wish: Wish, reply: ReplySink) {
         match self.needs_of(&wish) {
-            Ok(needs) if needs.is_empty() => self.carry_on(wish, reply),
+            Ok(needs) if needs.is_empty() => drop(self.carry_on(wish, reply)),
             Ok(needs) => self.cut_first(needs, wish, reply),
             Err(error) => reply.finish(Err(error)),
         }
@@ -138,8 +128,14 @@ impl Dispatcher {
         self.cut_under(operation, needs, wish, reply);
     }
 
-    fn cut_under(&mut self, operation: Operation, needs: Vec<Need>, wish: Wish, reply: ReplySink) {
+    /// The same under a number that it has.
+    pub(super) fn cut_under(&mut self, operation: Operation, needs: Vec<Need>, wish: Wish, reply: ReplySink) {
         let kind = wish.kind();
+        if let Wish::Upgrade(params) = &wish
+            && !params.dry_run
+        {
+            self.postpone(operation, params);
+        }
         let views: Vec<OperationView> = needs
             .iter()
             .map(|need| OperationView {
@@ -166,6 +162,10 @@ impl Dispatcher {
                 Ok(number) => drop(waiting.open.insert(number)),
                 Err(error) => {
                     waiting.open.iter().for_each(|number| self.drop_cut(*number));
+                    if !looks {
+                        self.tell_not_cut(&app, operation, sys::boottime(), kind, &error);
+                    }
+                    self.no_longer_postponed(operation);
                     return waiting.reply.finish(Err(error));
                 }
             }
@@ -173,79 +173,17 @@ impl Dispatcher {
                 self.record(Some(&app), None, EventKind::ReleaseCutting { id: operation.0 });
             }
         }
-        let begun = Changed { operations: views, results: Vec::new() };
-        let (mut accepted, mut answered) = (None, None);
         match &waiting.wish {
-            Wish::Upgrade(params) if params.wait => accepted = Some(Accepted { operations: begun.operations }),
+            Wish::Upgrade(params) if params.wait => {
+                let _ = waiting.reply.notify(Notice::Accepted(Accepted { operations: views }));
+            }
             Wish::Upgrade(params) if !params.dry_run => {
-                answered = Some((std::mem::replace(&mut waiting.reply, ReplySink::nobody()), begun));
+                let begun = Changed { operations: views, results: Vec::new() };
+                std::mem::replace(&mut waiting.reply, ReplySink::nobody()).finish(Ok(Reply::Changed(begun)));
             }
             Wish::Upgrade(_) | Wish::Start(_) | Wish::Apply(_) => {}
         }
         self.releases.waiting.push(waiting);
-        self.remember_cuts();
-        if let (Some(accepted), Some(waiting)) = (accepted, self.releases.waiting.last_mut()) {
-            let _ = waiting.reply.notify(Notice::Accepted(accepted));
-        }
-        if let Some((reply, begun)) = answered {
-            reply.finish(Ok(Reply::Changed(begun)));
-        }
-    }
-
-    /// Writes down the upgrades that wait for their releases, if they changed.
-    fn remember_cuts(&mut self) {
-        let upgrades = self.releases.waiting.iter().filter_map(|waiting| match &waiting.wish {
-            Wish::Upgrade(params) if !params.dry_run => {
-                let known = self.releases.postponed.iter().find(|known| known.operation == waiting.operation);
-                let begun = known.map_or(1, |known| known.begun);
-                Some(Postponed { operation: waiting.operation, params: params.clone(), begun })
-            }
-            Wish::Upgrade(_) | Wish::Start(_) | Wish::Apply(_) => None,
-        });
-        let upgrades: Vec<Postponed> = upgrades.collect();
-        if upgrades == self.releases.postponed {
-            return;
-        }
-        let value = serde_json::to_string(&upgrades).expect("numbers and texts become JSON");
-        self.releases.postponed = upgrades;
-        let changes = [Change::Counters(self.fleet.counters()), Change::Meta { key: POSTPONED, value }];
-        self.write_down(&changes, Durability::Power);
-    }
-
-    /// Goes on with the upgrades whose releases an earlier daemon was cutting when it died. With the machine they ended.
-    pub(super) fn resume_cuts(&mut self, rebooted: bool) {
-        let text = match self.store.meta(POSTPONED) {
-            Ok(text) => text.unwrap_or_else(|| "[]".to_owned()),
-            Err(error) => return tracing::error!(error = in_full(&error), "what was being cut could not be read"),
-        };
-        let Ok(postponed) = serde_json::from_str::<Vec<Postponed>>(&text) else {
-            return tracing::error!(text, "what was being cut cannot be understood");
-        };
-        let again = |one: &Postponed| Postponed { begun: one.begun + 1, ..one.clone() };
-        self.releases.postponed = postponed.iter().map(again).collect();
-        for Postponed { operation, params, begun } in postponed {
-            let Ok(app) = params.name.parse::<AppName>() else { continue };
-            if self.show_deployment(operation.0).is_ok() {
-                // It had begun, and goes on by itself.
-                continue;
-            }
-            let wish = Wish::Upgrade(UpgradeParams { wait: false, ..params });
-            let needs = match begun {
-                _ if rebooted => Err(not_resumed(&app, "the machine was started anew meanwhile")),
-                BEGUN_MOST.. => Err(not_resumed(&app, &format!("{begun} supervisors have died over it"))),
-                _ => self.needs_of(&wish),
-            };
-            match needs {
-                // Its configuration has no source any more.
-                Ok(needs) if needs.is_empty() => self.carry_on(wish, ReplySink::nobody()),
-                Ok(needs) => {
-                    tracing::info!(%app, %operation, "goes on with an upgrade whose release was being cut");
-                    self.cut_under(operation, needs, wish, ReplySink::nobody());
-                }
-                Err(error) => self.tell_not_cut(&app, operation, sys::boottime(), wish.kind(), &error),
-            }
-        }
-        self.remember_cuts();
     }
 
     /// Why no release of an app can be cut just now: another one is.
@@ -265,9 +203,10 @@ impl Dispatcher {
         let Some(releases) = &need.config.releases else { return Err(failed("it has no source".to_owned())) };
         let number = self.releases.next_cut;
         self.releases.next_cut += 1;
-        let staging = self.releases.folders.staging(&need.app, number).map_err(|error| failed(in_full(&error)))?;
-        let order = self.order(&need, staging.clone()).map_err(|error| failed(error.to_string()))?;
+        // Its mark is no other's, not even the program's before us in this process.
         let launch = self.marks.draw();
+        let staging = self.releases.folders.staging(&need.app, launch.0).map_err(|error| failed(in_full(&error)))?;
+        let order = self.order(&need, staging.clone()).map_err(|error| failed(error.to_string()))?;
         let mut command = self.launcher.itself();
         command.arg("cut").env_clear().current_dir("/").process_group(0);
         command.env(INSTANCE_VARIABLE, &*self.instance).env(LAUNCH_VARIABLE, launch.to_string());
@@ -295,6 +234,7 @@ impl Dispatcher {
             started: sys::boottime(),
             origin: need.source.to_string(),
             since: Timestamp::now(),
+            looks: need.look.is_some(),
         };
         self.releases.cuts.insert(number, cutting);
         Ok(number)
@@ -371,35 +311,49 @@ impl Dispatcher {
         }
     }
 
-    fn tell_not_cut(&mut self, app: &AppName, of: Operation, since: Moment, kind: OperationKind, error: &ErrorObject) {
+    /// No release of an app was cut, and so nothing came of what it was for.
+    pub(super) fn tell_not_cut(
+        &mut self,
+        app: &AppName,
+        of: Operation,
+        since: Moment,
+        kind: OperationKind,
+        error: &ErrorObject,
+    ) {
         tracing::info!(%app, why = error.message, "no release was cut");
         let log_tail = error.data.as_ref().map(|data| data.advice.clone()).unwrap_or_default();
         let failed = EventKind::ReleaseFailed { id: of.0, why: error.message.clone(), log_tail };
         self.record(Some(app), None, failed);
-        let finished = EventKind::OperationFinished {
-            id: of.0,
-            kind,
-            state: OperationState::Failed,
-            why: Some(error.message.clone()),
-            duration_ms: milliseconds(sys::boottime().since(since)),
-        };
-        self.record(Some(app), None, finished);
+        self.tell_over(app, of, since, kind, Some(error.message.clone()));
+    }
+
+    /// What never became a deployment is over: it failed for this reason, or there was nothing to do.
+    fn tell_over(&mut self, app: &AppName, of: Operation, since: Moment, kind: OperationKind, why: Option<String>) {
+        let state = if why.is_some() { OperationState::Failed } else { OperationState::Done };
+        let duration_ms = milliseconds(sys::boottime().since(since));
+        self.record(Some(app), None, EventKind::OperationFinished { id: of.0, kind, state, why, duration_ms });
     }
 
     /// Everything that a request waited for is there, or some of it never will be.
     fn all_cut(&mut self, waiting: Waiting) {
-        let Waiting { wish, reply, fresh, looked, failed, .. } = waiting;
+        let Waiting { wish, reply, operation, fresh, looked, failed, .. } = waiting;
         let cut = fresh.clone();
         match (failed, looked) {
             (Some(error), _) => reply.finish(Err(error)),
             (None, Some(cut)) => self.show_plan(&wish, reply, &cut),
             (None, None) => {
                 self.releases.fresh = fresh;
-                self.carry_on(wish, reply);
+                let upgraded = wish.upgrades().and_then(|name| self.one(name).ok());
+                let why = self.carry_on(wish, reply);
                 self.releases.fresh.clear();
+                if let Some(app) = upgraded
+                    && !self.has_begun(&app, operation)
+                {
+                    self.tell_over(&app, operation, sys::boottime(), OperationKind::Upgrade, why);
+                }
             }
         }
-        self.remember_cuts();
+        self.no_longer_postponed(operation);
         for (app, fresh) in cut {
             self.drop_unused(&app, &fresh.release.id);
             self.retire_releases(&app);
@@ -434,11 +388,6 @@ impl Dispatcher {
             remove_aside(vec![cutting.staging]);
         }
     }
-}
-
-fn not_resumed(app: &AppName, why: &str) -> ErrorObject {
-    ErrorObject::new(ErrorKind::Refused, format!("no release of {app} was cut: {why}"))
-        .with_help(format!("`agentctl upgrade {app}` cuts it anew"))
 }
 
 fn not_cut(app: &AppName, failed: Failed) -> ErrorObject {

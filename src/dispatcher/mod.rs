@@ -39,6 +39,7 @@ mod lines;
 mod outputs;
 mod planned;
 mod planning;
+mod postponed;
 mod prepare;
 mod probe;
 mod rebuild;

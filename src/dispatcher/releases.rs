@@ -20,8 +20,9 @@ use jiff::Timestamp;
 
 use super::Dispatcher;
 use super::control::Answer;
-use super::cutting::{Cutting, Need, Postponed, Waiting};
+use super::cutting::{Cutting, Need, Waiting};
 use super::launch::release_name;
+use super::postponed::Postponed;
 use super::prepare::{Prepared, invalid};
 use super::wish::Wish;
 use crate::causes::in_full;
@@ -42,7 +43,7 @@ pub(super) struct Releases {
     pub(super) next_cut: u64,
     /// Requests that wait for it.
     pub(super) waiting: Vec<Waiting>,
-    /// Those of them that the next supervisor would go on with, as they are written down.
+    /// Upgrades among them, as they are written down.
     pub(super) postponed: Vec<Postponed>,
     /// What was cut for the request that is being carried out at this moment.
     pub(super) fresh: BTreeMap<AppName, Fresh>,
@@ -136,12 +137,33 @@ impl Dispatcher {
             }
             Wish::Upgrade(params) => {
                 let app = self.one(&params.name)?;
-                self.needs_of_upgrade(&app, params)
+                let needs = self.needs_again(&app, params)?;
+                if !params.dry_run && !needs.is_empty() {
+                    self.may_upgrade(&app)?;
+                }
+                Ok(needs)
             }
         }
     }
 
-    fn needs_of_upgrade(&self, app: &AppName, params: &agentd_protocol::control::UpgradeParams) -> Answer<Vec<Need>> {
+    /// Whether an upgrade would be admitted just now: nobody shall wait for a release for nothing.
+    fn may_upgrade(&self, app: &AppName) -> Answer<()> {
+        if let Some(denied) = self.cut_runs(app) {
+            return Err(denied);
+        }
+        let (config, _) = self.config_anew(app)?;
+        let (revision, policy) = (Revision(0), config.policy());
+        let plan = config.upgrade.plan(config.upgrade.strategy);
+        let request = CoreRequest::Upgrade { app: app.clone(), revision, policy, plan, kind: CoreKind::Upgrade };
+        self.fleet.check(&request).map_err(|denied| super::control::refusal(&denied))
+    }
+
+    /// What an upgrade needs that was admitted already, or is yet to be.
+    pub(super) fn needs_again(
+        &self,
+        app: &AppName,
+        params: &agentd_protocol::control::UpgradeParams,
+    ) -> Answer<Vec<Need>> {
         if self.releases.fresh.contains_key(app) {
             return Ok(Vec::new());
         }
@@ -160,15 +182,6 @@ impl Dispatcher {
         if params.sha256.is_some() && !matches!(source, Source::Archive(_)) {
             let why = format!("--sha256 goes with an archive, and {source} is none");
             return Err(ErrorObject::new(ErrorKind::Usage, why));
-        }
-        if let Some(denied) = self.cut_runs(app).filter(|_| !params.dry_run) {
-            return Err(denied);
-        }
-        let (revision, policy) = (Revision(0), config.policy());
-        let plan = config.upgrade.plan(config.upgrade.strategy);
-        let request = CoreRequest::Upgrade { app: app.clone(), revision, policy, plan, kind: CoreKind::Upgrade };
-        if !params.dry_run {
-            self.fleet.check(&request).map_err(|denied| super::control::refusal(&denied))?;
         }
         let look = params.dry_run.then(|| current.release.as_ref().map(|release| release.folder.clone()));
         let (sha256, environment) = (params.sha256.clone(), current.environment.clone());
@@ -555,7 +568,7 @@ impl Dispatcher {
             }
         });
         let serves = Some(current.label(state.head.generation.0));
-        let cutting = self.releases.cuts.values().find(|cutting| cutting.app == app).map(Cutting::view);
+        let cutting = self.releases.cuts.values().filter(|cutting| cutting.app == app).find_map(Cutting::view);
         Ok(ReleasesView { app: app.to_string(), serves, cutting, releases: releases.collect() })
     }
 

@@ -157,7 +157,7 @@ impl Dispatcher {
         tracing::debug!("everything is taken over");
         self.ended_before.clear();
         self.end_strays_later(past);
-        self.resume_cuts(rebooted);
+        self.resume_postponed(rebooted);
         Ok(())
     }
 
@@ -201,8 +201,8 @@ impl Dispatcher {
             }
             Err(error) => {
                 let why = in_full(&error);
-                tracing::error!(why, "the keeper does not give back what it holds: it is ended");
-                self.notes.push(format!("the keeper of the daemon before did not answer and was ended: {why}"));
+                tracing::error!(why, "the keeper does not give back what it holds, and is given up");
+                self.notes.push(format!("the keeper of the daemon before did not give back what it held: {why}"));
             }
         }
         let stored = std::mem::take(&mut self.kept_by_systemd);

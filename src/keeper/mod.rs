@@ -40,7 +40,6 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
-use crate::causes::in_full;
 use crate::logs::layout::StreamKind;
 use crate::process::sys;
 use crate::sockets::ListenAddr;
@@ -49,7 +48,7 @@ use crate::sockets::ListenAddr;
 pub const COMMAND: &str = "keep";
 /// Longest wait for the keeper to take a word, or to answer.
 pub const PATIENCE: Duration = Duration::from_millis(500);
-/// Longest wait of whoever takes over for each word of a keeper that did not answer at first. Workers serve on meanwhile.
+/// Longest wait of whoever takes over for each word of a keeper that was silent at first. Workers serve on meanwhile.
 const PATIENCE_WITH_THE_SLOW: Duration = PATIENCE.saturating_mul(10);
 /// Supervisors that may wait to be heard.
 const BACKLOG: i32 = 8;
@@ -240,20 +239,18 @@ impl Keeper {
     }
 
     /// The keeper that listens at `path`, with copies of everything that it holds. One that does not answer is woken, and
-    /// asked again with more patience.
+    /// has more time then.
     ///
     /// # Errors
     /// There is none, or it did not answer in full; such a one is killed.
     pub fn take_over(path: &Utf8Path) -> Result<(Self, Taken), KeeperError> {
         let keeper = Self::find(path)?;
-        match keeper.take(PATIENCE) {
-            Ok(taken) => return Ok((keeper, taken)),
-            Err(error) => tracing::warn!(error = in_full(&error), "the keeper is slow, or was stopped: it is woken"),
-        }
-        keeper.signal(Signal::CONT);
-        // What is half heard of the first answer is none.
-        let keeper = Self::find(path)?;
-        let taken = keeper.take(PATIENCE_WITH_THE_SLOW).inspect_err(|_| keeper.kill())?;
+        let silence = |keeper: &Self| {
+            tracing::warn!("the keeper is slow, or was stopped: it is woken");
+            keeper.signal(Signal::CONT);
+            PATIENCE_WITH_THE_SLOW
+        };
+        let taken = keeper.ask(PATIENCE, Some(&silence)).inspect_err(|_| keeper.kill())?;
         Ok((keeper, taken))
     }
 
@@ -261,13 +258,30 @@ impl Keeper {
     /// over.
     ///
     /// # Errors
-    /// It did not answer in full within `patience` a word.
-    pub fn take(&self, patience: Duration) -> Result<Taken, KeeperError> {
+    /// It did not answer in full within [`PATIENCE`] a word.
+    pub fn take(&self) -> Result<Taken, KeeperError> {
+        self.ask(PATIENCE, None)
+    }
+
+    /// Asks for all of it. What is to be done at the first silence of longer than `patience` a word says how long each may
+    /// take from then on.
+    fn ask(
+        &self,
+        mut patience: Duration,
+        mut silence: Option<&dyn Fn(&Self) -> Duration>,
+    ) -> Result<Taken, KeeperError> {
         self.tell(b"take", &[])?;
         let mut taken = Vec::new();
         let mut buffer = vec![0; WORD_MAX];
         loop {
-            wait(self.socket.as_fd(), PollFlags::IN, patience).map_err(KeeperError::Hear)?;
+            match (wait(self.socket.as_fd(), PollFlags::IN, patience), silence) {
+                (Ok(()), _) => {}
+                (Err(error), Some(then)) if error.kind() == io::ErrorKind::TimedOut => {
+                    (patience, silence) = (then(self), None);
+                    continue;
+                }
+                (Err(error), _) => return Err(KeeperError::Hear(error)),
+            }
             let received = sys::receive(self.socket.as_fd(), &mut buffer).map_err(KeeperError::Hear)?;
             let text = String::from_utf8_lossy(&buffer[..received.length]).into_owned();
             match (text.split_once('\n'), received.fds.into_iter().next()) {
@@ -284,17 +298,29 @@ impl Keeper {
         }
     }
 
-    /// Ends it, and with it what only it holds.
+    /// Ends it, and with it what only it holds: by a word, or where it takes none, by a signal.
     ///
     /// # Errors
     /// It did not take the word within [`PATIENCE`].
     pub fn end(self) -> Result<(), KeeperError> {
-        self.tell(b"exit", &[])
+        let told = self.tell(b"exit", &[]);
+        if self.process.is_some() && (told.is_err() || !self.has_ended_within(PATIENCE)) {
+            self.kill();
+        }
+        told
     }
 
-    /// Ends it whatever it does, and with it what only it holds: for one that does not answer.
+    /// Ends it whatever it does, and with it what only it holds: for one that does not answer. Waits for its end, as long
+    /// as [`PATIENCE`]: until then its sockets are in the way of those that are to take their place.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
+        if self.process.is_some() && !self.has_ended_within(PATIENCE) {
+            tracing::error!("the keeper was killed, and does not go");
+        }
+    }
+
+    fn has_ended_within(&self, patience: Duration) -> bool {
+        self.process.as_ref().is_some_and(|process| wait(process.as_fd(), PollFlags::IN, patience).is_ok())
     }
 
     fn signal(&self, signal: Signal) {
@@ -302,6 +328,7 @@ impl Keeper {
             // It is gone: nothing is left to be woken or ended.
             Some(Ok(()) | Err(rustix::io::Errno::SRCH)) => {}
             Some(Err(error)) => tracing::error!(%error, ?signal, "the keeper cannot be signalled"),
+            // Of a version that did not make itself known.
             None => tracing::error!(?signal, "the keeper cannot be signalled: which process it is cannot be told"),
         }
     }

@@ -52,13 +52,13 @@ fn the_next_supervisor_takes_what_the_last_one_gave() {
     first.release(&[Held::Notify { launch: Launch(7) }]).expect("released");
     drop((first, write));
     let second = Keeper::find(&path).expect("it still listens");
-    let Taken { held: taken, alone_since } = second.take(PATIENCE).expect("it answers");
+    let Taken { held: taken, alone_since } = second.take().expect("it answers");
     assert!(alone_since.is_some_and(|since| since <= sys::boottime()), "it noticed the first one's end");
     assert_eq!(taken.iter().map(|(name, _)| name).collect::<Vec<_>>(), vec![&held]);
     for (_, fd) in taken {
         File::from(fd).write_all(b"kept").expect("the pipe is open");
     }
-    assert_eq!(second.take(PATIENCE).expect("it answers again").held.len(), 1, "taking leaves a copy");
+    assert_eq!(second.take().expect("it answers again").held.len(), 1, "taking leaves a copy");
     second.end().expect("it hears");
     thread.join().expect("no panic").expect("no error");
     let mut text = String::new();
@@ -73,7 +73,7 @@ fn three_hundred_descriptors_go_over_and_come_back() {
     let null = File::open("/dev/null").expect("it is there");
     let given: Vec<_> = (0..300).map(|n| (Held::Notify { launch: Launch(n) }, null.as_fd())).collect();
     supervisor.hold(&given).expect("held");
-    assert_eq!(supervisor.take(PATIENCE).expect("it answers").held.len(), 300);
+    assert_eq!(supervisor.take().expect("it answers").held.len(), 300);
     supervisor.end().expect("it hears");
     thread.join().expect("no panic").expect("no error");
 }
@@ -87,10 +87,10 @@ fn a_word_that_makes_no_sense_costs_its_sender_the_connection_and_nothing_else()
     for nonsense in [&b"\xff\xff"[..], b"what", b"hold\na name without a descriptor"] {
         let bad = Keeper::find(&path).expect("it listens");
         bad.tell(nonsense, &[]).expect("sent");
-        assert!(bad.take(PATIENCE).is_err(), "{nonsense:?}");
+        assert!(bad.take().is_err(), "{nonsense:?}");
     }
     let next = Keeper::find(&path).expect("it listens");
-    assert_eq!(next.take(PATIENCE).expect("it answers").held.len(), 1);
+    assert_eq!(next.take().expect("it answers").held.len(), 1);
     next.end().expect("it hears");
     thread.join().expect("no panic").expect("no error");
 }
@@ -116,7 +116,10 @@ fn a_signal_while_the_keeper_is_heard_is_no_answer_and_no_silence() {
     let (tell, told) = std::sync::mpsc::channel();
     let asking = std::thread::spawn(move || {
         tell.send(pthread_self()).expect("the test waits for it");
-        keeper.take(Duration::from_secs(60)).map(|taken| taken.held.len()).inspect(|_| keeper.end().expect("it hears"))
+        keeper
+            .ask(Duration::from_secs(60), None)
+            .map(|taken| taken.held.len())
+            .inspect(|_| keeper.end().expect("it hears"))
     });
     let asker = told.recv().expect("it begins");
     let deadline = std::time::Instant::now() + Duration::from_secs(60);

@@ -3,10 +3,14 @@
 
 use std::time::Duration;
 
-use agentd_protocol::control::{Changed, DeploymentsParams, ReleasesParams};
+use agentd_protocol::control::{Changed, CuttingView, DeploymentsParams, ReleasesParams};
 use agentd_protocol::status::DeploymentState;
 
 use crate::site::{PATIENCE, Site, assert_code, eventually};
+
+fn cutting(site: &Site) -> Option<CuttingView> {
+    site.daemon.request(ReleasesParams { name: "search".to_owned() }).expect("a list").cutting
+}
 
 /// What the upgrade brings serves, as the only deployment there was, and nothing else of it is there.
 fn went_on(site: &Site) {
@@ -27,8 +31,7 @@ fn a_daemon_that_is_killed_while_a_build_runs_leaves_neither_folder_nor_process_
     let asked = site.daemon.ctl_ok(&["upgrade", "search", "--no-wait", "--json"]).json::<Changed>();
     let pid = || std::fs::read_to_string(&told).ok().filter(|pid| pid.ends_with('\n'));
     eventually("the build runs", || pid().is_some());
-    let cutting = site.daemon.request(ReleasesParams { name: "search".to_owned() }).expect("a list").cutting;
-    assert_eq!(cutting.map(|cutting| cutting.operation), asked.operations.first().map(|operation| operation.id));
+    assert_eq!(cutting(&site).map(|cutting| cutting.operation), asked.operations.first().map(|operation| operation.id));
     site.daemon.kill();
     // Without a daemon: the process that cuts sees by itself that nobody waits for it.
     eventually("nothing of the cut is left", || site.folders().len() == 1);
@@ -45,16 +48,54 @@ fn a_daemon_that_is_killed_while_a_build_runs_leaves_neither_folder_nor_process_
 fn an_upgrade_that_is_being_cut_ends_with_the_daemon_that_is_told_to_end_and_can_be_aborted() {
     let mut site = Site::started();
     site.source("1.1.0", "two", "build = { command = [\"sleep\", \"1000\"] }");
+    let told = |site: &Site, words: &str| {
+        let events = site.daemon.ctl_ok(&["events", "-n", "200"]).stdout;
+        assert!(events.contains(&format!("no release of search was cut: failed to go on: {words}")), "{events}");
+    };
     site.daemon.ctl_ok(&["upgrade", "search", "--no-wait"]);
     site.daemon.ctl_ok(&["abort", "search"]);
+    told(&site, "it was aborted");
+    site.daemon.kill();
+    site.daemon.start_again();
+    assert_eq!(cutting(&site), None, "nobody wants it any more");
     site.daemon.ctl_ok(&["upgrade", "search", "--no-wait"]);
     site.daemon.ctl_ok(&["daemon", "stop"]);
     assert_eq!(site.daemon.await_end(PATIENCE), Some(0));
     site.daemon.start_again();
-    let cutting = site.daemon.request(ReleasesParams { name: "search".to_owned() }).expect("a list").cutting;
-    assert_eq!(cutting, None, "nobody wants it any more");
+    told(&site, "the daemon is ending");
+    assert_eq!(cutting(&site), None, "nobody wants it any more");
     eventually("what ran runs again", || site.daemon.app("search").ready == 2);
     site.assert_nothing_else();
+}
+
+#[test]
+fn an_upgrade_over_which_three_supervisors_ended_is_told_as_failed_and_the_next_one_is_cut() {
+    let mut site = Site::started();
+    site.source("1.1.0", "two", "build = { command = [\"sleep\", \"1000\"] }");
+    site.daemon.ctl_ok(&["upgrade", "search", "--no-wait"]);
+    for ended in 1..=3 {
+        site.daemon.kill();
+        site.daemon.start_again();
+        assert_eq!(cutting(&site).is_some(), ended < 3, "{ended} ended over it");
+    }
+    let events = site.daemon.ctl_ok(&["events", "-n", "200"]).stdout;
+    assert!(events.contains("no release of search was cut: 3 supervisors ended over it"), "{events}");
+    site.source("1.1.0", "two", "");
+    assert_code(&site.upgrade(&[]), 0);
+    assert_eq!(site.says(), "two");
+    site.assert_nothing_else();
+}
+
+#[test]
+fn a_daemon_that_is_upgraded_in_place_while_a_build_runs_builds_again() {
+    let site = Site::started();
+    let told = site.path("told");
+    let script = format!("echo $$ >> {0}; test $(wc -l < {0}) -gt 1 || sleep 1000", told.display());
+    site.source("1.1.0", "two", &format!("build = {{ command = [\"sh\", \"-c\", {script:?}] }}"));
+    site.daemon.ctl_ok(&["upgrade", "search", "--no-wait"]);
+    eventually("the build runs", || told.exists());
+    site.daemon.ctl_ok(&["daemon", "upgrade"]);
+    went_on(&site);
 }
 
 #[test]

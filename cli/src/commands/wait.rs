@@ -77,7 +77,11 @@ fn collect(
     while pending.iter().any(|pending| pending.answer.is_none()) {
         let redraw = progress.redraw_every().map(|every| Instant::now() + every);
         let heard = match client.next(deadline.into_iter().chain(redraw).min()) {
-            Err(ClientError::Closed) if !operations.is_empty() => return Ok(End::Orphaned(operations)),
+            Err(ClientError::Closed)
+                if !operations.is_empty() && pending.iter().all(|pending| pending.answer.is_none()) =>
+            {
+                return Ok(End::Orphaned(operations));
+            }
             heard => heard?,
         };
         match heard {

@@ -155,7 +155,7 @@ fn a_daemon_that_goes_away_is_told_from_one_that_refuses() {
 fn what_was_accepted_by_a_daemon_that_goes_away_goes_on_under_the_next_one() {
     let daemon = Daemon::answering(accepts_and_hangs_up);
     let ended = daemon.run("reload support").expect(6);
-    assert!(ended.stderr.contains("under the next one reload of support goes on as operation 17"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("reload of support goes on as operation 17, under the next one"), "{}", ended.stderr);
     let json = daemon.run("reload support --json").expect(6).json();
     assert_eq!((&json["error"]["exit"], &json["operations"][0]["id"]), (&json!(6), &json!(17)));
 }

@@ -85,7 +85,8 @@ pub enum State {
         reason: StopReason,
         /// When it is told to end whatever it has.
         deadline: Moment,
-        /// When the ledger takes its tasks from it, which ends the drain earlier than `deadline`; none before it said so.
+        /// When the time of what it has in hand is over, which ends the drain earlier than `deadline`: when the ledger takes
+        /// its tasks from it, or where it is kept warm for longer than that. None before either is known.
         #[serde(default)]
         tasks_until: Option<Moment>,
         /// It is not told to end before this, so that it can be taken back into service; none once that is over.

@@ -247,9 +247,14 @@ impl Worker {
                 After::Moved
             }
             // It is on its way out already: only what follows its exit changes, and how long it is kept warm for.
-            State::Draining { reason: present, warm_until, .. } => {
+            State::Draining { reason: present, deadline, tasks_until, warm_until, .. } => {
                 *present = reason;
-                *warm_until = warm_until.map(|at| at.min(tick.now + warm));
+                let less = warm_until.map(|at| at.min(tick.now + warm));
+                // Its time was over before, and to be taken back all that it was left for.
+                if tasks_until.is_some_and(|at| at <= tick.now) {
+                    *deadline = less.map_or(*deadline, |less| less.min(*deadline));
+                }
+                *warm_until = less;
                 out.save_worker(&self.id);
                 After::Same
             }
@@ -421,9 +426,10 @@ impl Worker {
         };
         match drain::verdict(&drain, tick.now) {
             drain::Verdict::Wait { until } => {
-                if let State::Draining { deadline, .. } = &mut self.state
+                if let State::Draining { deadline, tasks_until, .. } = &mut self.state
                     && *deadline <= tick.now
                 {
+                    tasks_until.get_or_insert(*deadline);
                     *deadline = until;
                     out.save_worker(&self.id);
                 }

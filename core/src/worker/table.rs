@@ -214,6 +214,24 @@ fn a_stop_leaves_what_is_in_hand_its_time_whatever_the_worker_was_kept_warm_for(
 }
 
 #[test]
+fn a_stop_of_a_worker_that_was_kept_warm_beyond_its_time_kills_it_soon_if_it_does_not_go() {
+    let (policy, mut out) = (AppPolicy::default(), Outcome::default());
+    let mut worker = worker(State::Exited);
+    worker.start(tick(1), &policy, LAUNCH, &mut out);
+    worker.step(tick(1), &policy, WorkerEvent::ReadyProven { proof: Proof::Http }, &mut out);
+    worker.drain(tick(2), &policy, StopReason::Replaced, Duration::from_secs(36_000), &mut out);
+    worker.step(tick(2), &policy, WorkerEvent::DrainObserved(InFlight::default()), &mut out);
+    let over = tick(2).now + crate::grace::bound(&policy.grace);
+    let after = |seconds: u64| Tick { now: over + Duration::from_secs(seconds), entropy: 0 };
+    worker.wake(after(0), &policy, &mut out);
+    assert_eq!(worker.state.wake(), Some(tick(36_002).now), "it is kept warm");
+    worker.drain(after(10), &policy, StopReason::Stop, Duration::ZERO, &mut out);
+    worker.wake(after(10), &policy, &mut out);
+    assert_eq!(out.act.last(), Some(&Effect::SendStop { launch: LAUNCH }));
+    assert!(worker.state.wake().is_some_and(|kill_at| kill_at <= after(20).now), "{:?}", worker.state);
+}
+
+#[test]
 fn a_drained_worker_without_tasks_is_kept_warm_beyond_their_deadline_and_one_whose_tasks_wait_for_its_end_is_not() {
     for (tasks, ended) in [(0, false), (1, true)] {
         let (policy, mut out) = (AppPolicy::default(), Outcome::default());
