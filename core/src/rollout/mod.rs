@@ -307,7 +307,7 @@ impl Rollout {
     pub fn waits_for(&self) -> Option<String> {
         match (&self.direction, self.pace, &self.stage) {
             (Direction::Back { .. }, _, _) => None,
-            (Direction::Forward, Pace::Paused, _) => Some("paused; `resume` lets it go on".to_owned()),
+            (Direction::Forward, Pace::Paused, _) => Some("`resume` lets it go on".to_owned()),
             (
                 Direction::Forward,
                 Pace::Going,
