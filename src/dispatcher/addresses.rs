@@ -40,11 +40,22 @@ impl Addresses {
     }
 
     /// Takes over an address that an earlier supervisor had, lane by lane; none for a lane whose socket is gone.
-    pub(super) fn adopt(&mut self, addr: &ListenAddr, lanes: Vec<Option<OwnedFd>>) -> Result<(), BindError> {
-        let listeners = Listeners::adopt(OWN, addr, lanes, Pick::Random)?;
+    pub(super) fn adopt(
+        &mut self,
+        addr: &ListenAddr,
+        lanes: Vec<Option<OwnedFd>>,
+        order: &[u32],
+    ) -> Result<(), BindError> {
+        let listeners = Listeners::adopt(OWN, addr, lanes, order, Pick::Random)?;
         self.lanes = self.lanes.max(listeners.lanes());
         self.by_address.insert(addr.clone(), listeners);
         Ok(())
+    }
+
+    /// Addresses whose sockets the kernel knows in another order than that of their lanes, with that order.
+    pub(super) fn orders(&self) -> BTreeMap<String, Vec<u32>> {
+        let known = self.by_address.iter();
+        known.filter_map(|(addr, listeners)| Some((addr.to_string(), listeners.order(OWN)?))).collect()
     }
 
     /// Every socket that there is: its address, its lane, itself.

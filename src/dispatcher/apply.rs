@@ -135,5 +135,6 @@ impl Dispatcher {
             }
             fault::point("weighed");
         }
+        self.remember_order(name);
     }
 }

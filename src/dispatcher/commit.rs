@@ -101,6 +101,7 @@ impl Dispatcher {
             changes.extend(app.workers.values().map(|worker| Change::Worker(worker.clone())));
         }
         changes.push(self.postponed_as_kept());
+        changes.push(self.orders.as_kept());
         changes.extend(self.open_reports());
         for (app, shell) in &self.apps {
             for (&revision, record) in &shell.revisions {

@@ -36,6 +36,7 @@ mod keep;
 mod launch;
 mod limits;
 mod lines;
+mod orders;
 mod outputs;
 mod planned;
 mod planning;
@@ -130,6 +131,7 @@ pub struct Dispatcher {
     keeper: Option<Keeper>,
     /// How many keepers there were, the present one included.
     keepers: u64,
+    orders: orders::Orders,
     sock_diag: Option<SockDiag>,
     logs: LogThread,
     housekeeper: Housekeeper,
@@ -294,6 +296,7 @@ impl Dispatcher {
             cgroups,
             keeper: None,
             keepers: 0,
+            orders: orders::Orders::default(),
             sock_diag: None,
             logs,
             housekeeper,

@@ -120,6 +120,7 @@ impl Dispatcher {
             let app = self.apps.get_mut(&process.worker.app).ok_or("the app is gone")?;
             let name = process.worker.app.clone();
             let connection = app.addresses.start_probe(&addr, lane.0).map_err(|error| in_full(&error))?;
+            self.remember_order(&name);
             let end = ProbeEnd { app: name, addr, probe: connection.id, inputs: self.inputs.clone() };
             Ok((connection, end))
         })();
@@ -128,8 +129,9 @@ impl Dispatcher {
     }
 
     pub(super) fn close_probe(&mut self, app: &AppName, addr: &ListenAddr, probe: ProbeId) {
-        if let Some(app) = self.apps.get_mut(app) {
-            app.addresses.finish_probe(addr, probe);
+        if let Some(shell) = self.apps.get_mut(app) {
+            shell.addresses.finish_probe(addr, probe);
+            self.remember_order(app);
         }
     }
 

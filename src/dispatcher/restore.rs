@@ -82,8 +82,10 @@ impl Dispatcher {
         }
         self.know(revisions);
         heads.retain(|head| self.is_known(head));
+        self.recall_orders();
         for head in &mut heads {
             self.regain_addresses(head, &workers, &mut taken);
+            self.remember_order(&head.name);
         }
         self.fleet = Fleet::restore(counters, heads, workers);
         let past = Past::of(&self.fleet, &self.marks);
@@ -247,11 +249,12 @@ impl Dispatcher {
             app.revisions.values().flat_map(|record| record.config.listen.values().cloned()).collect();
         for addr in addresses {
             let kept = taken.lanes(&head.name, &addr);
+            let order = self.orders.of(&head.name, &addr);
             let own = workers.iter().filter(|worker| worker.id.app == head.name);
             let regained = if !kept.is_empty() {
                 taken.origins.keeper += count(&kept);
                 app.kept.extend(kept.keys().map(|lane| (addr.clone(), *lane)));
-                app.addresses.adopt(&addr, in_order(kept))
+                app.addresses.adopt(&addr, in_order(kept), &order)
             } else {
                 let rescued = rescue(&addr, own.clone());
                 if rescued.is_empty() {
@@ -260,7 +263,7 @@ impl Dispatcher {
                 } else {
                     tracing::warn!(app = %head.name, %addr, sockets = rescued.len(), "nobody kept its sockets: taken back out of its workers");
                     taken.origins.workers += count(&rescued);
-                    app.addresses.adopt(&addr, in_order(rescued))
+                    app.addresses.adopt(&addr, in_order(rescued), &order)
                 }
             };
             let Err(error) = regained else { continue };

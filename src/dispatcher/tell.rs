@@ -343,6 +343,7 @@ impl Dispatcher {
         {
             tracing::warn!(%app, %error, "the backlog could not be set again");
         }
+        self.remember_order(app);
     }
 
     pub(super) fn tell_task_begun(&mut self, launch: Launch, task: &str, kind: Option<String>) {

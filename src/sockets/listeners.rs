@@ -45,23 +45,40 @@ impl Listeners {
     }
 
     /// Takes over the sockets of one address, under `name`, that an earlier supervisor made: one for each lane, in the
-    /// order of lanes. Weights and queues are as they were left; nothing changes before the first
+    /// order of lanes, and [`order`](Self::order) as it was there, where it was not that of the lanes. Weights and queues are as they were left; nothing changes before the first
     /// [`set_weights`](Self::set_weights). A lane whose socket is gone is made anew, behind the others.
     ///
     /// # Errors
     /// They are not what `addr` says, or there is none.
-    pub fn adopt(name: &str, addr: &ListenAddr, sockets: Vec<Option<OwnedFd>>, pick: Pick) -> Result<Self, BindError> {
+    pub fn adopt(
+        name: &str,
+        addr: &ListenAddr,
+        sockets: Vec<Option<OwnedFd>>,
+        order: &[u32],
+        pick: Pick,
+    ) -> Result<Self, BindError> {
         let lanes = sockets.len();
         if sockets.iter().flatten().next().is_none() {
             return Err(BindError::NoLanes);
         }
         let sockets = sockets.into_iter().map(|socket| socket.map(Socket::from)).collect();
         let group = match addr {
-            ListenAddr::Tcp(addr) => Group::Tcp(TcpGroup::adopt(*addr, sockets, pick)?),
+            ListenAddr::Tcp(addr) => Group::Tcp(TcpGroup::adopt(*addr, sockets, order, pick)?),
             ListenAddr::Unix(path) => Group::Unix(UnixGroup::adopt(path, Kind::Stream, sockets)?),
             ListenAddr::UnixDatagram(path) => Group::Unix(UnixGroup::adopt(path, Kind::Datagram, sockets)?),
         };
         Ok(Self { groups: BTreeMap::from([(name.to_owned(), group)]), lanes, pick, next_probe: 0 })
+    }
+
+    /// In which order the kernel knows the sockets of an address, by their lanes; none where that is the order of lanes.
+    /// It changes when a socket leaves the group: the last takes its place, and it comes back as the last.
+    #[must_use]
+    pub fn order(&self, name: &str) -> Option<Vec<u32>> {
+        match self.groups.get(name)? {
+            Group::Tcp(group) => Some(group.order().collect::<Vec<u32>>()).filter(|order| !order.is_sorted()),
+            // Told apart by their names.
+            Group::Unix(_) => None,
+        }
     }
 
     /// As [`bind`](Self::bind), where addresses that `old` has keep their sockets, with what is queued on them, their

@@ -78,18 +78,29 @@ impl TcpGroup {
         Ok(group)
     }
 
-    /// Takes over the group that these sockets are, lane by lane. The kernel's indices are taken to be in the order of
-    /// lanes, as they were made; the program stays until weights are set. A lane without a socket lost it, and gets a new
-    /// one at the group's end; those that were lost are taken to have left in the order of their lanes.
-    pub(super) fn adopt(addr: SocketAddr, sockets: Vec<Option<Socket>>, pick: Pick) -> Result<Self, BindError> {
+    /// Takes over the group that these sockets are, lane by lane. The kernel's indices were those of `known`
+    /// ([`order`](Self::order)); lanes that are not in it came later, in their order. The program stays until weights are
+    /// set. A lane without a socket lost it, and gets a new one at the group's end; those that were lost are taken to have
+    /// left in the order of their lanes.
+    pub(super) fn adopt(
+        addr: SocketAddr,
+        sockets: Vec<Option<Socket>>,
+        known: &[u32],
+        pick: Pick,
+    ) -> Result<Self, BindError> {
         let failed = |source| BindError::Listen { addr: ListenAddr::Tcp(addr), source };
         let mut lanes = Vec::new();
         let mut local = addr;
-        let mut order: Vec<usize> = (0..sockets.len()).collect();
+        let mut order: Vec<usize> = known.iter().map(|&lane| lane as usize).collect();
+        let later = (0..sockets.len()).filter(|lane| !order.contains(lane)).collect::<Vec<_>>();
+        order.extend(later);
         if let Some(present) = sockets.iter().flatten().next() {
             local = present.local_addr().map_err(failed)?.as_socket().unwrap_or(addr);
         }
-        for lane in sockets.iter().enumerate().filter(|(_, socket)| socket.is_none()).map(|(lane, _)| lane) {
+        let mut lost: Vec<usize> =
+            order.iter().copied().filter(|&lane| sockets.get(lane).is_none_or(Option::is_none)).collect();
+        lost.sort_unstable();
+        for lane in lost {
             if let Some(index) = order.iter().position(|other| *other == lane) {
                 order.swap_remove(index);
             }
@@ -154,6 +165,11 @@ impl TcpGroup {
         let Some(picked) = self.shares.picked_by(pick) else { return Ok(()) };
         let before = std::mem::replace(&mut self.shares, picked);
         self.attach().inspect_err(|_| self.shares = before)
+    }
+
+    /// The lane of each index that the kernel knows. Nobody can ask it for that: whoever adopts the group has to be told.
+    pub(super) fn order(&self) -> impl Iterator<Item = u32> {
+        self.order.iter().map(|&lane| u32::try_from(lane).expect("the kernel has at most 65535 sockets in a group"))
     }
 
     /// The address with the port that the kernel gave.
