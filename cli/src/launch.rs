@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use camino::Utf8PathBuf;
 use thiserror::Error;
 
+use crate::client::{Client, ClientError};
 use crate::home::{CONTROL_SOCKET, Home, HomeError, STATUS_SOCKET};
 use crate::systemctl::{self, Scope, SystemctlError};
 use crate::unit;
@@ -110,7 +111,7 @@ pub(crate) enum LaunchError {
 /// # Errors
 /// See [`LaunchError`].
 pub(crate) fn ensure(home: &Home) -> Result<bool, LaunchError> {
-    if accepts(home, CONTROL_SOCKET)? {
+    if accepts(home, CONTROL_SOCKET)? && answers(home) {
         return Ok(false);
     }
     if home.given.is_none()
@@ -135,6 +136,11 @@ pub(crate) fn ensure(home: &Home) -> Result<bool, LaunchError> {
     // Nobody joins this thread: while the daemon lives it waits, and this process ends before it.
     thread::spawn(move || ended.send(child.wait()));
     await_listening(home, pid, &end, from)
+}
+
+/// Whether who accepts lives: a daemon that was killed a moment ago accepts until the kernel has closed its sockets.
+fn answers(home: &Home) -> bool {
+    !matches!(Client::connect(home), Err(ClientError::Closed | ClientError::Line(_)))
 }
 
 /// Whose service the usual instance of this user is, if it is one: a daemon beside it would be fought with by systemd.

@@ -48,6 +48,8 @@ use crate::process::{INSTANCE_VARIABLE, LAUNCH_VARIABLE, sys};
 use crate::releases::store::remove_aside;
 use crate::releases::{Cut, Failed, Order, Report, Source, Wanted};
 
+/// How many mistakes of a configuration an event names.
+const MISTAKES_TOLD: usize = 3;
 /// Longest report of a cut.
 const REPORT_MAX: u64 = 4 << 20;
 /// How long a cut may take to tell, and to clean up, beyond what it may take to cut.
@@ -100,6 +102,7 @@ pub(super) struct Waiting {
     wish: Wish,
     reply: ReplySink,
     operation: Operation,
+    since: Moment,
     /// What it waits for.
     open: BTreeSet<u64>,
     fresh: BTreeMap<AppName, Fresh>,
@@ -151,6 +154,7 @@ impl Dispatcher {
             wish,
             reply,
             operation,
+            since: sys::boottime(),
             open: BTreeSet::new(),
             fresh: BTreeMap::new(),
             looked: None,
@@ -320,11 +324,18 @@ impl Dispatcher {
         kind: OperationKind,
         error: &ErrorObject,
     ) {
-        tracing::info!(%app, why = error.message, "no release was cut");
-        let log_tail = error.data.as_ref().map(|data| data.advice.clone()).unwrap_or_default();
-        let failed = EventKind::ReleaseFailed { id: of.0, why: error.message.clone(), log_tail };
-        self.record(Some(app), None, failed);
-        self.tell_over(app, of, since, kind, Some(error.message.clone()));
+        let data = error.data.as_ref();
+        let mistakes = data.into_iter().flat_map(|data| &data.diagnostics).take(MISTAKES_TOLD);
+        let mistakes: Vec<String> = mistakes.map(|at| format!("{}:{}: {}", at.file, at.line, at.message)).collect();
+        let why = if mistakes.is_empty() {
+            error.message.clone()
+        } else {
+            format!("{}: {}", error.message, mistakes.join("; "))
+        };
+        tracing::info!(%app, why, "no release was cut");
+        let log_tail = data.map(|data| data.advice.clone()).unwrap_or_default();
+        self.record(Some(app), None, EventKind::ReleaseFailed { id: of.0, why: why.clone(), log_tail });
+        self.tell_over(app, of, since, kind, Some(why));
     }
 
     /// What never became a deployment is over: it failed for this reason, or there was nothing to do.
@@ -336,7 +347,7 @@ impl Dispatcher {
 
     /// Everything that a request waited for is there, or some of it never will be.
     fn all_cut(&mut self, waiting: Waiting) {
-        let Waiting { wish, reply, operation, fresh, looked, failed, .. } = waiting;
+        let Waiting { wish, reply, operation, since, fresh, looked, failed, .. } = waiting;
         let cut = fresh.clone();
         match (failed, looked) {
             (Some(error), _) => reply.finish(Err(error)),
@@ -349,7 +360,9 @@ impl Dispatcher {
                 if let Some(app) = upgraded
                     && !self.has_begun(&app, operation)
                 {
-                    self.tell_over(&app, operation, sys::boottime(), OperationKind::Upgrade, why);
+                    // What is in its way tells more than that something is.
+                    let why = why.map(|why| self.may_upgrade(&app).err().map_or(why, |denied| denied.message));
+                    self.tell_over(&app, operation, since, OperationKind::Upgrade, why);
                 }
             }
         }
@@ -360,11 +373,17 @@ impl Dispatcher {
         }
     }
 
+    /// Whether somebody waits for a release for what would be lost with us: a start, an apply.
+    pub(super) fn awaits_what_cannot_be_resumed(&self) -> bool {
+        let lost = |wish: &Wish| matches!(wish, Wish::Start(_) | Wish::Apply(_));
+        self.releases.waiting.iter().any(|waiting| lost(&waiting.wish) && !waiting.reply.is_gone())
+    }
+
     /// Gives up the cut of an app, if one runs: its process sees that nobody waits and cleans up after itself.
-    pub(super) fn abort_cut(&mut self, app: &AppName) -> Option<Operation> {
+    pub(super) fn abort_cut(&mut self, app: &AppName, why: &str) -> Option<Operation> {
         let (&number, cutting) = self.releases.cuts.iter().find(|(_, cutting)| cutting.app == *app)?;
         let operation = cutting.operation;
-        self.give_up_cut(number, "it was aborted");
+        self.give_up_cut(number, why);
         Some(operation)
     }
 

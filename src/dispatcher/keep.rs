@@ -203,6 +203,7 @@ impl Dispatcher {
 
     /// Nothing of the app is left.
     pub(super) fn forget(&mut self, name: &AppName) {
+        self.abort_cut(name, "the app was deleted");
         self.forget_releases(name);
         self.forget_hooks(name);
         let Some(mut app) = self.apps.remove(name) else { return };

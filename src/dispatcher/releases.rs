@@ -147,7 +147,7 @@ impl Dispatcher {
     }
 
     /// Whether an upgrade would be admitted just now: nobody shall wait for a release for nothing.
-    fn may_upgrade(&self, app: &AppName) -> Answer<()> {
+    pub(super) fn may_upgrade(&self, app: &AppName) -> Answer<()> {
         if let Some(denied) = self.cut_runs(app) {
             return Err(denied);
         }

@@ -185,7 +185,9 @@ impl Dispatcher {
         let Some(Successor::Waiting { until, .. }) = &self.successor else { return };
         // Who went away waits for nothing.
         // What was asked and not looked at yet may be waited for, too.
-        let awaited = sources.has_requests() || self.waiters.iter().any(|waiter| !waiter.reply.is_gone());
+        let awaited = sources.has_requests()
+            || self.waiters.iter().any(|waiter| !waiter.reply.is_gone())
+            || self.awaits_what_cannot_be_resumed();
         if awaited && sys::boottime() < *until {
             return;
         }

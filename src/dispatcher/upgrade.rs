@@ -79,7 +79,7 @@ impl Dispatcher {
     pub(super) fn steer(&mut self, name: &str, steer: Steer) -> Answer<Reply> {
         let app = self.one(name)?;
         if steer == Steer::Abort
-            && let Some(id) = self.abort_cut(&app)
+            && let Some(id) = self.abort_cut(&app, "it was aborted")
         {
             let state = self.fleet.app(&app).ok_or_else(|| self.no_such_app(name))?;
             let view = self.app_view(state);

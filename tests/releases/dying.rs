@@ -69,6 +69,31 @@ fn an_upgrade_that_is_being_cut_ends_with_the_daemon_that_is_told_to_end_and_can
 }
 
 #[test]
+fn deleting_an_app_ends_its_cut_and_its_name_is_free() {
+    let site = Site::started();
+    site.source("1.1.0", "two", "build = { command = [\"sleep\", \"1000\"] }");
+    site.daemon.ctl_ok(&["upgrade", "search", "--no-wait"]);
+    site.daemon.ctl_ok(&["delete", "search"]);
+    let events = site.daemon.ctl_ok(&["events", "-n", "200"]).stdout;
+    assert!(events.contains("no release of search was cut: failed to go on: the app was deleted"), "{events}");
+    site.source("1.2.0", "three", "");
+    site.daemon.ctl_ok(&["start", "./site.toml"]);
+    assert_eq!(site.says(), "three");
+}
+
+#[test]
+fn an_upgrade_that_finds_its_configuration_broken_says_where() {
+    let mut site = Site::started();
+    site.source("1.1.0", "two", "build = { command = [\"sleep\", \"1000\"] }");
+    site.daemon.ctl_ok(&["upgrade", "search", "--no-wait"]);
+    site.daemon.kill();
+    site.configure("worker = 3");
+    site.daemon.start_again();
+    let events = site.daemon.ctl_ok(&["events", "-n", "200"]).stdout;
+    assert!(events.contains("site.toml:") && events.contains("unknown key `worker`"), "{events}");
+}
+
+#[test]
 fn an_upgrade_over_which_three_supervisors_ended_is_told_as_failed_and_the_next_one_is_cut() {
     let mut site = Site::started();
     site.source("1.1.0", "two", "build = { command = [\"sleep\", \"1000\"] }");
