@@ -6,11 +6,12 @@ use proptest::prelude::*;
 
 use agentd_core::admission::{Admitted, Denied, Request};
 use agentd_core::effect::{Effect, ExitCause, News, Notice, OperationKind, OperationResult, Outcome};
-use agentd_core::event::{Event, Exit, InFlight, Proof, WorkerEvent};
+use agentd_core::event::{Event, Exit, InFlight, Proof, RolloutEvent, WorkerEvent};
 use agentd_core::fleet::Fleet;
 use agentd_core::id::{AppName, Launch, Operation, Pid, Revision};
 use agentd_core::limit::LimitMet;
 use agentd_core::policy::{AppPolicy, Lanes, ReloadPolicy, RestartPolicy, RestartWhen};
+use agentd_core::rollout::Plan;
 use agentd_core::task::{Loss, Tally, TaskId};
 use agentd_core::time::{Moment, Tick};
 use agentd_core::worker::Phase;
@@ -237,6 +238,25 @@ fn connections_left_behind_in_a_lane_get_a_relief_worker_that_goes_when_they_are
     story.tell(Launch(3), WorkerEvent::DrainObserved(InFlight::default()));
     story.exit(Launch(3), 0);
     assert_eq!((story.spawned(), story.phases()), (vec![], vec![Phase::Ready]));
+}
+
+#[test]
+fn a_rolling_release_that_is_refused_before_it_had_anything_gets_nothing_on_its_way_out() {
+    let mut story = Story::ready(&policy(2, Lanes::PerWorker));
+    let (app, revision, policy) = story.configured(&policy(2, Lanes::PerWorker));
+    let plan = Plan { verifies: true, ..Plan::rolling() };
+    let request = Request::Upgrade { app: app.clone(), revision, policy, plan, kind: OperationKind::Upgrade };
+    let Admitted::Begun(id) = story.ask(request) else { panic!("it begins") };
+    assert_eq!(story.spawned(), [Launch(3)], "one beside the old ones");
+    story.prove(Launch(3));
+    let share = |story: &Story| story.fleet.app(&name()).expect("the story has its app").weights[2];
+    assert_eq!((share(&story), story.phases()), (0, vec![Phase::Ready; 3]), "nobody goes before it was looked at");
+    // It is needed for the number of those that serve, and serves nobody all the same.
+    story.exit(Launch(1), 1);
+    let event = RolloutEvent::Refused { step: 0, why: "no".to_owned() };
+    let outcome = story.fleet.step(story.tick(), Event::Rollout { app, id, event });
+    story.took(outcome);
+    assert_eq!((share(&story), story.phases()[2]), (0, Phase::Ready));
 }
 
 #[test]

@@ -256,6 +256,7 @@ impl Dispatcher {
         let wanted: BTreeSet<_> =
             app.revisions.values().flat_map(|record| record.config.listen.values().cloned()).collect();
         app.addresses.retain(|addr| wanted.contains(addr));
+        self.remember_order(name);
         self.keep_lanes(name);
         let Some(app) = self.apps.get(name) else { return };
         if app.revisions.is_empty() && self.fleet.app(name).is_none() {

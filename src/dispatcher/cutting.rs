@@ -304,7 +304,9 @@ impl Dispatcher {
             Err(why) => Some(not_cut(&cutting.app, Failed { why, help: None, tail: Vec::new() })),
         };
         if let Some(error) = failed {
-            self.tell_not_cut(&cutting.app, cutting.operation, cutting.started, waiting.wish.kind(), &error);
+            if !cutting.looks {
+                self.tell_not_cut(&cutting.app, cutting.operation, cutting.started, waiting.wish.kind(), &error);
+            }
             waiting.failed.get_or_insert(error);
         }
         remove_aside(vec![cutting.staging]);

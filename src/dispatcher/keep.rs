@@ -208,6 +208,7 @@ impl Dispatcher {
         self.forget_hooks(name);
         let Some(mut app) = self.apps.remove(name) else { return };
         app.addresses.retain(|_| false);
+        self.remember_order(name);
         let names: Vec<Held> =
             app.kept.into_iter().map(|(addr, lane)| Held::Lane { app: name.clone(), lane: Lane(lane), addr }).collect();
         self.systemd.unstore(&names);

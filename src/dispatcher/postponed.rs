@@ -127,8 +127,11 @@ impl Dispatcher {
 
     /// Whether an upgrade has become a deployment, which goes on, or is over, by itself.
     pub(super) fn has_begun(&self, app: &AppName, operation: Operation) -> bool {
-        let rollout = self.fleet.app(app).and_then(|app| app.head.rollout.as_ref());
-        rollout.is_some_and(|rollout| rollout.id == operation) || self.show_deployment(operation.0).is_ok()
+        let head = self.fleet.app(app).map(|app| &app.head);
+        let runs = head.and_then(|head| head.rollout.as_ref()).is_some_and(|rollout| rollout.id == operation);
+        // One that has yet to rise takes it for a start.
+        let starts = head.is_some_and(|head| head.pending.iter().any(|pending| pending.id == operation));
+        runs || starts || self.show_deployment(operation.0).is_ok()
     }
 }
 

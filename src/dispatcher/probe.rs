@@ -119,8 +119,9 @@ impl Dispatcher {
             let addr = process.record.config.listen.get(&request.listener).ok_or("it has no such listener")?.clone();
             let app = self.apps.get_mut(&process.worker.app).ok_or("the app is gone")?;
             let name = process.worker.app.clone();
-            let connection = app.addresses.start_probe(&addr, lane.0).map_err(|error| in_full(&error))?;
+            let started = app.addresses.start_probe(&addr, lane.0);
             self.remember_order(&name);
+            let connection = started.map_err(|error| in_full(&error))?;
             let end = ProbeEnd { app: name, addr, probe: connection.id, inputs: self.inputs.clone() };
             Ok((connection, end))
         })();

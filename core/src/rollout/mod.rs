@@ -228,7 +228,11 @@ impl Rollout {
     pub fn percent(&self) -> Option<u8> {
         match self.direction {
             Direction::Forward => self.stage.percent(&self.plan),
-            Direction::Back { .. } => self.plan.is_staged().then_some(0),
+            // What was refused before it had any gets none on its way out.
+            Direction::Back { .. } => {
+                let unproven = matches!(self.stage, Stage::Raising { .. } | Stage::Verifying { .. });
+                (self.plan.is_staged() || unproven).then_some(0)
+            }
         }
     }
 

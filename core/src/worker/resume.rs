@@ -21,7 +21,13 @@ impl Worker {
     /// Forgets what was seen and not written: it may have changed since, and a drain must not end by it.
     pub(crate) fn forget_observations(&mut self) {
         match &mut self.state {
-            State::Draining { in_flight, tasks_until, .. } => (*in_flight, *tasks_until) = (None, None),
+            State::Draining { in_flight, tasks_until, deadline, warm_until, .. } => {
+                *in_flight = None;
+                // The ledger says anew when it takes its tasks; that its time was over, and it is kept warm, nobody else says.
+                if *warm_until != Some(*deadline) {
+                    *tasks_until = None;
+                }
+            }
             State::Starting { .. }
             | State::Ready { .. }
             | State::Stopping { .. }

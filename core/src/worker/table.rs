@@ -225,6 +225,8 @@ fn a_stop_of_a_worker_that_was_kept_warm_beyond_its_time_kills_it_soon_if_it_doe
     let after = |seconds: u64| Tick { now: over + Duration::from_secs(seconds), entropy: 0 };
     worker.wake(after(0), &policy, &mut out);
     assert_eq!(worker.state.wake(), Some(tick(36_002).now), "it is kept warm");
+    worker.forget_observations();
+    worker.step(after(9), &policy, WorkerEvent::DrainObserved(InFlight::default()), &mut out);
     worker.drain(after(10), &policy, StopReason::Stop, Duration::ZERO, &mut out);
     worker.wake(after(10), &policy, &mut out);
     assert_eq!(out.act.last(), Some(&Effect::SendStop { launch: LAUNCH }));
