@@ -19,10 +19,8 @@ fn when_both_die_at_once_the_sockets_are_taken_back_out_of_the_workers() {
         daemon.ctl_ok(&["reload", "web"]);
     });
     report.assert_none_lost_in_service();
-    let page = daemon.ctl_ok(&["daemon", "status", "--json"]).stdout;
-    let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
-    let last = page["supervisors"].as_array().expect("a history").last().expect("the present one");
-    assert_eq!((&last["sockets"]["workers"], &last["sockets"]["keeper"]), (&2.into(), &0.into()), "{page:#}");
+    let last = workers::present_supervisor(&daemon);
+    assert_eq!((&last["sockets"]["workers"], &last["sockets"]["keeper"]), (&2.into(), &0.into()), "{last:#}");
     assert_eq!(last["unwatched_us"], serde_json::Value::Null, "nobody was left who noticed the moment");
 }
 

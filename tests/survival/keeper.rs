@@ -35,11 +35,9 @@ fn a_keeper_that_was_stopped_is_woken_by_the_next_supervisor_and_gives_all_of_it
         daemon.ctl_ok(&["reload", "web"]);
     });
     report.assert_none_lost_in_service();
-    let page = daemon.ctl_ok(&["daemon", "status", "--json"]).stdout;
-    let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
-    let last = page["supervisors"].as_array().expect("a history").last().expect("the present one");
+    let last = workers::present_supervisor(&daemon);
     let keeper = last["sockets"]["keeper"].as_u64().expect("a number");
-    assert!(keeper > 0 && last["sockets"]["workers"] == 0 && last["sockets"]["fresh"] == 0, "{page:#}");
+    assert!(keeper > 0 && last["sockets"]["workers"] == 0 && last["sockets"]["fresh"] == 0, "{last:#}");
 }
 
 #[test]
@@ -67,10 +65,8 @@ fn a_keeper_that_hangs_is_ended_and_another_has_all_that_it_had() {
         daemon.wait_until(PATIENCE, all_ready);
     });
     report.assert_none_lost_in_service();
-    let page = daemon.ctl_ok(&["daemon", "status", "--json"]).stdout;
-    let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
-    let last = page["supervisors"].as_array().expect("a history").last().expect("the present one");
-    assert!(last["sockets"]["keeper"].as_u64() > Some(0) && last["sockets"]["fresh"] == 0, "{page:#}");
+    let last = workers::present_supervisor(&daemon);
+    assert!(last["sockets"]["keeper"].as_u64() > Some(0) && last["sockets"]["fresh"] == 0, "{last:#}");
     let printer = daemon.app("printer").workers[0].pid.expect("it runs");
     assert!(before.contains(&printer), "it was never touched");
 }

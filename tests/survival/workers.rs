@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use agentd_testkit::e2e::Daemon;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -103,6 +104,12 @@ fn find_keeper(daemon: u32) -> Option<u32> {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         command.split(|&byte| byte == 0).nth(1) == Some(b"keep")
     })
+}
+
+/// What `daemon status` tells of the supervisor that runs: where its sockets came from, how long nobody watched.
+pub(crate) fn present_supervisor(daemon: &Daemon) -> serde_json::Value {
+    let page: serde_json::Value = daemon.ctl_ok(&["daemon", "status", "--json"]).json();
+    page["supervisors"].as_array().expect("a history").last().expect("the present one").clone()
 }
 
 /// Makes the state that this home keeps look as if it had been written before a reboot.
