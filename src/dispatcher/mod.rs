@@ -394,7 +394,10 @@ impl Dispatcher {
             Input::Logs(news) => self.heard_of_logs(news),
             Input::HookEnded(number, end) => self.hook_ended(number, end),
             Input::KeeperGone { nth } => self.keeper_gone(nth),
-            Input::Strays(marked) => self.end_strays(&marked),
+            Input::Strays(marked) => {
+                self.end_strays(&marked);
+                self.remove_past_cuts(&marked);
+            }
             Input::Emptied(clients) => self.emptied(clients),
             Input::SuccessorChecked(result) => self.successor_checked(result),
             Input::LookAtDrain(launch) => self.look_at_drain(launch),

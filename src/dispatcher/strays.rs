@@ -14,19 +14,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use agentd_core::fleet::Fleet;
 use agentd_core::id::Launch;
 use agentd_core::time::Moment;
-use agentd_core::worker::Worker;
+use agentd_core::worker::{KernelProcess, Worker};
 
 use super::Dispatcher;
+use super::adopt::hold_process;
 use super::input::Input;
 use super::restore::Takeover;
 use crate::causes::in_full;
 use crate::process::cgroup::Cgroups;
 use crate::process::stat::{ProcessTable, Stat};
+use crate::process::sys::ReadableFd;
 use crate::process::tree::{Identity, Tree};
+use crate::releases::store::remove_aside;
+
+/// How long what was killed may take to be gone.
+const ENDED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Living processes with our mark, by launch: the first that was started of each.
 #[derive(Clone, Debug, Default)]
@@ -167,6 +174,30 @@ impl Dispatcher {
             }
             // The loop is gone only at the very end.
             let _ = inputs.send(Input::Strays(marked));
+        });
+    }
+
+    /// Removes what earlier daemons were cutting, once those who cut are gone: one of them may have begun its folder after
+    /// we looked what there is.
+    pub(super) fn remove_past_cuts(&self, ending: &Marked) {
+        let exactly = |process: &Stat| KernelProcess { pid: process.pid, start_time: process.started.0 };
+        let held: Vec<_> = ending.0.values().map(exactly).filter_map(hold_process).collect();
+        let (folders, first) = (self.releases.folders.clone(), self.marks.first);
+        tokio::spawn(async move {
+            let ended = async {
+                for pidfd in held {
+                    match ReadableFd::register(pidfd) {
+                        // Readable means ended; there is nothing to read.
+                        Ok(watched) => drop(watched.read_with(|_| Ok(())).await),
+                        Err(error) => {
+                            tracing::warn!(%error, "the end of what an earlier daemon left is not waited for")
+                        }
+                    }
+                }
+            };
+            // One that cannot be ended was told of; what it leaves is removed by the next daemon.
+            let _ = tokio::time::timeout(ENDED_WITHIN, ended).await;
+            remove_aside(folders.cut_by(|mark| Marks::is_of_the_past(first, Launch(mark))));
         });
     }
 

@@ -119,6 +119,19 @@ impl ReleaseFolders {
         names(&self.root).into_iter().map(|app| (app.clone(), names(&self.root.join(app)))).collect()
     }
 
+    /// What was being cut by whom `is_past` says so of, given the number that [`Self::staging`] was given.
+    #[must_use]
+    pub fn cut_by(&self, is_past: impl Fn(u64) -> bool) -> Vec<Utf8PathBuf> {
+        let number = |name: &str| name.strip_prefix(CUT)?.rsplit('-').next()?.parse::<u64>().ok();
+        let past = |name: &String| number(name).is_some_and(&is_past);
+        let found = self.found().into_iter();
+        found
+            .flat_map(|(app, names)| {
+                names.into_iter().filter(past).map(|name| self.path(&app, &name)).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
     /// The path of a name in an app's folder, as [`Self::found`] gives both.
     #[must_use]
     pub fn path(&self, app: &str, name: &str) -> Utf8PathBuf {

@@ -139,6 +139,28 @@ fn a_daemon_that_dies_between_recording_and_naming_a_release_leaves_nothing() {
 }
 
 #[test]
+fn what_is_cut_on_while_the_next_daemon_looks_is_removed_once_its_process_is_ended() {
+    let mut site = Site::started();
+    let instance = site.daemon.instance().to_owned();
+    // A mark that only a daemon of the past gave.
+    let mark = 1_u64 << 63;
+    let folder = site.path("state/releases/search").join(format!(".cut-1-{mark}"));
+    site.daemon.kill();
+    let script = "import os, sys, time\nuntil = time.monotonic() + 120\n\
+                  while time.monotonic() < until: os.makedirs(sys.argv[1], exist_ok=True)\n";
+    let mut cutter = std::process::Command::new("python3")
+        .args(["-c", script])
+        .arg(&folder)
+        .envs([("AGENTD_INSTANCE", &instance), ("AGENTD_LAUNCH", &mark.to_string())])
+        .spawn()
+        .expect("python3 is there");
+    eventually("it cuts", || folder.exists());
+    site.daemon.start_again();
+    eventually("it is ended", || cutter.try_wait().expect("it is our child").is_some());
+    site.assert_nothing_else();
+}
+
+#[test]
 fn what_a_daemon_finds_and_nobody_recorded_is_removed_and_what_is_gone_is_forgotten() {
     let mut site = Site::started();
     site.source("1.1.0", "two", "");
