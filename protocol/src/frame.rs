@@ -63,7 +63,7 @@ impl LineDecoder {
             if self.failed {
                 return Err(LineTooLong { max: self.max });
             }
-            let Some(at) = self.buffer[self.scanned..].iter().position(|b| *b == b'\n') else {
+            let Some(at) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) else {
                 self.scanned = self.buffer.len();
                 if self.partial() <= self.max {
                     return Ok(None);

@@ -7,33 +7,35 @@
 //! ```
 //!
 //! Owns looking for them, which means to read the environment of every process of the machine, and ending them. Where
-//! every worker's process is recorded nobody waits for that: only what is [`Past`] is ended then.
+//! every worker's process is recorded nobody waits for that: only what is [`Past`] is ended then, and the folders in which it cut
+//! releases go with it.
 //!
 //! A worker that ended while nobody watched may have left descendants. They are looked for before its end is told, for
 //! it may be started again at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentd_core::fleet::Fleet;
 use agentd_core::id::Launch;
 use agentd_core::time::Moment;
-use agentd_core::worker::{KernelProcess, Worker};
+use agentd_core::worker::Worker;
 
 use super::Dispatcher;
-use super::adopt::hold_process;
 use super::input::Input;
 use super::restore::Takeover;
 use crate::causes::in_full;
 use crate::process::cgroup::Cgroups;
 use crate::process::stat::{ProcessTable, Stat};
-use crate::process::sys::ReadableFd;
 use crate::process::tree::{Identity, Tree};
-use crate::releases::store::remove_aside;
+use crate::releases::store::remove;
 
 /// How long what was killed may take to be gone.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Pause between two looks whether it is.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Living processes with our mark, by launch: the first that was started of each.
 #[derive(Clone, Debug, Default)]
@@ -177,27 +179,22 @@ impl Dispatcher {
         });
     }
 
-    /// Removes what earlier daemons were cutting, once those who cut are gone: one of them may have begun its folder after
-    /// we looked what there is.
+    /// Removes folders in which earlier daemons cut releases, once nobody who cuts there is left: one of them may have made
+    /// its folder after `restore_releases` looked.
     pub(super) fn remove_past_cuts(&self, ending: &Marked) {
-        let exactly = |process: &Stat| KernelProcess { pid: process.pid, start_time: process.started.0 };
-        let held: Vec<_> = ending.0.values().map(exactly).filter_map(hold_process).collect();
-        let (folders, first) = (self.releases.folders.clone(), self.marks.first);
-        tokio::spawn(async move {
-            let ended = async {
-                for pidfd in held {
-                    match ReadableFd::register(pidfd) {
-                        // Readable means ended; there is nothing to read.
-                        Ok(watched) => drop(watched.read_with(|_| Ok(())).await),
-                        Err(error) => {
-                            tracing::warn!(%error, "the end of what an earlier daemon left is not waited for")
-                        }
-                    }
+        let (instance, cgroups, first) = (Arc::clone(&self.instance), self.cgroups.clone(), self.marks.first);
+        let (folders, mut ending) = (self.releases.folders.clone(), !ending.0.is_empty());
+        tokio::task::spawn_blocking(move || {
+            let deadline = Instant::now() + ENDED_WITHIN;
+            let is_past = |launch: &Launch| Marks::is_of_the_past(first, *launch);
+            // What cannot be ended was told of, and what it leaves is removed by the next daemon.
+            while ending && Instant::now() < deadline {
+                ending = Marked::look(&instance, cgroups.as_ref()).0.keys().any(is_past);
+                if ending {
+                    std::thread::sleep(AGAIN);
                 }
-            };
-            // One that cannot be ended was told of; what it leaves is removed by the next daemon.
-            let _ = tokio::time::timeout(ENDED_WITHIN, ended).await;
-            remove_aside(folders.cut_by(|mark| Marks::is_of_the_past(first, Launch(mark))));
+            }
+            remove(folders.cut_by(|mark| is_past(&Launch(mark))));
         });
     }
 

@@ -119,7 +119,7 @@ impl ReleaseFolders {
         names(&self.root).into_iter().map(|app| (app.clone(), names(&self.root.join(app)))).collect()
     }
 
-    /// What was being cut by whom `is_past` says so of, given the number that [`Self::staging`] was given.
+    /// Folders of cuts whose number satisfies `is_past`: the number that [`Self::staging`] was given.
     #[must_use]
     pub fn cut_by(&self, is_past: impl Fn(u64) -> bool) -> Vec<Utf8PathBuf> {
         let number = |name: &str| name.strip_prefix(CUT)?.rsplit('-').next()?.parse::<u64>().ok();
@@ -151,17 +151,20 @@ pub fn remove_aside(paths: Vec<Utf8PathBuf>) {
     if paths.is_empty() {
         return;
     }
-    tokio::task::spawn_blocking(move || {
-        for path in paths {
-            match fs::remove_dir_all(&path) {
-                Ok(()) => {
-                    tracing::debug!(%path, "removed");
-                    // The last thing of its app: its folder goes as well. It is empty, or stays.
-                    let _ = path.parent().map(fs::remove_dir);
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => drop(path.parent().map(fs::remove_dir)),
-                Err(error) => tracing::warn!(%path, %error, "a release that nobody needs could not be removed"),
+    tokio::task::spawn_blocking(move || remove(paths));
+}
+
+/// The same, now: waits for the disk.
+pub fn remove(paths: Vec<Utf8PathBuf>) {
+    for path in paths {
+        match fs::remove_dir_all(&path) {
+            Ok(()) => {
+                tracing::debug!(%path, "removed");
+                // The last thing of its app: its folder goes as well. It is empty, or stays.
+                let _ = path.parent().map(fs::remove_dir);
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => drop(path.parent().map(fs::remove_dir)),
+            Err(error) => tracing::warn!(%path, %error, "a release that nobody needs could not be removed"),
         }
-    });
+    }
 }

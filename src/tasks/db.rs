@@ -14,15 +14,13 @@ use std::time::Duration;
 use agentd_core::task::{End, Ended, Fence, Key, Kind, Mark, Session, Task, TaskId};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 use thiserror::Error;
 
 use super::blob::{BlobError, Blobs};
 use super::payload::Payload;
 use super::schema;
-
-/// Checkpoints kept of a task.
-const CKPTS_KEPT: i64 = 20;
 
 /// Why the database could not do its work.
 #[derive(Debug, Error)]
@@ -127,6 +125,8 @@ impl Db {
         for (name, value) in [("cache_size", -4096), ("wal_autocheckpoint", 4096)] {
             connection.pragma_update(None, name, value).map_err(DbError::Open)?;
         }
+        // Otherwise a statement with `LIMIT ?` is compiled anew each time it is given another value.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(DbError::Open)?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(Self { path: path.to_owned(), connection, blobs })
     }
@@ -167,8 +167,13 @@ impl Db {
     }
 
     pub(super) fn run(&self, what: &'static str, sql: &str, with: &[&dyn rusqlite::ToSql]) -> Result<(), DbError> {
+        self.change(what, sql, with).map(drop)
+    }
+
+    /// The same; says how many rows it changed.
+    fn change(&self, what: &'static str, sql: &str, with: &[&dyn rusqlite::ToSql]) -> Result<usize, DbError> {
         let failed = |source| DbError::Write { what, source };
-        self.connection.prepare_cached(sql).map_err(failed)?.execute(with).map(drop).map_err(failed)
+        self.connection.prepare_cached(sql).map_err(failed)?.execute(with).map_err(failed)
     }
 
     /// Sets a named text. As everywhere here a row that is there is updated: `INSERT OR REPLACE` is two writes, for
@@ -250,7 +255,9 @@ impl Db {
         self.run("an input", sql, params![task.as_str(), kept.form, kept])
     }
 
-    /// Writes a checkpoint, and lets go of the oldest one too many.
+    /// Writes a checkpoint: over the one of this step if there is one, else over the oldest where 20 are kept. A row that
+    /// gets a payload as long as the one it had keeps its pages: with 8 KiB, 4 pages a commit where a new row and the end of
+    /// an old one are 9; a payload of another length saves two of them.
     pub(super) fn write_ckpt(
         &self,
         task: &TaskId,
@@ -260,33 +267,26 @@ impl Db {
     ) -> Result<(), DbError> {
         self.begin()?;
         let kept = payload.keep(&self.blobs)?;
-        self.run(
-            "a checkpoint",
-            "INSERT INTO ckpt (task, step, fence, safe, state_version, moment, at, form, value)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             ON CONFLICT DO UPDATE SET fence = excluded.fence, safe = excluded.safe,
-                state_version = excluded.state_version, moment = excluded.moment, at = excluded.at,
-                form = excluded.form, value = excluded.value",
-            params![
-                task.as_str(),
-                mark.step.cast_signed(),
-                fence.0.cast_signed(),
-                mark.safe,
-                mark.state_version,
-                mark.at.as_micros().cast_signed(),
-                now_ms(),
-                kept.form,
-                kept
-            ],
-        )?;
-        let sql = "SELECT step FROM ckpt WHERE task = ?1 ORDER BY step DESC LIMIT -1 OFFSET ?2";
-        let mut beyond = Vec::new();
-        self.each_with("checkpoints", sql, params![task.as_str(), CKPTS_KEPT], |row| {
-            beyond.push(row.get::<_, i64>(0)?);
-            Ok(())
-        })?;
-        let sql = "DELETE FROM ckpt WHERE task = ?1 AND step = ?2";
-        beyond.iter().try_for_each(|step| self.run("a checkpoint", sql, params![task.as_str(), step]))
+        let with = params![
+            task.as_str(),
+            mark.step.cast_signed(),
+            fence.0.cast_signed(),
+            mark.safe,
+            mark.state_version,
+            mark.at.as_micros().cast_signed(),
+            now_ms(),
+            kept.form,
+            kept
+        ];
+        let sql = "UPDATE ckpt SET step = ?2, fence = ?3, safe = ?4, state_version = ?5, moment = ?6, at = ?7, form = ?8, value = ?9
+             WHERE rowid = coalesce((SELECT rowid FROM ckpt WHERE task = ?1 AND step = ?2),
+                (SELECT rowid FROM ckpt WHERE task = ?1 ORDER BY step DESC LIMIT 1 OFFSET 19))";
+        if self.change("a checkpoint", sql, with)? > 0 {
+            return Ok(());
+        }
+        let sql = "INSERT INTO ckpt (task, step, fence, safe, state_version, moment, at, form, value)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        self.run("a checkpoint", sql, with)
     }
 }
 

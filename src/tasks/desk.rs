@@ -211,7 +211,8 @@ impl Desk {
         let now = Instant::now();
         let moments = self.ledger.next_wake().map(|at| at.since(sys::boottime()));
         let links = self.links.values().filter_map(Link::deadline);
-        let instants = links.chain(self.owed_at).chain(self.showing.next()).chain(self.sweeper.due());
+        let own = [self.owed_at, self.showing.next(), self.sweeper.due(), self.measures.due()];
+        let instants = links.chain(own.into_iter().flatten());
         let instants = instants.min().map(|at| at.saturating_duration_since(now));
         moments.into_iter().chain(instants).min()
     }
@@ -252,6 +253,9 @@ impl Desk {
             }
         }
         self.sweep();
+        if next == Next::Stop {
+            self.measures.hurry();
+        }
         self.settle(tick);
         self.sweep_blobs();
         self.end_links(gone);
@@ -444,6 +448,7 @@ impl Desk {
                     (self.report)(Report::Fact(fact));
                 }
                 self.panels.committed();
+                self.measures.committed();
                 self.tell_verdicts(false);
                 for (asker, answer) in batch.answers.drain(..) {
                     asker.answer(answer);
@@ -478,6 +483,7 @@ impl Desk {
     /// The round could not be committed: nothing of it is true.
     fn undo(&mut self, tick: Tick, orders: Vec<Order>, touched: &BTreeSet<u64>, why: &str) {
         self.db.rollback();
+        self.measures.roll_back();
         if self.trouble.is_none() {
             tracing::error!(error = why, "tasks are not being saved: what workers ask to be written is refused");
             (self.report)(Report::Trouble(why.to_owned()));

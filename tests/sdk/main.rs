@@ -3,6 +3,7 @@
 
 #[path = "../docs/blocks.rs"]
 mod blocks;
+mod cancelling;
 mod conformance;
 mod guide;
 mod langgraph;

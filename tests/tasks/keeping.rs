@@ -49,3 +49,24 @@ fn what_is_kept_is_shown_and_let_go_of_with_its_files() {
     assert!(pruned["freed_bytes"].as_u64() >= Some(300_000), "{pruned}");
     assert_eq!(kept(&daemon), ["open"], "what is open is not touched");
 }
+
+#[test]
+fn of_many_checkpoints_the_last_20_are_kept_and_a_step_that_comes_again_replaces_its_own() {
+    let (daemon, token) = silent("");
+    let mut worker = speaker(&daemon, &token);
+    assert_eq!(worker.ask(json!({"t":"task.begin","task":"long"}))["ok"], true);
+    let mut save = |step: usize, bytes: usize| {
+        let ckpt = json!({"t":"ckpt","task":"long","fence":1,"step":step,"json":"y".repeat(bytes)});
+        assert_eq!(worker.ask(ckpt)["ok"], true);
+    };
+    // Of every length: over the oldest row come longer, shorter and equal ones, and files of their own.
+    let bytes = |step: usize| if step.is_multiple_of(7) { 70_000 } else { step % 3 * 5_000 };
+    (1..=45).for_each(|step| save(step, bytes(step)));
+    save(45, 9);
+    let whole: Value = daemon.ctl_ok(&["tasks", "--task", "long", "--json"]).json();
+    let kept = whole["tasks"][0]["details"]["checkpoints"].as_array().expect("a list").iter();
+    let kept: Vec<_> = kept.map(|kept| (kept["step"].as_u64(), kept["bytes"].as_u64())).collect();
+    let expected = (26..45).map(|step| (step, bytes(step))).chain([(45, 9)]).rev();
+    let expected: Vec<_> = expected.map(|(step, bytes)| (Some(step as u64), Some(bytes as u64 + 2))).collect();
+    assert_eq!(kept, expected, "with the quotes around it");
+}

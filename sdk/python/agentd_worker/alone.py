@@ -20,6 +20,9 @@ class Alone:
     def redial(self) -> None:
         pass
 
+    def tell(self, body: Body, forget: str | None = None) -> None:
+        self.ask(body, forget)
+
     async def ask_async(self, body: Body, forget: str | None = None, heard: Any = None) -> Body:
         return self.ask(body, forget, heard)
 

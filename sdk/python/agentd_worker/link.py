@@ -23,6 +23,8 @@ from typing import Any, Callable, Union
 EXIT_FENCED = 75
 Body = dict[str, Any]
 Heard = Union[Callable[[Body], Any], None]
+# Made once: `json.dumps` makes another for each call that wants anything but the defaults.
+encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class Refused(Exception):
@@ -34,15 +36,15 @@ class Refused(Exception):
 
 
 class Call:
-    """A request that waits for its answer; in a thread, or (with `loop`) in an event loop."""
+    """A request that waits for its answer; in a thread, or (with `future`) in an event loop."""
 
     __slots__ = ("n", "line", "answer", "lock", "future", "heard")
 
     def __init__(self, n: int, line: bytes, future: asyncio.Future[Body] | None, heard: Heard) -> None:
         self.n, self.line, self.future, self.heard = n, line, future, heard
         self.answer: Body = {}
-        self.lock = threading.Lock()
         if future is None:
+            self.lock = threading.Lock()
             self.lock.acquire()
 
 
@@ -101,14 +103,14 @@ class Link:
         with self.lock:
             self.n += 1
             body["n"] = self.n
-            line = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+            line = encode(body).encode() + b"\n"
             call = Call(self.n, line, future, heard)
             if self.refused is not None:
                 call.answer = self.refused
                 if future is None:
                     call.lock.release()
                 else:
-                    future.set_result(self.refused)
+                    settle([call])
                 return call
             # A beat behind the end of a task would be taken for a zombie's.
             if forget is not None:
@@ -124,7 +126,12 @@ class Link:
         call.lock.acquire()
         return checked(call.answer)
 
+    def tell(self, body: Body, forget: str | None = None) -> None:
+        """Asks without waiting for the answer; from the link's own thread as well."""
+        self.send(body, None, forget, None)
+
     async def ask_async(self, body: Body, forget: str | None = None, heard: Heard = None) -> Body:
+        """`ask` in an event loop. Who is cancelled while it waits goes at once; `heard` takes the answer all the same."""
         call = self.send(body, asyncio.get_running_loop().create_future(), forget, heard)
         assert call.future is not None
         return checked(await call.future)
@@ -182,13 +189,13 @@ class Link:
                     return heard
                 *lines, rest = (rest + data).split(b"\n")
                 heard = heard or bool(lines)
-                ping = self.read([json.loads(line) for line in lines])
+                ping = self.read(json.loads(b"[" + b",".join(lines) + b"]"))
                 beat_at = min(beat_at, time.monotonic() + self.lease / 3) if not ping else 0.0
         return heard
 
     def beat(self) -> bytes:
         tasks = [{"task": task, "fence": fence} for task, fence in list(self.beating.items())]
-        return json.dumps({"t": "beat", "tasks": tasks}, separators=(",", ":")).encode() + b"\n"
+        return encode({"t": "beat", "tasks": tasks}).encode() + b"\n"
 
     def read(self, said: list[Body]) -> bool:
         """Takes what agentd said; whether it wants a beat."""

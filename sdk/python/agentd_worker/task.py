@@ -14,6 +14,7 @@ import asyncio
 import base64
 import inspect
 import os
+import threading
 import time
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Body = dict[str, Any]
 Steps = Generator[Body, Body, Any]
+# Between the answer to a `begin` and the one who gives up waiting for it.
+admitting = threading.Lock()
 current: ContextVar[Any] = ContextVar("agentd_task", default=None)
 
 
@@ -87,6 +90,7 @@ class Work:
         self.cancelled: str | None = None
         self.checkpoint_wanted = False
         self.state = "new"
+        self.abandoned = False
         self.token: Token[Any] | None = None
         self.stop: Callable[[], Any] | None = None
         if run is not None:
@@ -113,9 +117,16 @@ class Work:
             raise Duplicate(answer)
 
     def begun(self, answer: Body) -> None:
-        """Takes the answer to `begin` where it is read: a `cancel` may stand right behind it."""
-        if answer.get("fence") is not None and not answer.get("dup"):
-            self.took(answer)
+        """Takes the answer to `begin` where it is read: a `cancel` may stand right behind it. What nobody waits for any more
+        is ended, rather than held for ever."""
+        if answer.get("fence") is None or answer.get("dup"):
+            return
+        with admitting:
+            if not self.abandoned:
+                self.took(answer)
+                return
+        end = {"t": "task.end", "task": answer["task"], "fence": answer["fence"], "outcome": "cancelled"}
+        self.worker.link.tell(end, forget=answer["task"])
 
     def saving(self, step: int, state: Any, safe: bool, state_version: int | None) -> Steps:
         self.look()
@@ -158,8 +169,11 @@ class Work:
             return
         outcome = "ok" if error is None else "cancelled" if self.cancelled is not None else "error"
         figures = self.figures if error is None else {"error": f"{type(error).__name__}: {error}", **self.figures}
-        yield self.about("task.end", outcome=outcome, result=self.result, **figures)
-        self.leave(outcome)
+        try:
+            yield self.about("task.end", outcome=outcome, result=self.result, **figures)
+        finally:
+            # agentd hears of the end whether or not somebody waits for its answer.
+            self.leave(outcome)
 
     def leave(self, state: str) -> None:
         self.state = state
@@ -238,13 +252,13 @@ class AsyncTask(Work):
 
     async def __aenter__(self) -> AsyncTask:
         if self.state == "new":
-            begun = asyncio.ensure_future(self.worker.drive_async(self.begin(), self.begun))
             try:
-                await asyncio.shield(begun)
+                await self.worker.drive_async(self.begin(), self.begun)
             except asyncio.CancelledError as error:
-                # agentd was asked already: what it admitted is ended, rather than held for ever by nobody.
-                await asyncio.wait([begun])
-                await self.worker.drive_async(self.ending(error))
+                with admitting:
+                    self.abandoned = self.state == "new"
+                if not self.abandoned:
+                    await self.worker.drive_async(self.ending(error))
                 raise
         self.token = current.set(self)
         return self

@@ -88,6 +88,10 @@ class Worker:
                 answer, wrong = await link.ask_async(body, forgets(body), heard), None
             except Exception as error:
                 wrong = error
+            except BaseException:
+                # Cancelled: what the steps do at their end is done now, not when somebody drops the traceback.
+                steps.close()
+                raise
 
     def task(
         self, *, kind: str | None = None, session: str | None = None, key: str | None = None, input: Any = None,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 const USAGE: &str = "usage: tasks_bench [--agentd PATH] [--workers N] [--seconds N] [--tasks N] [--drains N]";
 const PATIENCE: Duration = Duration::from_secs(60);
-const HALF: Duration = Duration::from_millis(500);
+const TURN: Duration = Duration::from_millis(100);
 
 /// Interpreters with the programs of `benches/workers` that begin and end tasks through an SDK.
 const SDKS: [(&str, &str); 2] = [("node", "pairs.js"), ("python3", "pairs.py")];
@@ -38,9 +38,10 @@ fn main() -> ExitCode {
     let (daemon, tokens) = start(&plan);
     // In turns: a disk that others use is not the same one a few seconds later.
     let (mut bare, mut one) = (Vec::new(), Vec::new());
-    for _ in 0..2 * plan.seconds {
-        bare.extend(bare_commits(HALF));
-        one.extend(checkpoints(&daemon, &tokens[..1], HALF).0);
+    let mut beside = Bare::new();
+    for _ in 0..10 * plan.seconds {
+        bare.extend(beside.commits(TURN));
+        one.extend(checkpoints(&daemon, &tokens[..1], TURN).0);
     }
     let (bare, one) = (summary(bare), summary(one));
     let all = of_all(&daemon, &tokens, plan.seconds);
@@ -88,24 +89,45 @@ fn summary(mut took: Vec<Duration>) -> Value {
     json!({"n": took.len(), "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0)})
 }
 
-/// What SQLite itself takes for 8 KiB and a commit, WAL and FULL, in the same folder.
-fn bare_commits(time: Duration) -> Vec<Duration> {
-    let folder = tempfile::Builder::new().prefix("agentd-bench-").tempdir_in("/tmp").expect("a folder");
-    let db = rusqlite::Connection::open(folder.path().join("bare.db")).expect("a database");
-    for (name, value) in [("journal_mode", "WAL"), ("synchronous", "FULL")] {
-        db.pragma_update(None, name, value).expect("a pragma");
+/// 8 KiB of which no page is as at another step: SQLite does not write what is the same.
+fn state(step: u64) -> String {
+    format!("{step:08}").repeat(1024)
+}
+
+/// A database beside the daemon's, WAL and FULL, on the same disk and kept as long.
+struct Bare {
+    db: rusqlite::Connection,
+    steps: std::ops::RangeFrom<u64>,
+    _folder: tempfile::TempDir,
+}
+
+impl Bare {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("agentd-bench-").tempdir_in("/tmp").expect("a folder");
+        let db = rusqlite::Connection::open(folder.path().join("bare.db")).expect("a database");
+        for (name, value) in [("journal_mode", "WAL"), ("synchronous", "FULL")] {
+            db.pragma_update(None, name, value).expect("a pragma");
+        }
+        db.pragma_update(None, "wal_autocheckpoint", 4096).expect("a pragma");
+        db.execute("CREATE TABLE ckpt (task TEXT, step INTEGER, value BLOB)", []).expect("a table");
+        Self { db, steps: 1.., _folder: folder }
     }
-    db.pragma_update(None, "wal_autocheckpoint", 4096).expect("a pragma");
-    db.execute("CREATE TABLE ckpt (task TEXT, step INTEGER, value BLOB)", []).expect("a table");
-    let value = vec![b'x'; 8192];
-    let (began, mut took) = (Instant::now(), Vec::new());
-    while began.elapsed() < time {
-        let asked = Instant::now();
-        let mut statement = db.prepare_cached("INSERT INTO ckpt VALUES ('a', 1, ?1)").expect("a statement");
-        statement.execute([&value]).expect("written");
-        took.push(asked.elapsed());
+
+    /// What SQLite itself takes for 8 KiB and a commit.
+    fn commits(&mut self, time: Duration) -> Vec<Duration> {
+        let (began, mut took) = (Instant::now(), Vec::new());
+        for step in self.steps.by_ref() {
+            let value = state(step).into_bytes();
+            let asked = Instant::now();
+            let mut statement = self.db.prepare_cached("INSERT INTO ckpt VALUES ('a', ?1, ?2)").expect("a statement");
+            statement.execute((step.cast_signed(), &value)).expect("written");
+            took.push(asked.elapsed());
+            if began.elapsed() >= time {
+                break;
+            }
+        }
+        took
     }
-    took
 }
 
 /// A daemon with sleeping workers, and their tokens by slot.
@@ -161,15 +183,15 @@ fn checkpoints(daemon: &Daemon, tokens: &[String], time: Duration) -> (Vec<Durat
                     let mut worker = Speaker::hello(socket, token, 0);
                     let begun = worker.ask(json!({"t":"task.begin","kind":"bench"}));
                     let task = begun["task"].as_str().expect("a task").to_owned();
-                    let state = "x".repeat(8192);
                     let mut took = Vec::new();
                     for step in 1_u64.. {
                         if Instant::now() >= until {
                             break;
                         }
                         let line = format!(
-                            "{{\"t\":\"ckpt\",\"n\":{},\"task\":\"{task}\",\"fence\":1,\"step\":{step},\"json\":\"{state}\"}}\n",
-                            step + 10
+                            "{{\"t\":\"ckpt\",\"n\":{},\"task\":\"{task}\",\"fence\":1,\"step\":{step},\"json\":\"{}\"}}\n",
+                            step + 10,
+                            state(step)
                         );
                         let asked = Instant::now();
                         worker.send(line.as_bytes());

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use agentd_protocol::control::{Call, Command, RequestId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use super::daemon::Daemon;
@@ -69,6 +70,14 @@ impl Speaker {
         }
     }
 
+    /// Waits as a worker's event loop does. Who waits in `read` itself is woken by Linux as well when the daemon has taken
+    /// what it was sent, long before there is an answer.
+    fn await_bytes(&self) {
+        let patience = Timespec::try_from(ANSWER_WITHIN).expect("some seconds");
+        // What goes wrong here goes wrong with the read behind it, and is told there.
+        let _ = poll(&mut [PollFd::new(self.lines.get_ref(), PollFlags::IN)], Some(&patience));
+    }
+
     /// Waits for a message of this type.
     ///
     /// # Panics
@@ -89,6 +98,9 @@ impl Iterator for Speaker {
 
     fn next(&mut self) -> Option<Value> {
         let mut line = String::new();
+        if self.lines.buffer().is_empty() {
+            self.await_bytes();
+        }
         match self.lines.read_line(&mut line) {
             Ok(0) => None,
             Ok(_) => Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"))),
