@@ -11,7 +11,7 @@ fn lines_are_found_by_pattern_and_by_time_over_all_files() {
     printer(&daemon, 40_000, "log = { max_size = \"1M\" }");
     let before = Timestamp::now().to_string();
     daemon.ctl_ok(&["start", "./web.toml"]);
-    await_printed(&daemon);
+    await_printed(&daemon, 40_000);
     let after = Timestamp::now().to_string();
     let found = |arguments: &[&str]| numbers(&texts(&daemon, arguments));
     assert_eq!(found(&["--grep", "line 0+77$"]), [77]);

@@ -11,6 +11,9 @@ pub(crate) const AGENTD: &str = env!("CARGO_BIN_EXE_agentd");
 /// Longest wait for anything that takes milliseconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Pause between two looks, so that who is waited for has the processors.
+pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
 /// Prints numbered lines of 100 bytes, as many as its first argument says, by 50 at once, and makes the file `printed`. Once
 /// there is a file `again` it prints one line more. Then it waits.
 const PRINTER: &str = r#"
@@ -34,11 +37,16 @@ pub(crate) fn printer(daemon: &Daemon, lines: usize, keys: &str) -> PathBuf {
     daemon.config("web.toml", &table)
 }
 
-/// Waits until the printer has printed all.
-pub(crate) fn await_printed(daemon: &Daemon) {
+/// Waits until all that the printer printed is there. Its two streams come by pipes of their own: the end of one says nothing
+/// of the other.
+#[track_caller]
+pub(crate) fn await_printed(daemon: &Daemon, lines: usize) {
     let deadline = std::time::Instant::now() + PATIENCE;
-    while !daemon.ctl(&["logs", "web", "--stream", "err", "-n", "1"]).stdout.contains("all printed") {
-        assert!(std::time::Instant::now() < deadline, "it prints in time");
+    for (stream, last) in [("err", "all printed".to_owned()), ("out", format!("{:094}", lines - 1))] {
+        while !daemon.ctl(&["logs", "web", "--stream", stream, "-n", "1"]).stdout.contains(&last) {
+            assert!(std::time::Instant::now() < deadline, "it prints in time");
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
     }
 }
 
