@@ -1,7 +1,7 @@
 //! What tasks take, learned: core's estimator of each app, fed and kept.
 //!
 //! What a task's end taught is written in the round of that end, and is as durable. What a safe point taught is written
-//! with the next end, or [`LATER`] at the latest: a checkpoint is to cost what a checkpoint costs, and a crash takes no more
+//! with the next end, or [`LATER`] at the latest, so that a checkpoint writes no page of a series; a crash takes no more
 //! than a second of gaps from a series of thousands. When a round fails, what it taught stays learned, and is written again:
 //! the same ends are told again, and count twice among a thousand.
 
