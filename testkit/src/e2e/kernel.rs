@@ -2,7 +2,7 @@
 //! what the kernel of the machine may lack: every controller in the one hierarchy of cgroups, and Yama.
 //!
 //! ```text
-//! target/test-env/kernel/linux.uml      unpacked by tests/prepare
+//! target/test-env/kernel/linux.uml      unpacked by tests/prepare, with xstate.so, for processors that it does not know
 //!        ├─ run: root is this machine's files, read-only; /tmp and /run of its own
 //!        │     └─ init: a delegated cgroup ─► the program ─► what it printed and its exit code ─► off
 //!        └─ boot: root is a Debian of `tests/prepare`, its changes aside
@@ -164,6 +164,7 @@ impl Kernel {
     fn start(&self, root: &Path, words: &[&str]) -> Output {
         let mut kernel = Command::new("setpriv");
         kernel.args(["--pdeathsig", "KILL"]).arg(&self.program);
+        kernel.env("LD_PRELOAD", self.program.with_file_name("xstate.so"));
         kernel.args(["rootfstype=hostfs", "mem=1G", "quiet", "con=null", "con0=null,fd:1"]);
         command::run(kernel.arg(format!("rootflags={}", root.display())).args(words), ENDS_WITHIN)
     }
