@@ -62,13 +62,27 @@ fn bound_s(series: &Series, ages_s: &[f64], target: f64) -> f64 {
 
 proptest! {
     #[test]
-    fn an_older_task_is_never_expected_to_end_at_a_younger_age(history in history(), age in seconds(), older in seconds()) {
+    fn by_when_an_older_task_is_expected_to_have_ended_a_younger_one_has_by_the_curve(
+        history in history(), age in seconds(), older in seconds(),
+    ) {
+        let series = series(&history);
+        let curve = Curve::of_pool(&series, Prior::new(300.0, 0.99));
+        let older = age + older;
+        let older_ends_at = older + bound_s(&series, &[older], 0.99);
+        let survives = curve.share(older_ends_at) / curve.share(age);
+        prop_assert!(survives <= 0.010_001, "{survives} of those {age} s old last beyond {older_ends_at} s");
+    }
+
+    // The caution for what little was seen fades while a task outlasts just that, and takes at most a few percent off its end.
+    #[test]
+    fn an_older_task_is_never_expected_to_end_at_a_younger_age_but_for_caution(
+        history in history(), age in seconds(), older in seconds(),
+    ) {
         let series = series(&history);
         let ends_at = age + bound_s(&series, &[age], 0.99);
         let older = age + older;
         let older_ends_at = older + bound_s(&series, &[older], 0.99);
-        // Each answer is exact to half a percent.
-        prop_assert!(older_ends_at * 1.006 >= ends_at, "{age}: {ends_at}; {older}: {older_ends_at}");
+        prop_assert!(older_ends_at * 1.05 >= ends_at, "{age}: {ends_at}; {older}: {older_ends_at}");
     }
 
     #[test]
