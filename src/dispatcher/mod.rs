@@ -46,6 +46,7 @@ mod probe;
 mod rebuild;
 mod refresh;
 mod releases;
+mod rest;
 mod restore;
 mod rights;
 mod room;
@@ -178,6 +179,7 @@ pub struct Dispatcher {
     successor: Option<successor::Successor>,
     /// Children that ended before we began to look, as they may have under the program before us in this process.
     ended_before: HashMap<Pid, Exit>,
+    rest: rest::Rest,
 }
 
 /// What a child process is to us.
@@ -329,6 +331,7 @@ impl Dispatcher {
             reports: BTreeMap::new(),
             successor: None,
             ended_before: ended_before.into_iter().collect(),
+            rest: rest::Rest::begin(sys::boottime()),
         }
     }
 
@@ -354,6 +357,7 @@ impl Dispatcher {
             self.settle();
             self.save_again();
             self.go_on_with_succession(sources);
+            self.rest();
         }
         self.leave()
     }
@@ -367,7 +371,11 @@ impl Dispatcher {
             .chain(self.next_show())
             .chain(self.next_tending())
             .chain(self.measuring.wake());
-        core.chain(self.systemd.next_beat()).chain(self.succession_wake()).chain(self.saving.wake()).min()
+        core.chain(self.systemd.next_beat())
+            .chain(self.succession_wake())
+            .chain(self.saving.wake())
+            .chain(self.rest.wake())
+            .min()
     }
 
     /// Takes in one input. Facts are queued; everything else is done or answered.

@@ -59,6 +59,8 @@ pub fn run() -> ExitCode {
     let listener = sys::listening_descriptor();
     // The kernel tells whoever connects the process that listened last: by it a keeper that hangs is found and ended.
     let listened = listen(&listener, BACKLOG).map_err(io::Error::from);
+    // What its own start needed, it never needs again. Where it stays, it stays.
+    let _ = sys::let_go_of_program();
     match listened.and_then(|()| serve(listener, &mut Hoard::default())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

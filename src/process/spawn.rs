@@ -92,6 +92,17 @@ impl Launcher {
         command
     }
 
+    /// Starts the zygote where there is none, so that the next start need not wait for it. Where none can be had, the next start
+    /// finds that out.
+    pub fn make_ready(&mut self) {
+        if self.zygote.is_none() {
+            match Zygote::start(self.itself()) {
+                Ok(zygote) => self.zygote = Some(zygote),
+                Err(error) => tracing::debug!(%error, "no zygote can be started"),
+            }
+        }
+    }
+
     /// A copy of the zygote in `cgroup`, which carries out what waits in the socket `parcel`. None where none can be had,
     /// and another way may work.
     fn born_in(

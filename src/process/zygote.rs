@@ -119,6 +119,8 @@ pub fn run() -> ExitCode {
     let _ = setsid();
     // Its copies inherit it.
     shim::leave_supervisor_behind();
+    // What its own start needed, it never needs again; its copies map theirs themselves. Where it stays, it stays.
+    let _ = sys::let_go_of_program();
     loop {
         let Ok(Order { parcel, cgroup, lock }) = receive_order() else { return ExitCode::SUCCESS };
         let answer = match sys::copy_into_cgroup(cgroup.as_fd()) {
