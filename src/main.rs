@@ -11,7 +11,6 @@ use agentd::diary::Diary;
 use agentd::dispatcher::Departure;
 use agentd::handover::{self, Handover};
 use agentd::home::Home;
-use agentd::process::shim::Birth;
 use agentd::process::zygote;
 use camino::Utf8PathBuf;
 use nix::sys::signal::Signal;
@@ -38,7 +37,7 @@ AGENTD_LOG sets what is logged to stderr: error, warn, info (default), debug, or
 fn main() -> ExitCode {
     // Before anything else: every start of a worker passes here.
     if std::env::args_os().nth(1).is_some_and(|command| command == "exec") {
-        return agentd::process::shim::run(Birth::WithSupervisor);
+        return agentd::process::shim::run();
     }
     if std::env::args_os().nth(1).is_some_and(|command| command == zygote::COMMAND) {
         return zygote::run();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use agentd_core::effect::Effect;
 use agentd_core::event::{Exit as CoreExit, Proof, WorkerEvent};
 use agentd_core::id::{Lane, Launch, Pid, Revision, WorkerId};
 use agentd_core::task::Gone;
@@ -126,6 +127,10 @@ impl Dispatcher {
         };
         let child = spawn(&mut self.launcher, &plan, &spawn_fds)
             .map_err(|error| Obstacle::passing("making its process", &error))?;
+        if !self.todo.iter().any(|effect| matches!(effect, Effect::Spawn { .. })) {
+            // Nobody waits for what we write down of it, and somebody for the worker.
+            child.report.let_it_begin();
+        }
         let tree = Tree::of_child(identity, child.pid, cgroup);
         let start_time = tree.started().0;
         fault::point("spawned");

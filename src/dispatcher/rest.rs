@@ -1,11 +1,13 @@
-//! What the daemon does before it rests: it makes ready what the next start needs, and lets go of its code.
+//! What the daemon does while nothing happens: it makes ready what the next start needs, and then lets go of its code.
 //!
 //! ```text
-//! awake ── nothing for REST_AFTER ──► resting ── anything ──► awake
+//!        ┌── nothing for READY_AFTER ──► ready ── nothing for REST_AFTER ──► resting
+//!      awake ◄──────────── anything ───────┴─────────── anything ───────────────┘
 //! ```
 //!
 //! A daemon is at rest most of its life, beside workers that could use the memory. Of its code a start needs ten times what
 //! waiting does; the kernel keeps what is mapped for those who mapped it, and lets go of the rest first when memory is short.
+//! While it rests nothing wakes it.
 //!
 //! What can go wrong is told in the log, and nothing depends on it.
 
@@ -14,38 +16,48 @@ use std::time::Duration;
 use agentd_core::time::Moment;
 
 use super::Dispatcher;
+use crate::causes::in_full;
 use crate::process::sys;
 
-/// How long nothing has to happen. What happens more often finds everything in place.
+/// How long nothing has to happen until the next start is seen to: in the middle of many it would hinder them.
+const READY_AFTER: Duration = Duration::from_millis(20);
+/// How long nothing has to happen after that. What happens more often finds all code in place.
 const REST_AFTER: Duration = Duration::from_secs(2);
 
-/// Whether the daemon rests.
-#[derive(Debug)]
+/// How much the daemon rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// Something happened lately.
+    /// Something happened just now.
     Awake {
-        /// When it rests, should nothing happen any more.
+        /// When all is to be made ready, should nothing happen any more.
         until: Moment,
     },
-    /// Nothing has happened since it came to rest.
+    /// What the next start needs is there.
+    Ready {
+        /// When it rests.
+        until: Moment,
+    },
+    /// Nothing has happened since it let go of its code.
     Resting,
 }
 
 impl Rest {
     pub(super) fn begin(now: Moment) -> Self {
-        Self::Awake { until: now + REST_AFTER }
+        Self::Awake { until: now + READY_AFTER }
     }
 
-    /// The loop has turned. Whether it comes to rest by that, because nothing but its own timer made it turn.
-    pub(super) fn turned(&mut self, now: Moment) -> bool {
-        let rests = matches!(self, Self::Awake { until } if *until <= now);
-        *self = if rests { Self::Resting } else { Self::begin(now) };
-        rests
+    /// After a turn of the loop: one step further where nothing but its own timer made it turn.
+    fn turned(self, now: Moment) -> Self {
+        match self {
+            Self::Awake { until } if until <= now => Self::Ready { until: now + REST_AFTER },
+            Self::Ready { until } if until <= now => Self::Resting,
+            Self::Awake { .. } | Self::Ready { .. } | Self::Resting => Self::begin(now),
+        }
     }
 
     pub(super) const fn wake(&self) -> Option<Moment> {
         match self {
-            Self::Awake { until } => Some(*until),
+            Self::Awake { until } | Self::Ready { until } => Some(*until),
             Self::Resting => None,
         }
     }
@@ -54,15 +66,25 @@ impl Rest {
 impl Dispatcher {
     /// To be called whenever the loop has turned.
     pub(super) fn rest(&mut self) {
-        if !self.rest.turned(sys::boottime()) {
-            return;
+        self.rest = self.rest.turned(sys::boottime());
+        match self.rest {
+            Rest::Awake { .. } => {}
+            Rest::Ready { .. } => self.make_ready(),
+            Rest::Resting => {
+                if let Err(error) = sys::let_go_of_program() {
+                    tracing::debug!(%error, "its code stays in memory");
+                }
+            }
         }
-        if self.cgroups.is_some() {
-            self.launcher.make_ready();
+    }
+
+    /// What the next start needs, whichever worker's it is: a zygote, and its cgroup.
+    fn make_ready(&mut self) {
+        let Some(cgroups) = &self.cgroups else { return };
+        if let Err(error) = cgroups.make(self.fleet.counters().launch) {
+            tracing::debug!(error = in_full(&error), "the next start has to make its cgroup by itself");
         }
-        if let Err(error) = sys::let_go_of_program() {
-            tracing::debug!(%error, "its code stays in memory");
-        }
+        self.launcher.make_ready();
     }
 }
 
@@ -70,19 +92,20 @@ impl Dispatcher {
 mod tests {
     use super::*;
 
-    const fn at(seconds: u64) -> Moment {
-        Moment::from_micros(seconds * 1_000_000)
+    const fn at(millis: u64) -> Moment {
+        Moment::from_micros(millis * 1_000)
     }
 
     #[test]
-    fn it_rests_once_when_nothing_happened_and_again_after_something_did() {
-        let mut rest = Rest::begin(at(10));
-        assert!(!rest.turned(at(11)), "something happened");
-        assert_eq!(rest.wake(), Some(at(13)));
-        assert!(rest.turned(at(13)));
-        assert_eq!(rest.wake(), None, "nothing wakes it");
-        assert!(!rest.turned(at(100)));
-        assert_eq!(rest.wake(), Some(at(102)));
-        assert!(rest.turned(at(102)));
+    fn it_comes_to_rest_in_two_steps_and_whatever_happens_wakes_it() {
+        let awake = Rest::begin(at(0)).turned(at(10));
+        assert_eq!(awake, Rest::Awake { until: at(30) }, "something happened");
+        let ready = awake.turned(at(30));
+        assert_eq!(ready, Rest::Ready { until: at(2_030) });
+        assert_eq!(ready.turned(at(1_000)), Rest::Awake { until: at(1_020) });
+        let resting = ready.turned(at(2_030));
+        assert_eq!(resting, Rest::Resting);
+        assert_eq!(resting.wake(), None, "nothing wakes it");
+        assert_eq!(resting.turned(at(9_000)), Rest::Awake { until: at(9_020) });
     }
 }

@@ -55,7 +55,7 @@ const CPU_GRACE_SECONDS: u64 = 5;
 
 /// How the shim's process came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Birth {
+pub(super) enum Birth {
     /// Where the supervisor is: it has to enter its cgroup by itself.
     WithSupervisor,
     /// In the cgroup of its plan, with what its [zygote](super::zygote) has left behind already.
@@ -63,7 +63,7 @@ pub enum Birth {
 }
 
 /// What came over the socket.
-struct Parcel {
+pub(super) struct Parcel {
     plan: ExecPlan,
     /// Standard output and error.
     streams: [OwnedFd; 2],
@@ -74,14 +74,20 @@ struct Parcel {
     report: OwnedFd,
 }
 
-/// The entry of `agentd exec`, and of a copy of the [zygote](super::zygote). Returns only when the program could not be executed, after having told so.
+/// The entry of `agentd exec`. Returns only when the program could not be executed, after having told so.
 #[must_use]
-pub fn run(birth: Birth) -> ExitCode {
-    let failure = match unpack() {
+pub fn run() -> ExitCode {
+    let socket = io::stdin();
+    go_on(unpack(socket.as_fd()), Birth::WithSupervisor, socket.as_fd())
+}
+
+/// Becomes the program of what came over `socket`. Returns only when it could not be executed, after having told so.
+pub(super) fn go_on(unpacked: Result<Parcel, StageFailure>, birth: Birth, socket: BorrowedFd<'_>) -> ExitCode {
+    let failure = match unpacked {
         Ok(parcel) => match parcel.become_program(birth) {
             Err(failure) => failure,
         },
-        Err(failure) => tell(io::stdin().as_fd(), failure),
+        Err(failure) => tell(socket, failure),
     };
     ExitCode::from(failure.exit_code())
 }
@@ -101,10 +107,11 @@ fn say(report: BorrowedFd<'_>, word: &ShimWord) -> Result<(), Errno> {
     send(report, &bytes, SendFlags::NOSIGNAL).map(drop)
 }
 
-fn unpack() -> Result<Parcel, StageFailure> {
+/// Reads what waits in `socket`.
+pub(super) fn unpack(socket: BorrowedFd<'_>) -> Result<Parcel, StageFailure> {
     let refused = |errno| StageFailure::refused(Stage::ReadingPlan, errno);
     let broken = |detail: String| StageFailure::explained(Stage::ReadingPlan, None, detail);
-    let mut received = receive_descriptors().map_err(refused)?.into_iter();
+    let mut received = receive_descriptors(socket).map_err(refused)?.into_iter();
     let (Some(plan), Some(stdout), Some(stderr)) = (received.next(), received.next(), received.next()) else {
         return Err(broken("fewer descriptors came than belong to a plan".to_owned()));
     };
@@ -119,16 +126,16 @@ fn unpack() -> Result<Parcel, StageFailure> {
         return Err(broken(format!("{came} listeners came for {names} names")));
     }
     let numbered = listeners.len() + usize::from(plan.node_channel);
-    let report = fcntl_dupfd_cloexec(io::stdin(), first_free(numbered)).map_err(refused)?;
+    let report = fcntl_dupfd_cloexec(socket, first_free(numbered)).map_err(refused)?;
     Ok(Parcel { plan, streams: [stdout, stderr], stdin, listeners, report })
 }
 
 /// The one message of the supervisor: the plan's file, standard output, standard error, standard input where it has one, listeners.
-fn receive_descriptors() -> Result<Vec<OwnedFd>, Errno> {
+fn receive_descriptors(socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Errno> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0_u8; 1];
-    recvmsg(io::stdin(), &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let mut received = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {

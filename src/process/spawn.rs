@@ -22,6 +22,7 @@ use std::process::Command;
 use agentd_core::id::Pid;
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SeekFrom, memfd_create, seek};
 use rustix::io::Errno;
 use rustix::net::{
@@ -42,6 +43,9 @@ use super::{INSTANCE_VARIABLE, LAUNCH_VARIABLE};
 const FIXED_DESCRIPTORS: usize = 3;
 /// Longest word of the shim that is read, in bytes; its longest holds two texts of a kilobyte, escaped sixfold at worst.
 const WORD_MAX: usize = 16 * 1024;
+
+/// What a process takes to become a program, twice over where it is slow. One that hangs holds its supervisor for as long.
+const FIRST_STEPS: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// Starts processes through the shim of one binary, even when its file was replaced or removed meanwhile.
 #[derive(Debug)]
@@ -291,6 +295,14 @@ fn start_shim(launcher: &mut Launcher, plan: &ExecPlan, socket: OwnedFd) -> Resu
 pub struct Report(OwnedFd);
 
 impl Report {
+    /// Sleeps until the process has become its program or has ended, [`FIRST_STEPS`] at most: until then whatever we do may take
+    /// the processor that it needs.
+    pub fn let_it_begin(&self) {
+        let mut polled = [PollFd::new(&self.0, PollFlags::empty())];
+        // Nothing but the end of the other side wakes us. Whatever it was, the outcome tells.
+        let _ = poll(&mut polled, Some(&FIRST_STEPS));
+    }
+
     /// Waits until the process has become its program, or could not. Well under a millisecond usually; a program on a
     /// slow file system may take as long as that takes, so give it a deadline where that matters.
     ///

@@ -7,8 +7,9 @@
 //!
 //! ```text
 //!  supervisor                        zygote                           copy
-//!  ── parcel's socket, cgroup ─────► clone3(INTO_CGROUP | PARENT) ──► stdin = parcel's socket
-//!  ◄───────────────────────── pid ── waits for the next order         the shim's steps, execve
+//!  ── parcel's socket, cgroup ─────► reads the parcel
+//!                                    clone3(INTO_CGROUP | PARENT) ──► the shim's steps, execve
+//!  ◄───────────────────────── pid ── waits for the next order
 //! ```
 //!
 //! Every order carries the instance's lock until the copy is born: a supervisor that dies before the answer leaves an order
@@ -123,14 +124,13 @@ pub fn run() -> ExitCode {
     let _ = sys::let_go_of_program();
     loop {
         let Ok(Order { parcel, cgroup, lock }) = receive_order() else { return ExitCode::SUCCESS };
+        // Read here, where the code and the memory for it are warm: all of it would be new to the copy.
+        let unpacked = shim::unpack(parcel.as_fd());
         let answer = match sys::copy_into_cgroup(cgroup.as_fd()) {
             Ok(Copied::Copy) => {
                 // From here on it is found by its cgroup. What it does next may take long.
                 drop(lock);
-                return match sys::place_descriptor(parcel.as_fd(), 0) {
-                    Ok(()) => shim::run(shim::Birth::InCgroup),
-                    Err(_) => ExitCode::FAILURE,
-                };
+                return shim::go_on(unpacked, shim::Birth::InCgroup, parcel.as_fd());
             }
             Ok(Copied::Original { copy }) => copy.as_raw_nonzero().get(),
             Err(errno) => errno.raw_os_error().saturating_neg(),
