@@ -1,13 +1,11 @@
 //! What the daemon does while nothing happens: it makes ready what the next start needs, and then lets go of its code.
 //!
 //! ```text
-//!        ┌── nothing for READY_AFTER ──► ready ── nothing for REST_AFTER ──► resting
+//!        ┌── nothing for READY_AFTER ──► ready ── nothing for rest::AFTER ─► resting
 //!      awake ◄──────────── anything ───────┴─────────── anything ───────────────┘
 //! ```
 //!
-//! A daemon is at rest most of its life, beside workers that could use the memory. Of its code a start needs ten times what
-//! waiting does; the kernel keeps what is mapped for those who mapped it, and lets go of the rest first when memory is short.
-//! While it rests nothing wakes it.
+//! [`process::rest`](crate::process::rest) says what for. While it rests nothing wakes it.
 //!
 //! What can go wrong is told in the log, and nothing depends on it.
 
@@ -17,12 +15,10 @@ use agentd_core::time::Moment;
 
 use super::Dispatcher;
 use crate::causes::in_full;
-use crate::process::sys;
+use crate::process::{rest, sys};
 
 /// How long nothing has to happen until the next start is seen to: in the middle of many it would hinder them.
 const READY_AFTER: Duration = Duration::from_millis(20);
-/// How long nothing has to happen after that. What happens more often finds all code in place.
-const REST_AFTER: Duration = Duration::from_secs(2);
 
 /// How much the daemon rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +45,7 @@ impl Rest {
     /// After a turn of the loop: one step further where nothing but its own timer made it turn.
     fn turned(self, now: Moment) -> Self {
         match self {
-            Self::Awake { until } if until <= now => Self::Ready { until: now + REST_AFTER },
+            Self::Awake { until } if until <= now => Self::Ready { until: now + rest::AFTER },
             Self::Ready { until } if until <= now => Self::Resting,
             Self::Awake { .. } | Self::Ready { .. } | Self::Resting => Self::begin(now),
         }
@@ -70,11 +66,7 @@ impl Dispatcher {
         match self.rest {
             Rest::Awake { .. } => {}
             Rest::Ready { .. } => self.make_ready(),
-            Rest::Resting => {
-                if let Err(error) = sys::let_go_of_program() {
-                    tracing::debug!(%error, "its code stays in memory");
-                }
-            }
+            Rest::Resting => rest::let_go(),
         }
     }
 

@@ -13,6 +13,7 @@ pub mod descendants;
 pub mod plan;
 mod program;
 pub mod reaper;
+pub mod rest;
 pub mod secret;
 pub mod shim;
 pub mod spawn;

@@ -26,6 +26,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -34,8 +35,8 @@ use rustix::net::{
 };
 use rustix::process::{Pid, Signal, kill_process, setsid};
 
-use super::shim;
 use super::sys::{self, Copied};
+use super::{rest, shim};
 
 /// The argument that makes this binary a zygote.
 pub const COMMAND: &str = "zygote";
@@ -120,8 +121,6 @@ pub fn run() -> ExitCode {
     let _ = setsid();
     // Its copies inherit it.
     shim::leave_supervisor_behind();
-    // What its own start needed, it never needs again; its copies map theirs themselves. Where it stays, it stays.
-    let _ = sys::let_go_of_program();
     loop {
         let Ok(Order { parcel, cgroup, lock }) = receive_order() else { return ExitCode::SUCCESS };
         // Read here, where the code and the memory for it are warm: all of it would be new to the copy.
@@ -154,7 +153,9 @@ fn receive_order() -> Result<Order, Errno> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(ORDER_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0_u8; 1];
-    let received = recvmsg(io::stdin(), &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+    let stdin = io::stdin();
+    rest::poll_and_let_go(&mut [PollFd::new(&stdin, PollFlags::IN)], None)?;
+    let received = recvmsg(&stdin, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
     if received?.bytes == 0 {
         return Err(Errno::CONNRESET);
     }
