@@ -1,4 +1,5 @@
-//! What the daemon does while nothing happens: it makes ready what the next start needs, and then lets go of its code.
+//! What the daemon does while nothing happens: it makes ready what the next start needs, and then lets go of its code and of
+//! what it has in memory of its database.
 //!
 //! ```text
 //!        ┌── nothing for READY_AFTER ──► ready ── nothing for rest::AFTER ─► resting
@@ -66,7 +67,10 @@ impl Dispatcher {
         match self.rest {
             Rest::Awake { .. } => {}
             Rest::Ready { .. } => self.make_ready(),
-            Rest::Resting => rest::let_go(),
+            Rest::Resting => {
+                self.store.let_go_of_cache();
+                rest::let_go();
+            }
         }
     }
 

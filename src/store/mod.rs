@@ -31,6 +31,7 @@ use agentd_core::id::{AppName, Generation, Operation, Revision, Slot};
 use agentd_core::release::ReleaseId;
 use agentd_core::worker::Worker;
 
+use crate::process::sys;
 use crate::releases::ReleaseRecord;
 
 /// How long another process may hold the database.
@@ -381,6 +382,14 @@ impl Store {
         counters.check_sound().map_err(unsound)?;
         let releases = self.releases()?;
         Ok(Stored { counters, heads, workers, revisions, releases, boot: self.meta("boot")? })
+    }
+
+    /// Gives back what it keeps in memory of the file; what is wanted again is read again.
+    pub fn let_go_of_cache(&self) {
+        if let Err(error) = self.connection.release_memory() {
+            tracing::debug!(%error, "the database's cache stays in memory");
+        }
+        sys::return_free_memory();
     }
 
     /// A named text, if it was ever set.
