@@ -106,7 +106,7 @@ impl Dispatcher {
         let (tail, mut remembered) = EventTail::open(self.home.state.join("events"));
         // After a power cut the last of what was told may be missing.
         remembered.whole &= !rebooted;
-        self.journal = crate::status::EventJournal::resume(tail, remembered, reserved);
+        self.journal.resume(tail, remembered, reserved);
         self.reserve_events();
         if self.keeper.is_none() {
             // What is had is systemd's: the new keeper has nothing.

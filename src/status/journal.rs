@@ -77,15 +77,14 @@ impl EventJournal {
         Self { kept: VecDeque::new(), seq: after, tail: None, live: broadcast::channel(BEHIND_MAX).0 }
     }
 
-    /// A journal that goes on where an earlier daemon's ended. Numbers up to `reserved` may have been given out by it:
-    /// where what it left is not whole, the next event has a greater one.
-    #[must_use]
-    pub fn resume(tail: EventTail, remembered: Remembered, reserved: u64) -> Self {
+    /// Goes on where an earlier daemon's journal ended. To be called before anything is recorded. Numbers up to `reserved`
+    /// may have been given out by it: where what it left is not whole, the next event has a greater one.
+    pub fn resume(&mut self, tail: EventTail, remembered: Remembered, reserved: u64) {
         let Remembered { events, whole } = remembered;
         let newest = events.last().map_or(0, |(seq, _)| *seq);
-        let seq = if whole { newest } else { newest.max(reserved) };
-        let kept = events.into_iter().map(|(seq, line)| Kept { seq, line: line.into() }).collect();
-        Self { kept, tail: Some(tail), ..Self::after(seq) }
+        self.seq = if whole { newest } else { newest.max(reserved) };
+        self.kept = events.into_iter().map(|(seq, line)| Kept { seq, line: line.into() }).collect();
+        self.tail = Some(tail);
     }
 
     /// Number of the newest event.

@@ -11,15 +11,19 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::unix::fs::FileExt;
 
-use agentd_protocol::events::Event;
 use camino::{Utf8Path, Utf8PathBuf};
+use memchr::{memchr_iter, memrchr_iter};
 use serde::Deserialize;
 
 use super::journal::{KEPT, RECENT};
 
 /// Events between two tries to write a file that could not be written: the file then lacks none of those since.
 const TRY_EVERY: u64 = RECENT as u64;
+
+/// As much of a file is read at a time, in bytes: mostly all of its end that is kept in memory. A start waits for it.
+const BLOCK: usize = 16 << 10;
 
 /// What an earlier daemon told.
 #[derive(Debug, Default)]
@@ -47,7 +51,7 @@ pub struct Older {
     before: u64,
 }
 
-/// What is read of a line to know whether it is wanted.
+/// What is read of a line to know whether it is wanted. What it tells is for those who ask, and not read at a start.
 #[derive(Deserialize)]
 struct Numbered {
     seq: u64,
@@ -128,7 +132,7 @@ fn older_of(path: &Utf8Path) -> Utf8PathBuf {
 }
 
 /// The end of one file, as far as it can be believed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct End {
     events: Vec<(u64, String)>,
     /// Bytes up to the end of the last of them.
@@ -141,22 +145,56 @@ struct End {
 
 impl End {
     fn of(path: &Utf8Path) -> Self {
-        let text = std::fs::read(path).unwrap_or_default();
-        let ends = text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
-        let mut good = ends.map(|(at, _)| at + 1).nth(RECENT).unwrap_or(0);
+        // One that cannot be read holds nothing.
+        Self::read(path).unwrap_or_default()
+    }
+
+    fn read(path: &Utf8Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let (begin, text) = last_lines(&file)?;
+        let mut good = 0;
         let mut events = Vec::<(u64, String)>::new();
-        for line in text[good..].split_inclusive(|&byte| byte == b'\n') {
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
             let Some(line) = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok()) else { break };
-            let Ok(event) = serde_json::from_str::<Event>(line) else { break };
-            if events.last().is_some_and(|(last, _)| *last >= event.seq) {
+            let Ok(Numbered { seq }) = serde_json::from_str(line) else { break };
+            if events.last().is_some_and(|(last, _)| *last >= seq) {
                 break;
             }
             good += line.len() + 1;
-            events.push((event.seq, line.to_owned()));
+            events.push((seq, line.to_owned()));
         }
-        let lines = text[..good].iter().filter(|byte| **byte == b'\n').count();
-        Self { events, good: good as u64, lines, torn: good < text.len() }
+        let lines = lines_before(&file, begin)? + memchr_iter(b'\n', &text[..good]).count();
+        Ok(Self { events, good: begin + good as u64, lines, torn: good < text.len() })
     }
+}
+
+/// The last [`RECENT`] lines of a file, with what follows the last of them, and where they begin.
+fn last_lines(file: &File) -> io::Result<(u64, Vec<u8>)> {
+    let length = file.metadata()?.len();
+    let mut wanted = BLOCK as u64;
+    loop {
+        let begin = length.saturating_sub(wanted);
+        let mut text = vec![0; usize::try_from(length - begin).map_err(io::Error::other)?];
+        file.read_exact_at(&mut text, begin)?;
+        match memrchr_iter(b'\n', &text).nth(RECENT) {
+            Some(end) => return Ok((begin + end as u64 + 1, text.split_off(end + 1))),
+            None if begin == 0 => return Ok((0, text)),
+            None => wanted *= 2,
+        }
+    }
+}
+
+/// How many lines end before `until`.
+fn lines_before(file: &File, until: u64) -> io::Result<usize> {
+    let mut block = [0; BLOCK];
+    let (mut at, mut lines) = (0, 0);
+    while at < until {
+        let part = &mut block[..usize::try_from(until - at).map_or(BLOCK, |left| left.min(BLOCK))];
+        file.read_exact_at(part, at)?;
+        lines += memchr_iter(b'\n', part).count();
+        at += part.len() as u64;
+    }
+    Ok(lines)
 }
 
 impl Iterator for Older {
@@ -194,7 +232,7 @@ impl EventTail {
 #[cfg(test)]
 mod tests {
     use agentd_protocol::Timestamp;
-    use agentd_protocol::events::EventKind;
+    use agentd_protocol::events::{Event, EventKind};
 
     use super::*;
     use crate::status::EventJournal;
@@ -213,7 +251,9 @@ mod tests {
         /// A journal as a daemon makes it that finds `reserved` in its store.
         fn journal(&self, reserved: u64) -> EventJournal {
             let (tail, remembered) = EventTail::open(self.path());
-            EventJournal::resume(tail, remembered, reserved)
+            let mut journal = EventJournal::after(0);
+            journal.resume(tail, remembered, reserved);
+            journal
         }
     }
 
@@ -266,6 +306,23 @@ mod tests {
         assert_eq!(journal.seq(), 6 * KEPT as u64);
         let first = journal.seq() - KEPT as u64 + 1;
         assert_eq!(heard(&journal, first - 1), (first..=journal.seq()).map(|seq| (seq, false)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn events_that_fill_more_than_a_block_are_remembered_and_counted_all_the_same() {
+        let dir = Dir::new();
+        let mut journal = dir.journal(0);
+        let long = "x".repeat(BLOCK / 8);
+        for _ in 0..2 * RECENT {
+            journal.record(Timestamp::UNIX_EPOCH, Some(&long), None, EventKind::AppDeleted);
+        }
+        record(&mut journal, 3);
+        let end = End::of(&dir.path());
+        let numbers: Vec<u64> = end.events.iter().map(|(seq, _)| *seq).collect();
+        let newest = 2 * RECENT as u64 + 3;
+        assert_eq!(numbers, (newest - RECENT as u64 + 1..=newest).collect::<Vec<_>>());
+        let length = std::fs::metadata(dir.path()).expect("it is there").len();
+        assert_eq!((end.lines as u64, end.good, end.torn), (newest, length, false));
     }
 
     #[test]
