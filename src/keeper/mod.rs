@@ -56,6 +56,8 @@ const BACKLOG: i32 = 8;
 const AT_ONCE: usize = 64;
 /// Longest word, in bytes.
 const WORD_MAX: usize = 64 * 1024;
+/// Longest word of the keeper's, which holds one name at most, in bytes.
+const ANSWER_MAX: usize = 4 * 1024;
 
 /// What a kept descriptor is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -272,7 +274,7 @@ impl Keeper {
     ) -> Result<Taken, KeeperError> {
         self.tell(b"take", &[])?;
         let mut taken = Vec::new();
-        let mut buffer = vec![0; WORD_MAX];
+        let mut buffer = [0; ANSWER_MAX];
         loop {
             match (wait(self.socket.as_fd(), PollFlags::IN, patience), silence) {
                 (Ok(()), _) => {}

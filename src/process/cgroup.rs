@@ -9,7 +9,7 @@
 //! taken over is asked from the process itself ([`Cgroups::of_process`]).
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 
 use agentd_core::id::{Launch, Pid};
@@ -25,6 +25,8 @@ const SUBGROUP: &str = "supervisor";
 
 /// As much of a list of processes as is read at once, in bytes: some hundred processes.
 const PROCS_MAX: usize = 2048;
+/// As much of a text of `/proc` as is read at once, in bytes.
+const READ_AT_ONCE: usize = 4096;
 /// Longest line of such a list, in bytes.
 const LINE_MAX: usize = 11;
 
@@ -177,7 +179,7 @@ impl Cgroups {
     /// The cgroup that `pid` is in, if one of this instance's supervisors made it for `launch`.
     #[must_use]
     pub fn of_process(&self, pid: Pid, launch: Launch) -> Option<Cgroup> {
-        let dir = self.mount.folder_of(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)?;
+        let dir = self.mount.folder_of(&read_at_once(&format!("/proc/{pid}/cgroup")).ok()?)?;
         let instance = self.dir.file_name()?;
         // It may have made cgroups of its own below.
         let ours = |dir: &&Utf8Path| dir.parent().and_then(Utf8Path::file_name) == Some(instance);
@@ -297,7 +299,14 @@ fn folder_name(instance: &str) -> String {
 }
 
 fn read_proc(path: &'static str) -> Result<String, NoCgroups> {
-    fs::read_to_string(path).map_err(|source| NoCgroups::Proc { path, source })
+    read_at_once(path).map_err(|source| NoCgroups::Proc { path, source })
+}
+
+/// Reads a file of `/proc` that says that it is empty: with room for all of it the kernel makes its text once.
+fn read_at_once(path: &str) -> io::Result<String> {
+    let mut text = String::with_capacity(READ_AT_ONCE);
+    fs::File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn make(dir: &Utf8Path) -> io::Result<()> {
