@@ -75,10 +75,20 @@ impl Dispatcher {
             Ok(event) => event,
             Err(Obstacle { why, permanent }) => {
                 self.tell_gone(launch, Gone::Asked, CoreExit::Unknown);
+                self.remove_cgroup(launch);
                 WorkerEvent::SpawnFailed { why, permanent }
             }
         };
         self.fact(launch, event);
+    }
+
+    /// Of a start that came to no process: its cgroup may have been made.
+    fn remove_cgroup(&self, launch: Launch) {
+        if let Some(cgroups) = &self.cgroups
+            && let Err(error) = cgroups.of_launch(launch).remove()
+        {
+            tracing::debug!(%launch, error = in_full(&error), "its cgroup is removed by the next daemon");
+        }
     }
 
     fn try_spawn(
@@ -127,15 +137,15 @@ impl Dispatcher {
         };
         let child = spawn(&mut self.launcher, &plan, &spawn_fds)
             .map_err(|error| Obstacle::passing("making its process", &error))?;
-        if !self.todo.iter().any(|effect| matches!(effect, Effect::Spawn { .. })) {
-            // Nobody waits for what we write down of it, and somebody for the worker.
-            child.report.let_it_begin();
-        }
         let tree = Tree::of_child(identity, child.pid, cgroup);
         let start_time = tree.started().0;
         fault::point("spawned");
         self.keep_process(launch, &notify, &outputs.streams);
         fault::point("kept");
+        if !self.todo.iter().any(|effect| matches!(effect, Effect::Spawn { .. })) {
+            // Nobody waits for what else we do about it, and somebody for the worker.
+            child.report.let_it_begin();
+        }
         let streams = self.attach(outputs.streams);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {

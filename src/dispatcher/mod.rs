@@ -342,7 +342,9 @@ impl Dispatcher {
         while !self.ended(sources) {
             self.systemd.beat(sys::boottime());
             let more_to_do = !self.todo.is_empty();
-            if let Some(input) = sources.next(self.next_wake(), more_to_do).await {
+            let input = sources.next(self.next_wake(), more_to_do).await;
+            let happened = more_to_do || input.is_some();
+            if let Some(input) = input {
                 self.take(input);
                 for _ in 1..BATCH {
                     let Some(input) = sources.try_next() else { break };
@@ -357,7 +359,7 @@ impl Dispatcher {
             self.settle();
             self.save_again();
             self.go_on_with_succession(sources);
-            self.rest();
+            self.rest(happened);
         }
         self.leave()
     }

@@ -43,12 +43,13 @@ impl Rest {
         Self::Awake { until: now + READY_AFTER }
     }
 
-    /// After a turn of the loop: one step further where nothing but its own timer made it turn.
-    fn turned(self, now: Moment) -> Self {
+    /// After a turn of the loop, in which something happened or only a timer was due.
+    fn turned(self, now: Moment, happened: bool) -> Self {
         match self {
+            _ if happened => Self::begin(now),
             Self::Awake { until } if until <= now => Self::Ready { until: now + rest::AFTER },
             Self::Ready { until } if until <= now => Self::Resting,
-            Self::Awake { .. } | Self::Ready { .. } | Self::Resting => Self::begin(now),
+            Self::Awake { .. } | Self::Ready { .. } | Self::Resting => self,
         }
     }
 
@@ -62,9 +63,13 @@ impl Rest {
 
 impl Dispatcher {
     /// To be called whenever the loop has turned.
-    pub(super) fn rest(&mut self) {
-        self.rest = self.rest.turned(sys::boottime());
-        match self.rest {
+    pub(super) fn rest(&mut self, happened: bool) {
+        let next = self.rest.turned(sys::boottime(), happened);
+        if next == self.rest {
+            return;
+        }
+        self.rest = next;
+        match next {
             Rest::Awake { .. } => {}
             Rest::Ready { .. } => self.make_ready(),
             Rest::Resting => {
@@ -93,15 +98,18 @@ mod tests {
     }
 
     #[test]
-    fn it_comes_to_rest_in_two_steps_and_whatever_happens_wakes_it() {
-        let awake = Rest::begin(at(0)).turned(at(10));
-        assert_eq!(awake, Rest::Awake { until: at(30) }, "something happened");
-        let ready = awake.turned(at(30));
+    fn it_comes_to_rest_in_two_steps_and_what_happens_wakes_it() {
+        let awake = Rest::begin(at(0)).turned(at(10), true);
+        assert_eq!(awake, Rest::Awake { until: at(30) });
+        assert_eq!(awake.turned(at(90), true), Rest::Awake { until: at(110) }, "a turn may take long");
+        assert_eq!(awake.turned(at(20), false), awake, "another timer was due");
+        let ready = awake.turned(at(30), false);
         assert_eq!(ready, Rest::Ready { until: at(2_030) });
-        assert_eq!(ready.turned(at(1_000)), Rest::Awake { until: at(1_020) });
-        let resting = ready.turned(at(2_030));
+        assert_eq!(ready.turned(at(1_000), true), Rest::Awake { until: at(1_020) });
+        let resting = ready.turned(at(2_030), false);
         assert_eq!(resting, Rest::Resting);
         assert_eq!(resting.wake(), None, "nothing wakes it");
-        assert_eq!(resting.turned(at(9_000)), Rest::Awake { until: at(9_020) });
+        assert_eq!(resting.turned(at(5_000), false), Rest::Resting, "another timer was due");
+        assert_eq!(resting.turned(at(9_000), true), Rest::Awake { until: at(9_020) });
     }
 }

@@ -18,11 +18,11 @@ use std::process::ExitCode;
 use agentd_core::time::Moment;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketAddrUnix, SocketFlags, accept_with, listen};
 
 use super::{BACKLOG, WORD_MAX, send};
-use crate::process::{rest, sys};
+use crate::process::sys;
 
 /// Most descriptors that are held; a supervisor that gives more has lost its count.
 const HELD_MAX: usize = 100_000;
@@ -76,7 +76,7 @@ pub(super) fn serve(listener: OwnedFd, hoard: &mut Hoard) -> io::Result<()> {
         polled.extend(supervisor.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
         // With a supervisor it sleeps until one of them speaks.
         let patience = if supervisor.is_some() { None } else { Some(&ALONE) };
-        match rest::poll_and_let_go(&mut polled, patience) {
+        match poll(&mut polled, patience) {
             Ok(0) if is_cut_off(&listener) => return Ok(()),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),

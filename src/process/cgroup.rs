@@ -171,9 +171,15 @@ impl Cgroups {
     /// # Errors
     /// [`CgroupError::Make`].
     pub fn make(&self, launch: Launch) -> Result<Cgroup, CgroupError> {
-        let dir = self.dir.join(launch.to_string());
-        make(&dir).map_err(|source| CgroupError::Make { dir: dir.clone(), source })?;
-        Ok(Cgroup { dir })
+        let cgroup = self.of_launch(launch);
+        make(&cgroup.dir).map_err(|source| CgroupError::Make { dir: cgroup.dir.clone(), source })?;
+        Ok(cgroup)
+    }
+
+    /// The cgroup for `launch`, whether it is there or not.
+    #[must_use]
+    pub fn of_launch(&self, launch: Launch) -> Cgroup {
+        Cgroup { dir: self.dir.join(launch.to_string()) }
     }
 
     /// The cgroup that `pid` is in, if one of this instance's supervisors made it for `launch`.
@@ -200,7 +206,7 @@ impl Cgroups {
     /// The processes in the cgroup of one launch, none where there is no such cgroup.
     #[must_use]
     pub fn processes_of(&self, launch: Launch) -> Vec<Pid> {
-        Cgroup { dir: self.dir.join(launch.to_string()) }.processes().unwrap_or_default()
+        self.of_launch(launch).processes().unwrap_or_default()
     }
 
     /// Removes the cgroups of this instance that hold no process any more and that are `wanted`, and says how many they

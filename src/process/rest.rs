@@ -4,7 +4,9 @@
 //! waiting does. The kernel keeps what is mapped for those who mapped it, and lets go first of what nobody has mapped; what is
 //! used again is mapped again, from the page cache.
 //!
-//! What can go wrong: the kernel refuses. The code stays where it is, then.
+//! The keeper takes no part: it is there for when everything else goes wrong, a disk that cannot be read any more among it.
+//!
+//! What can go wrong: the kernel refuses. The code stays where it is, then. A debugger's breakpoints go with the code.
 
 use std::time::Duration;
 
@@ -23,16 +25,16 @@ pub fn let_go() {
     }
 }
 
-/// As `poll`, but lets go of this program's code when nothing comes for a while. Waits longer than `patience` by that while.
+/// Waits for one of `polled`, and lets go of this program's code when none comes for a while.
 ///
 /// # Errors
 /// As of `poll`.
-pub fn poll_and_let_go(polled: &mut [PollFd<'_>], patience: Option<&Timespec>) -> Result<usize, Errno> {
-    const FIRST: Timespec = Timespec { tv_sec: AFTER.as_secs().cast_signed(), tv_nsec: 0 };
-    match poll(polled, Some(&FIRST)) {
+pub fn await_and_let_go(polled: &mut [PollFd<'_>]) -> Result<usize, Errno> {
+    const WHILE: Timespec = Timespec { tv_sec: AFTER.as_secs().cast_signed(), tv_nsec: 0 };
+    match poll(polled, Some(&WHILE)) {
         Ok(0) => {
             let_go();
-            poll(polled, patience)
+            poll(polled, None)
         }
         other => other,
     }

@@ -54,7 +54,7 @@ pub struct Launcher {
     binary: OwnedFd,
     /// The way to `binary` for a process that has a copy of our descriptors, as a child has until it executes.
     shim: Utf8PathBuf,
-    /// Started when it is needed first.
+    /// Started when it is needed first, or made ready before.
     zygote: Option<Zygote>,
     /// Kept from everybody else until what was ordered of the zygote is there.
     lock: Option<OwnedFd>,
@@ -108,7 +108,7 @@ impl Launcher {
     }
 
     /// A copy of the zygote in `cgroup`, which carries out what waits in the socket `parcel`. None where none can be had,
-    /// and another way may work.
+    /// and another way may work; whether the parcel was taken is not known then.
     fn born_in(
         &mut self,
         cgroup: &Utf8Path,
@@ -240,11 +240,13 @@ pub fn spawn(launcher: &mut Launcher, plan: &ExecPlan, fds: &SpawnFds<'_>) -> Re
         return Err(SpawnError::TooManyDescriptors(given));
     }
     let written = write_plan(plan).map_err(SpawnError::Plan)?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-        .map_err(|errno| SpawnError::Socket(errno.into()))?;
-    send_descriptors(&ours, &written, fds).map_err(|errno| SpawnError::Send(errno.into()))?;
-    let pid = start_shim(launcher, plan, theirs)?;
+    let (pid, ours) = match born_in_its_cgroup(launcher, plan, &written, fds)? {
+        Some(born) => born,
+        None => {
+            let (ours, theirs) = pack(&written, fds)?;
+            (start_shim(launcher, plan, theirs)?, ours)
+        }
+    };
     // Our own child that nobody has reaped yet: the number cannot have become another's.
     match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => Ok(Child { pid: super::our_pid(pid), pidfd, report: Report(ours) }),
@@ -258,9 +260,18 @@ pub fn spawn(launcher: &mut Launcher, plan: &ExecPlan, fds: &SpawnFds<'_>) -> Re
 fn write_plan(plan: &ExecPlan) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("agentd-plan", MemfdFlags::CLOEXEC)?);
     file.write_all(&serde_json::to_vec(plan)?)?;
-    // The position is shared with the shim's copy.
-    seek(&file, SeekFrom::Start(0))?;
     Ok(file.into())
+}
+
+/// A socket pair with the parcel in it: our end, and the one that it is to be taken from, once.
+fn pack(written: &OwnedFd, fds: &SpawnFds<'_>) -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .map_err(|errno| SpawnError::Socket(errno.into()))?;
+    // The position is shared with whoever reads it, and with whoever has read it before.
+    seek(written, SeekFrom::Start(0)).map_err(|errno| SpawnError::Plan(errno.into()))?;
+    send_descriptors(&ours, written, fds).map_err(|errno| SpawnError::Send(errno.into()))?;
+    Ok((ours, theirs))
 }
 
 fn send_descriptors(socket: &OwnedFd, plan: &OwnedFd, fds: &SpawnFds<'_>) -> Result<(), Errno> {
@@ -274,12 +285,21 @@ fn send_descriptors(socket: &OwnedFd, plan: &OwnedFd, fds: &SpawnFds<'_>) -> Res
     sendmsg(socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
 }
 
-fn start_shim(launcher: &mut Launcher, plan: &ExecPlan, socket: OwnedFd) -> Result<rustix::process::Pid, SpawnError> {
-    if let Some(cgroup) = &plan.cgroup
-        && let Some(born) = launcher.born_in(cgroup, socket.as_fd())
-    {
-        return born;
-    }
+/// A copy of the zygote, with our end of its socket; none where the plan names no cgroup, or none can be had and another way may
+/// work.
+fn born_in_its_cgroup(
+    launcher: &mut Launcher,
+    plan: &ExecPlan,
+    written: &OwnedFd,
+    fds: &SpawnFds<'_>,
+) -> Result<Option<(rustix::process::Pid, OwnedFd)>, SpawnError> {
+    let Some(cgroup) = &plan.cgroup else { return Ok(None) };
+    let (ours, theirs) = pack(written, fds)?;
+    let born = launcher.born_in(cgroup, theirs.as_fd()).transpose()?;
+    Ok(born.map(|pid| (pid, ours)))
+}
+
+fn start_shim(launcher: &Launcher, plan: &ExecPlan, socket: OwnedFd) -> Result<rustix::process::Pid, SpawnError> {
     let mut command = launcher.itself();
     command.arg("exec").env_clear().stdin(socket);
     // A successor that looks for processes nobody recorded finds it by this, from its first moment on.

@@ -129,7 +129,11 @@ pub fn run() -> ExitCode {
             Ok(Copied::Copy) => {
                 // From here on it is found by its cgroup. What it does next may take long.
                 drop(lock);
-                return shim::go_on(unpacked, shim::Birth::InCgroup, parcel.as_fd());
+                // Where orders came from: one that is slow must not take the next for the zygote.
+                return match sys::place_descriptor(parcel.as_fd(), 0) {
+                    Ok(()) => shim::go_on(unpacked, shim::Birth::InCgroup, io::stdin().as_fd()),
+                    Err(_) => ExitCode::FAILURE,
+                };
             }
             Ok(Copied::Original { copy }) => copy.as_raw_nonzero().get(),
             Err(errno) => errno.raw_os_error().saturating_neg(),
@@ -154,7 +158,7 @@ fn receive_order() -> Result<Order, Errno> {
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0_u8; 1];
     let stdin = io::stdin();
-    rest::poll_and_let_go(&mut [PollFd::new(&stdin, PollFlags::IN)], None)?;
+    rest::await_and_let_go(&mut [PollFd::new(&stdin, PollFlags::IN)])?;
     let received = recvmsg(&stdin, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
     if received?.bytes == 0 {
         return Err(Errno::CONNRESET);

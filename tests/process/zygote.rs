@@ -110,3 +110,18 @@ async fn a_zygote_ends_with_its_launcher() {
         }
     }
 }
+
+#[tokio::test]
+async fn where_the_kernel_makes_no_copy_the_plan_that_the_zygote_has_read_is_carried_out_all_the_same() {
+    let no_cgroup = tempfile::tempdir().unwrap();
+    let folder = no_cgroup.path().to_str().unwrap();
+    let mut plan = shell("exit 11");
+    plan.cgroup = Some(folder.into());
+    let mut launcher = launcher();
+    launcher.make_ready();
+    let before = zygotes();
+    assert_eq!(start_by(&mut launcher, &plan, vec![]).await.unwrap().ending(), 11);
+    assert_eq!(zygotes(), before, "it was asked, and stays");
+    // What the shim says where it enters a cgroup by itself.
+    assert_eq!(fs::read_to_string(no_cgroup.path().join("cgroup.procs")).unwrap(), "0");
+}
