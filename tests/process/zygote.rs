@@ -119,9 +119,7 @@ async fn where_the_kernel_makes_no_copy_the_plan_that_the_zygote_has_read_is_car
     plan.cgroup = Some(folder.into());
     let mut launcher = launcher();
     launcher.make_ready();
-    let before = zygotes();
     assert_eq!(start_by(&mut launcher, &plan, vec![]).await.unwrap().ending(), 11);
-    assert_eq!(zygotes(), before, "it was asked, and stays");
     // What the shim says where it enters a cgroup by itself.
     assert_eq!(fs::read_to_string(no_cgroup.path().join("cgroup.procs")).unwrap(), "0");
 }
