@@ -141,8 +141,7 @@ struct Pair {
 /// A series with the curve last drawn from it.
 #[derive(Clone, Debug, Default)]
 struct Watched {
-    /// None before the first observation: an app that never has a task has nothing to remember.
-    observed: Option<Box<Series>>,
+    series: Box<Series>,
     unsaved: bool,
     drawn: Option<Box<Drawn>>,
 }
@@ -172,29 +171,20 @@ impl Pair {
 }
 
 impl Watched {
-    fn series(&self) -> &Series {
-        static NOTHING: Series = Series::EMPTY;
-        self.observed.as_deref().unwrap_or(&NOTHING)
-    }
-
-    fn series_mut(&mut self) -> &mut Series {
-        self.observed.get_or_insert_default()
-    }
-
     fn observe(&mut self, mut seen: Observation, ends_before: u64) {
-        seen.meanwhile = self.series().ends().saturating_sub(ends_before);
-        self.series_mut().observe(seen);
+        seen.meanwhile = self.series.ends().saturating_sub(ends_before);
+        self.series.observe(seen);
         self.unsaved = true;
     }
 
     /// Draws the curve anew unless nothing changed since.
     fn draw(&mut self, prior: Prior, pool: Option<(&Curve, u64)>) -> &Curve {
-        let ends = (self.series().ends(), pool.map_or(0, |(_, ends)| ends));
+        let ends = (self.series.ends(), pool.map_or(0, |(_, ends)| ends));
         let fresh = self.drawn.take().filter(|drawn| drawn.ends == ends && drawn.prior == prior);
         let drawn = fresh.unwrap_or_else(|| {
             let curve = match pool {
-                None => Curve::of_pool(self.series(), prior),
-                Some((pool, _)) => Curve::of_kind(self.series(), prior, pool),
+                None => Curve::of_pool(&self.series, prior),
+                Some((pool, _)) => Curve::of_kind(&self.series, prior, pool),
             };
             Box::new(Drawn { prior, ends, curve })
         });
@@ -280,8 +270,8 @@ impl AppGrace {
             p50: curve.quantile(0.5),
             p90: curve.quantile(0.1),
             p99: curve.quantile(0.01),
-            seen: watched.series().ends(),
-            cut: watched.series().cut(),
+            seen: watched.series.ends(),
+            cut: watched.series.cut(),
         }
     }
 
@@ -299,7 +289,7 @@ impl AppGrace {
             for (gaps, watched) in [(false, &mut pair.whole), (true, &mut pair.gaps)] {
                 if std::mem::take(&mut watched.unsaved) {
                     let key = SeriesKey { kind: kind.map(ToString::to_string), gaps };
-                    changed.push((key, watched.series().to_bytes()));
+                    changed.push((key, watched.series.to_bytes()));
                 }
             }
         }
@@ -313,7 +303,7 @@ impl AppGrace {
         let pairs = std::iter::once(&mut everything.pool).chain(everything.kinds.values_mut());
         for pair in pairs {
             for watched in [&mut pair.whole, &mut pair.gaps] {
-                watched.unsaved = watched.series().ends() > 0;
+                watched.unsaved = watched.series.ends() > 0;
             }
         }
         everything.changed()
@@ -324,13 +314,13 @@ impl AppGrace {
     /// # Errors
     /// [`BytesError`] when the bytes cannot be read; what was known stays.
     pub fn load(&mut self, key: &SeriesKey, bytes: &[u8]) -> Result<(), BytesError> {
-        let observed = Some(Box::new(Series::from_bytes(bytes)?));
+        let series = Box::new(Series::from_bytes(bytes)?);
         let pair = match &key.kind {
             None => &mut self.pool,
             Some(kind) => self.kinds.entry(kind.as_str().into()).or_default(),
         };
         let until = if key.gaps { Until::SafePoint } else { Until::End };
-        *pair.of_mut(until) = Watched { observed, unsaved: false, drawn: None };
+        *pair.of_mut(until) = Watched { series, unsaved: false, drawn: None };
         Ok(())
     }
 
@@ -339,7 +329,7 @@ impl AppGrace {
         let add = |mine: &mut Pair, theirs: &Pair| {
             for until in [Until::End, Until::SafePoint] {
                 let watched = mine.of_mut(until);
-                watched.series_mut().merge(theirs.of(until).series());
+                watched.series.merge(&theirs.of(until).series);
                 (watched.unsaved, watched.drawn) = (true, None);
             }
         };
@@ -380,7 +370,7 @@ impl AppGrace {
     }
 
     fn marks(&self, kind: Option<&str>, until: Until) -> Marks {
-        let ends = |pair: &Pair| pair.of(until).series().ends();
+        let ends = |pair: &Pair| pair.of(until).series.ends();
         Marks { pool: ends(&self.pool), kind: kind.and_then(|kind| self.kinds.get(kind)).map_or(0, ends) }
     }
 
@@ -403,7 +393,7 @@ impl AppGrace {
             [] => Found { seconds: policy.min.as_secs_f64(), by: SettledBy::Idle, probability: 1.0 },
             _ => answer::smallest(&places, policy),
         };
-        let nothing_seen = self.pool.of(until).series().ends() == 0 && !tasks.is_empty();
+        let nothing_seen = self.pool.of(until).series.ends() == 0 && !tasks.is_empty();
         let mut bound = Duration::try_from_secs_f64(found.seconds).unwrap_or(policy.max);
         let mut by = found.by;
         if nothing_seen && by != SettledBy::Max {
@@ -428,8 +418,8 @@ impl AppGrace {
         let mut kinds = tasks.iter().map(|task| task.kind);
         let first = kinds.next().flatten();
         let only = first.filter(|first| kinds.all(|kind| kind == Some(first)));
-        let of_kind = only.and_then(|kind| self.kinds.get(kind)).map(|pair| pair.of(until).series());
-        of_kind.filter(|series| series.ends() > 0).unwrap_or(self.pool.of(until).series())
+        let of_kind = only.and_then(|kind| self.kinds.get(kind)).map(|pair| &pair.of(until).series);
+        of_kind.filter(|series| series.ends() > 0).unwrap_or(&self.pool.of(until).series)
     }
 
     /// The series that speaks for a kind: its own, or the pool's.
@@ -440,7 +430,7 @@ impl AppGrace {
     fn draw(&mut self, kind: Option<&str>, until: Until, policy: &GracePolicy) {
         let prior = Prior::new(policy.default.as_secs_f64(), policy.target);
         let pool = self.pool.of_mut(until);
-        let ends = pool.series().ends();
+        let ends = pool.series.ends();
         let curve = pool.draw(prior, None);
         if let Some(pair) = kind.and_then(|kind| self.kinds.get_mut(kind)) {
             pair.of_mut(until).draw(prior, Some((curve, ends)));

@@ -49,14 +49,9 @@ pub struct Series {
     at_risk: [f64; BUCKETS],
 }
 
-impl Series {
-    /// What nothing was observed of.
-    pub const EMPTY: Self = Self { ends: 0, cut: 0, growth: 1.0, ended: [0.0; BUCKETS], at_risk: [0.0; BUCKETS] };
-}
-
 impl Default for Series {
     fn default() -> Self {
-        Self::EMPTY
+        Self { ends: 0, cut: 0, growth: 1.0, ended: [0.0; BUCKETS], at_risk: [0.0; BUCKETS] }
     }
 }
 
