@@ -515,6 +515,17 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_was_let_go_of_runs_on_with_what_it_had() {
+        static WRITTEN: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        WRITTEN.store(7, std::sync::atomic::Ordering::Relaxed);
+        let relocated: [fn() -> u64; 2] = [page_size, ticks_per_second];
+        let before = relocated.map(|function| function());
+        let_go_of_program().unwrap();
+        assert_eq!(relocated.map(|function| function()), before);
+        assert_eq!(WRITTEN.load(std::sync::atomic::Ordering::Relaxed), 7);
+    }
+
+    #[test]
     fn the_clock_counts_on() {
         let earlier = boottime();
         assert!(earlier.as_micros() > 0 && boottime() >= earlier);
