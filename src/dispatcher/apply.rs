@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use agentd_core::effect::Effect;
-use agentd_core::id::{AppName, Launch, Revision};
+use agentd_core::id::{Launch, Revision};
 use nix::sys::signal::Signal;
 
 use super::{Dispatcher, SPAWNS_AT_ONCE};
 use crate::causes::in_full;
-use crate::fault;
 use crate::process::tree::Tree;
 use crate::tasks::Command;
 
@@ -59,7 +58,7 @@ impl Dispatcher {
                 }
             }),
             Effect::Govern { launch, revision } => self.govern(launch, revision),
-            Effect::SetWeights { app, weights } => self.set_weights(&app, &weights),
+            Effect::SetWeights { app, weights } => self.share_out(&app, weights),
             Effect::Prepare { app, id } => self.ask_hooks(&app, id, super::before::Awaited::Deployment),
             Effect::Check { app, id } => self.check(&app, id),
             Effect::Verify { app, id, step } => self.verify(&app, id, step),
@@ -89,52 +88,5 @@ impl Dispatcher {
         if let Some(process) = self.processes.get(&launch) {
             act(&process.tree);
         }
-    }
-
-    /// Shares new connections out. Each address gets the weights of those lanes whose worker accepts from it: while a
-    /// deployment changes addresses, not all do.
-    pub(super) fn set_weights(&mut self, name: &AppName, weights: &[u32]) {
-        let starts = self.starts_to_spare();
-        let Some(app) = self.apps.get_mut(name) else { return };
-        let wanted = u32::try_from(weights.len()).unwrap_or(u32::MAX);
-        let shared = weights.iter().rposition(|&weight| weight > 0).map_or(0, |last| last + 1);
-        // A lane whose worker could not be started anyway is made when it can: it has no share.
-        let lanes = if wanted.saturating_sub(app.addresses.lanes()) > starts {
-            wanted.min(app.addresses.lanes().max(u32::try_from(shared).unwrap_or(u32::MAX)))
-        } else {
-            wanted
-        };
-        let weights = weights.get(..lanes as usize).unwrap_or(weights);
-        if let Err(error) = app.addresses.ensure_lanes(lanes) {
-            tracing::error!(app = %name, error = in_full(&error), "a lane could not be made");
-        }
-        self.keep_lanes(name);
-        let Some(state) = self.fleet.app(name) else { return };
-        let Some(app) = self.apps.get_mut(name) else { return };
-        for addr in app.addresses.all() {
-            let accepts = |lane: usize| {
-                let mut occupants = state
-                    .workers
-                    .values()
-                    .filter(|worker| worker.lane.is_some_and(|at| at.0 as usize == lane))
-                    .peekable();
-                occupants.peek().is_none()
-                    || occupants.any(|worker| {
-                        let record = app.revisions.get(&worker.revision);
-                        record.is_some_and(|record| record.config.listen.values().any(|own| *own == addr))
-                    })
-            };
-            let masked: Vec<u32> =
-                weights.iter().enumerate().map(|(lane, &weight)| if accepts(lane) { weight } else { 0 }).collect();
-            // Nobody who has weight knows this address: what came to it before still gets there.
-            if masked.iter().all(|&weight| weight == 0) {
-                continue;
-            }
-            if let Err(error) = app.addresses.set_weights(&addr, &masked) {
-                tracing::error!(app = %name, %addr, error = in_full(&error), "weights could not be set");
-            }
-            fault::point("weighed");
-        }
-        self.remember_order(name);
     }
 }

@@ -50,6 +50,7 @@ mod rest;
 mod restore;
 mod rights;
 mod room;
+mod shares;
 mod shell;
 mod sources;
 mod stop;
@@ -173,6 +174,8 @@ pub struct Dispatcher {
     supervisors: Supervisors,
     /// Whether what is decided gets written down.
     saving: commit::Saving,
+    /// Sharings of new connections that could not be done.
+    owed: shares::Owed,
     /// What is told of deployments that run.
     reports: BTreeMap<agentd_core::id::Operation, agentd_protocol::control::DeploymentReport>,
     /// Another binary that is to take our place.
@@ -328,6 +331,7 @@ impl Dispatcher {
             notes,
             supervisors: Supervisors::default(),
             saving: commit::Saving::Works,
+            owed: shares::Owed::default(),
             reports: BTreeMap::new(),
             successor: None,
             ended_before: ended_before.into_iter().collect(),
@@ -353,6 +357,7 @@ impl Dispatcher {
             }
             self.tend_due();
             self.measure_due();
+            self.share_out_owed();
             if self.fleet.next_wake().is_some_and(|at| at <= sys::boottime()) {
                 self.events.push_back(Event::Woke);
             }
@@ -376,6 +381,7 @@ impl Dispatcher {
         core.chain(self.systemd.next_beat())
             .chain(self.succession_wake())
             .chain(self.saving.wake())
+            .chain(self.owed.wake())
             .chain(self.rest.wake())
             .min()
     }

@@ -143,10 +143,10 @@ pub enum WeightError {
     /// Every lane would have weight 0, so that nobody would get the connections.
     #[error("give every lane weight 0: connections must go somewhere")]
     NoneLive,
-    /// More weights than lanes.
-    #[error("weigh {weights} lanes of {lanes}")]
+    /// A lane that is not there would have a share.
+    #[error("share out among {weights} lanes of {lanes}")]
     MoreThanLanes {
-        /// How many weights were given.
+        /// Up to which lane weights were given.
         weights: usize,
         /// How many lanes there are.
         lanes: usize,

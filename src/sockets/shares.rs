@@ -32,10 +32,11 @@ pub(super) struct Shares {
     buckets: Vec<usize>,
 }
 
-/// That `weights` can be given to `lanes` lanes.
+/// That `weights` can be given to `lanes` lanes. Beyond them only a weight of 0 can: nobody is there to miss it.
 pub(super) fn check(weights: &[u32], lanes: usize, pick: Pick) -> Result<(), WeightError> {
-    if weights.len() > lanes {
-        return Err(WeightError::MoreThanLanes { weights: weights.len(), lanes });
+    let shared = weights.iter().rposition(|&weight| weight > 0).map_or(0, |last| last + 1);
+    if shared > lanes {
+        return Err(WeightError::MoreThanLanes { weights: shared, lanes });
     }
     let total: u64 = weights.iter().copied().map(u64::from).sum();
     if total == 0 {
@@ -150,6 +151,7 @@ mod tests {
         assert!(matches!(check(&[1; 300], 300, Pick::SourceAddress), Err(WeightError::TooManyLive(300))));
         check(&[1; 300], 300, Pick::Random).expect("random picks among any number");
         check(&[u32::MAX], 2, Pick::Random).expect("fewer weights than lanes leave the rest at 0");
+        check(&[1, 0, 0], 1, Pick::Random).expect("a lane that is not there may have no share");
     }
 
     proptest! {

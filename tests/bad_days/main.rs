@@ -6,5 +6,6 @@ mod disk;
 mod exhausted;
 mod floods;
 mod gone;
+mod joined;
 mod site;
 mod soak;

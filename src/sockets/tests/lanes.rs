@@ -73,6 +73,8 @@ fn impossible_weights_change_nothing() {
     let refused = listeners.set_weights(&[1, 1, 1]);
     assert!(matches!(refused, Err(WeightError::MoreThanLanes { weights: 3, lanes: 2 })));
     assert_eq!(spread(&listeners, "127.0.0.1", 100), [0, 100]);
+    listeners.set_weights(&[1, 0, 0, 0]).expect("who is not there has no share");
+    assert_eq!(spread(&listeners, "127.0.0.1", 100), [100, 0]);
 }
 
 /// Which lane each of many source addresses gets.
