@@ -27,15 +27,28 @@ use super::machine::{Debian, PROGRAMS, overlay};
 const ENDS_WITHIN: Duration = Duration::from_secs(300);
 
 /// Mounts what each Linux has, delegates a cgroup as `DelegateSubgroup=supervisor` of a systemd unit does, and runs the
-/// program there. `FOLDER` is the host's, for what comes out.
+/// program there. `FOLDER` is the host's, for what comes out; `KEPT` are folders that stay where they are, should they lie
+/// in `/tmp`.
 const INIT: &str = r#"#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LANG=C.UTF-8
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t hostfs -o FOLDER none /mnt
-mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
+number=0
+for folder in KEPT; do
+    number=$((number + 1))
+    mkdir /run/kept$number
+    mount --bind "$folder" /run/kept$number
+done
+mount -t tmpfs tmpfs /tmp
+number=0
+for folder in KEPT; do
+    number=$((number + 1))
+    mkdir -p "$folder"
+    mount --bind /run/kept$number "$folder"
+done
 ip link set lo up
 mkdir -p /sys/fs/cgroup/delegated/supervisor
 echo $$ >/sys/fs/cgroup/delegated/supervisor/cgroup.procs
@@ -103,10 +116,14 @@ impl Kernel {
     pub fn run(&self, words: &[&str]) -> Output {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let init = folder.path().join("init");
-        let quoted =
-            words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect::<Vec<_>>().join(" ");
-        let script = INIT.replace("FOLDER", &folder.path().to_string_lossy());
-        fs::write(&init, script.replace("BEFORE", &self.before).replace("WORDS", &quoted))
+        let quoted = |words: &[&str]| {
+            words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect::<Vec<_>>().join(" ")
+        };
+        let target = self.program.ancestors().nth(3).unwrap_or(Path::new("/")).to_string_lossy();
+        let script = INIT
+            .replace("FOLDER", &folder.path().to_string_lossy())
+            .replace("KEPT", &quoted(&[concat!(env!("CARGO_MANIFEST_DIR"), "/.."), &target]));
+        fs::write(&init, script.replace("BEFORE", &self.before).replace("WORDS", &quoted(words)))
             .expect("its init is written");
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("its init is made a program");
         let console = self.start(Path::new("/"), &["ro", &format!("init={}", init.display())]);
@@ -115,6 +132,7 @@ impl Kernel {
         assert!(code.is_some(), "nothing was run: {console:#?}");
         Output { command: words.join(" "), code, stdout: read("stdout"), stderr: read("stderr") }
     }
+
     /// Boots a Debian with its systemd and the programs that lie beside `agentd`, and has its root run a script to its end;
     /// none, and the reason printed, where that Debian is missing.
     ///
