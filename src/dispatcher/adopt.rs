@@ -24,7 +24,7 @@ use crate::config::LogSink;
 use crate::keeper::Held;
 use crate::logs::fifo;
 use crate::logs::layout::{StreamKind, fifo_path};
-use crate::logs::thread::{Stream, StreamId};
+use crate::logs::thread::{Inlet, Stream, StreamId};
 use crate::notify::NotifySocket;
 use crate::process::stat::{self, StartTime};
 use crate::process::sys::{self, ReadableFd};
@@ -122,7 +122,7 @@ impl Dispatcher {
             let id = StreamId(self.next_stream);
             self.next_stream += 1;
             let to = self.log_target(&worker.id, launch, record, stream);
-            streams.push(Stream { id, fifo, fifo_path: Some(name), launch, to });
+            streams.push(Stream { id, fifo: Inlet::new(fifo), fifo_path: Some(name), launch, to });
         }
         streams
     }
@@ -132,10 +132,11 @@ impl Dispatcher {
         let Some(launch) = worker.launch() else { return };
         let record = self.apps.get(&worker.id.app).and_then(|app| app.revisions.get(&worker.revision)).cloned();
         let streams = record.map_or_else(Vec::new, |record| self.adopt_streams(launch, worker, &record, taken));
-        let written = self.logs.finish(self.attach(streams));
+        let streams = self.attach(streams);
+        let written = self.finish(&streams);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            if let Ok(written) = written {
+            if let Some(written) = written {
                 // A log thread that is gone has nothing more to write.
                 let _ = written.await;
             }

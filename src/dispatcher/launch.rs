@@ -10,24 +10,26 @@ use agentd_core::id::{Lane, Launch, Pid, Revision, WorkerId};
 use agentd_core::task::Gone;
 use agentd_core::worker::KernelProcess;
 use jiff::Timestamp;
+use tokio::sync::oneshot;
 
 use super::input::Input;
 use super::limits::amounts;
 use super::rights::with_rights;
-use super::shell::{ProcessShell, Start};
+use super::shell::{Printed, ProcessShell, Start};
 use super::{Child, Dispatcher};
 use crate::causes::in_full;
 use crate::config::{Ipc, Limits, LogSink};
 use crate::fault;
 use crate::logs::layout::{StreamKind, fifo_path, live_path};
 use crate::logs::sink::{Opened, Sink, open_sink};
-use crate::logs::thread::{Stream, StreamId};
+use crate::logs::thread::{Finished, Inlet, Stream, StreamId};
 use crate::notify::{NotifyError, NotifySocket};
 use crate::process::cgroup::Cgroup;
 use crate::process::plan::{ExecPlan, Secrets, Stage, StageFailure, fd_variable};
 use crate::process::reaper::{self, Exit};
 use crate::process::shim::channel_beside;
 use crate::process::spawn::{SpawnFds, spawn};
+use crate::process::sys;
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
 
@@ -110,6 +112,7 @@ impl Dispatcher {
             let listen = &record.config.listen;
             app.addresses.add(listen, lane + 1).map_err(|error| Obstacle::passing("taking its address", &error))?;
             app.addresses.ensure_lanes(lane + 1).map_err(|error| Obstacle::passing("making its socket", &error))?;
+            self.owed.lanes_made(&worker.app, sys::boottime());
         }
         let socket = NotifySocket::bind(&self.home.run.join("notify").join(launch.to_string()), None)
             .map_err(|error| Obstacle::passing("making its notify socket", &error))?;
@@ -235,7 +238,8 @@ impl Dispatcher {
                     let id = StreamId(self.next_stream);
                     self.next_stream += 1;
                     let to = self.log_target(worker, launch, record, kind);
-                    streams.push(Stream { id, fifo: pipe.supervisor, fifo_path: Some(fifo), launch, to });
+                    let end = Inlet::new(pipe.supervisor);
+                    streams.push(Stream { id, fifo: end, fifo_path: Some(fifo), launch, to });
                     Ok(pipe.worker)
                 }
             }
@@ -244,14 +248,21 @@ impl Dispatcher {
         Ok(Outputs { stdout, stderr, streams })
     }
 
-    pub(super) fn attach(&self, streams: Vec<Stream>) -> Vec<StreamId> {
-        let ids: Vec<StreamId> = streams.iter().map(|stream| stream.id).collect();
-        if !ids.is_empty()
+    pub(super) fn attach(&self, streams: Vec<Stream>) -> Vec<Printed> {
+        let printed: Vec<Printed> =
+            streams.iter().map(|stream| Printed { id: stream.id, fifo: Arc::clone(&stream.fifo) }).collect();
+        if !printed.is_empty()
             && let Err(error) = self.logs.attach(streams)
         {
             tracing::error!(error = in_full(&error), "a worker's output is not being read");
         }
-        ids
+        printed
+    }
+
+    /// Has the log thread move the rest and let go; the answer tells when. None where the thread is gone: it has nothing more
+    /// to write.
+    pub(super) fn finish(&self, printed: &[Printed]) -> Option<oneshot::Receiver<Finished>> {
+        self.logs.finish(printed.iter().map(|stream| stream.id).collect()).ok()
     }
 
     /// The shim became the program, or failed.
@@ -320,12 +331,12 @@ impl Dispatcher {
         end_leftovers(&process.tree);
         self.last_words(launch);
         let Some(process) = self.processes.get_mut(&launch) else { return };
-        let streams = std::mem::take(&mut process.streams);
-        if streams.is_empty() {
+        if process.streams.iter().all(|stream| stream.fifo.is_moved()) {
+            // The log thread lets go of them once what follows was done.
             return self.logs_drained(launch);
         }
-        // A log thread that is gone has nothing more to write.
-        let Ok(written) = self.logs.finish(streams) else { return self.logs_drained(launch) };
+        let streams = std::mem::take(&mut process.streams);
+        let Some(written) = self.finish(&streams) else { return self.logs_drained(launch) };
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             let _ = written.await;
@@ -386,8 +397,8 @@ impl Dispatcher {
     fn clear_away_one(&mut self, launch: Launch, mut process: ProcessShell) {
         let streams = std::mem::take(&mut process.streams);
         if !streams.is_empty() {
-            // Its answer is nobody's: the start failed before there was anything to say.
-            drop(self.logs.finish(streams));
+            // Its answer is nobody's: all that was said is where it belongs, or nothing ever was.
+            drop(self.finish(&streams));
         }
         if let Err(error) = std::fs::remove_file(self.home.run.join("notify").join(launch.to_string())) {
             tracing::debug!(%launch, %error, "its notify socket was gone already");

@@ -103,8 +103,8 @@ impl Dispatcher {
     /// Other limits for the files that a launch prints into.
     pub(super) fn govern_logs(&self, launch: Launch) {
         let Some(process) = self.processes.get(&launch) else { return };
-        for id in &process.streams {
-            if let Err(error) = self.logs.govern(*id, process.record.config.log.rotation()) {
+        for stream in &process.streams {
+            if let Err(error) = self.logs.govern(stream.id, process.record.config.log.rotation()) {
                 tracing::error!(error = in_full(&error), "a log's limits stay as they were");
             }
         }

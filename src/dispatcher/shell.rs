@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::addresses::Addresses;
 use super::handshakes::Handshakes;
-use crate::logs::thread::StreamId;
+use crate::logs::thread::{Inlet, StreamId};
 use crate::notify::{FdStore, NotifySocket};
 use crate::process::tree::Tree;
 use crate::revision::RevisionRecord;
@@ -73,7 +73,7 @@ pub(super) struct ProcessShell {
     /// Tries to prove that it is ready, or that it lives.
     pub(super) prober: Option<AbortHandle>,
     pub(super) drain: Option<DrainWatch>,
-    pub(super) streams: Vec<StreamId>,
+    pub(super) streams: Vec<Printed>,
     /// What it has in hand, by the ledger's figures.
     pub(super) gauge: Arc<Gauge>,
     /// While it drains: tasks that are left to it until they end, because what takes its place does not read their
@@ -85,6 +85,13 @@ pub(super) struct ProcessShell {
     pub(super) reloading: Option<super::refresh::Reloading>,
     /// Its last `STATUS=`.
     pub(super) status_text: Option<String>,
+}
+
+/// What a process prints, as long as the log thread moves it.
+#[derive(Debug)]
+pub(super) struct Printed {
+    pub(super) id: StreamId,
+    pub(super) fifo: Arc<Inlet>,
 }
 
 /// How far a start has come.

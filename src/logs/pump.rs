@@ -385,21 +385,24 @@ impl Pump {
     fn take(&mut self, id: StreamId, pace: Pace) -> Option<(Taken, u64)> {
         let attached = self.streams.get_mut(&id)?;
         let stream = &attached.stream;
+        let pipe = stream.fifo.end();
+        stream.fifo.set_moving(true);
         let taken = if let Some(to) = &mut attached.journal {
             let before = to.owed().cloned();
             let taken = match pace {
-                Pace::AsItComes => to.take(&stream.fifo, &mut self.journal, &mut self.scratch),
-                Pace::AllOfIt => to.finish(&stream.fifo, &mut self.journal, &mut self.scratch),
+                Pace::AsItComes => to.take(pipe, &mut self.journal, &mut self.scratch),
+                Pace::AllOfIt => to.finish(pipe, &mut self.journal, &mut self.scratch),
             };
             tell_of_debt(&self.tell, stream.to.name(), before, to.owed());
             taken
         } else {
             let shared = self.files.get_mut(stream.to.name())?;
             let before = shared.file.owed().cloned();
-            let taken = shared.file.take(&stream.fifo, stream.launch, attached.capacity);
+            let taken = shared.file.take(pipe, stream.launch, attached.capacity);
             tell_of_file(&self.tell, stream.to.name(), &mut shared.file, before);
             taken
         };
+        stream.fifo.set_moving(false);
         match taken {
             Taken::Nothing | Taken::Waiting => {}
             Taken::Written(bytes) => attached.moved.written += bytes,

@@ -75,7 +75,8 @@ fn a_supervisor_for_the_tests_below_to_hurt_and_nothing_when_run_alone() {
     let fifo = reopen(&fifo_path).expect("reopen");
     let path = home.join("logs/web/0.out.log");
     let to = Target::File { path, rotation };
-    logs.attach(vec![Stream { id: StreamId(1), fifo, fifo_path: None, launch: Launch(1), to }]).expect("attach");
+    logs.attach(vec![Stream { id: StreamId(1), fifo: Inlet::new(fifo), fifo_path: None, launch: Launch(1), to }])
+        .expect("attach");
     println!("attached");
     // Ends with the test that started it, should that fail before it kills.
     let _ = io::stdin().read_line(&mut String::new());

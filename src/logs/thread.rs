@@ -7,8 +7,8 @@
 //! of whoever attached the stream.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
@@ -29,13 +29,51 @@ const STACK_BYTES: usize = 256 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
+/// The supervisor's end of a FIFO: the thread's, and, to see how far the thread is, that of whoever attached it.
+#[derive(Debug)]
+pub struct Inlet {
+    fifo: OwnedFd,
+    /// The thread has taken bytes out, or is about to, that are not where they belong yet.
+    moving: AtomicBool,
+}
+
+impl Inlet {
+    /// The end `fifo`, of which nothing was taken yet.
+    #[must_use]
+    pub fn new(fifo: OwnedFd) -> Arc<Self> {
+        Arc::new(Self { fifo, moving: AtomicBool::new(false) })
+    }
+
+    /// Whether all that was printed so far has reached its file, or was dropped. Never waits; where the kernel does not tell,
+    /// and for half a line on its way to the journal, the answer is no.
+    #[must_use]
+    pub fn is_moved(&self) -> bool {
+        // In this order: the thread says that it moves bytes before it takes the first of them out.
+        rustix::io::ioctl_fionread(&self.fifo).is_ok_and(|left| left == 0) && !self.moving.load(Ordering::SeqCst)
+    }
+
+    pub(super) const fn end(&self) -> &OwnedFd {
+        &self.fifo
+    }
+
+    pub(super) fn set_moving(&self, moving: bool) {
+        self.moving.store(moving, Ordering::SeqCst);
+    }
+}
+
+impl AsFd for Inlet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fifo.as_fd()
+    }
+}
+
 /// A FIFO to move and where it goes.
 #[derive(Debug)]
 pub struct Stream {
     /// Its name in later commands.
     pub id: StreamId,
     /// The supervisor's end.
-    pub fifo: OwnedFd,
+    pub fifo: Arc<Inlet>,
     /// The FIFO's name, removed when the stream is finished; none when there is nothing to remove.
     pub fifo_path: Option<Utf8PathBuf>,
     /// Which process prints.

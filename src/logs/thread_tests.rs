@@ -42,17 +42,22 @@ impl Bench {
     }
 
     fn attach(&self, id: u64, rotation: Rotation) -> std::fs::File {
-        let path = self.dir.join(format!("run/fifo/web.0.{id}.out"));
-        let Fifo { supervisor, worker } = Fifo::create(&path).expect("create the FIFO");
-        self.attach_end(id, supervisor, path, rotation);
-        worker.into()
+        self.attach_watched(id, rotation).0
     }
 
-    fn attach_end(&self, id: u64, fifo: OwnedFd, path: Utf8PathBuf, rotation: Rotation) {
-        let (launch, id) = (Launch(id), StreamId(id));
+    fn attach_watched(&self, id: u64, rotation: Rotation) -> (std::fs::File, Arc<Inlet>) {
+        let path = self.dir.join(format!("run/fifo/web.0.{id}.out"));
+        let Fifo { supervisor, worker } = Fifo::create(&path).expect("create the FIFO");
+        let inlet = self.attach_end(id, supervisor, path, rotation);
+        (worker.into(), inlet)
+    }
+
+    fn attach_end(&self, id: u64, fifo: OwnedFd, path: Utf8PathBuf, rotation: Rotation) -> Arc<Inlet> {
+        let (launch, id, fifo) = (Launch(id), StreamId(id), Inlet::new(fifo));
         let to = Target::File { path: self.log(), rotation };
-        let stream = Stream { id, fifo, fifo_path: Some(path), launch, to };
+        let stream = Stream { id, fifo: Arc::clone(&fifo), fifo_path: Some(path), launch, to };
         self.logs.attach(vec![stream]).expect("attach");
+        fifo
     }
 
     fn finish(&self, id: u64) -> Finished {
@@ -120,6 +125,38 @@ fn a_hundred_thousand_lines_arrive_once_each_and_cost_the_thread_next_to_nothing
     assert_eq!(finished, Finished { written: 10_000_000, dropped: 0 });
     assert!(numbers(&bench.read()).into_iter().eq(0..100_000));
     assert!(cpu < Duration::from_millis(200), "the log thread took {cpu:?}");
+}
+
+#[test]
+fn what_is_said_to_be_moved_is_in_the_file() {
+    let bench = Bench::new();
+    let (mut worker, inlet) = bench.attach_watched(1, Rotation::default());
+    let mut printed = String::new();
+    for line in 0..200 {
+        let line = format!("line {line}\n");
+        worker.write_all(line.as_bytes()).expect("print");
+        printed += &line;
+        let began = Instant::now();
+        while !inlet.is_moved() {
+            assert!(began.elapsed() < DEADLINE, "it is never said");
+            std::thread::yield_now();
+        }
+        assert_eq!(bench.read(), printed, "said too early");
+    }
+}
+
+#[test]
+fn bytes_that_wait_or_are_on_their_way_are_not_moved() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = Utf8PathBuf::from_path_buf(dir.path().join("fifo")).expect("a UTF-8 temporary folder");
+    let Fifo { supervisor, worker } = Fifo::create(&path).expect("create the FIFO");
+    let inlet = Inlet::new(supervisor);
+    assert!(inlet.is_moved(), "nothing was printed");
+    inlet.set_moving(true);
+    assert!(!inlet.is_moved(), "something is on its way");
+    inlet.set_moving(false);
+    rustix::io::write(&worker, b"x").expect("print");
+    assert!(!inlet.is_moved(), "something waits");
 }
 
 #[test]
