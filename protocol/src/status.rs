@@ -98,6 +98,9 @@ pub struct AppView {
     pub grace_ms: u64,
     /// The deployment that runs, if one does.
     pub deployment: Option<DeploymentView>,
+    /// The release that is being cut for it, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cutting: Option<CuttingView>,
     /// The workers, by slot, then generation. During a deployment one slot may hold two.
     pub workers: Vec<WorkerView>,
     /// Listening sockets by the name given to them in the configuration: `http` → `0.0.0.0:8080`.
@@ -112,6 +115,17 @@ pub struct AppView {
     /// Its circuit breaker: that of its most trusted worker.
     #[serde(default)]
     pub breaker: BreakerView,
+}
+
+/// A release that is being cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CuttingView {
+    /// The number of what it is cut for.
+    pub operation: u64,
+    /// What it is cut from.
+    pub origin: String,
+    /// Since when, by this supervisor: one that died over it is not counted.
+    pub since: Timestamp,
 }
 
 /// The restart policy as a circuit breaker.

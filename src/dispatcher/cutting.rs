@@ -23,9 +23,10 @@ use std::time::Duration;
 use agentd_core::id::{AppName, Operation};
 use agentd_core::time::Moment;
 use agentd_protocol::control::{
-    Accepted, Changed, CuttingView, ErrorKind, ErrorObject, Notice, OperationKind, OperationState, OperationView, Reply,
+    Accepted, Changed, ErrorKind, ErrorObject, Notice, OperationKind, OperationState, OperationView, Reply,
 };
 use agentd_protocol::events::EventKind;
+use agentd_protocol::status::CuttingView;
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -114,6 +115,11 @@ pub(super) struct Waiting {
 pub(super) type CutEnd = Result<Report, String>;
 
 impl Dispatcher {
+    /// The release that is being cut for an app, if one is.
+    pub(super) fn cutting_view(&self, app: &AppName) -> Option<CuttingView> {
+        self.releases.cuts.values().filter(|cutting| cutting.app == *app).find_map(Cutting::view)
+    }
+
     /// Takes a request whose releases may have to be cut first.
     pub(super) fn control_with_releases(&mut self, wish: Wish, reply: ReplySink) {
         match self.needs_of(&wish) {

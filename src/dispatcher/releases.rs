@@ -568,7 +568,7 @@ impl Dispatcher {
             }
         });
         let serves = Some(current.label(state.head.generation.0));
-        let cutting = self.releases.cuts.values().filter(|cutting| cutting.app == app).find_map(Cutting::view);
+        let cutting = self.cutting_view(&app);
         Ok(ReleasesView { app: app.to_string(), serves, cutting, releases: releases.collect() })
     }
 

@@ -100,6 +100,7 @@ impl Dispatcher {
             in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
             grace_ms: milliseconds(self.grace_of(app)),
             deployment: self.deployment_view(app),
+            cutting: self.cutting_view(&app.head.name),
             why: self.why(app),
             workers,
             listen: listen.collect(),

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use agentd_protocol::control::{Changed, CuttingView, DeploymentsParams, ReleasesParams};
-use agentd_protocol::status::DeploymentState;
+use agentd_protocol::control::{Changed, DeploymentsParams, ReleasesParams};
+use agentd_protocol::status::{CuttingView, DeploymentState};
 
 use crate::site::{PATIENCE, Site, assert_code, eventually};
 
@@ -32,6 +32,7 @@ fn a_daemon_that_is_killed_while_a_build_runs_leaves_neither_folder_nor_process_
     let pid = || std::fs::read_to_string(&told).ok().filter(|pid| pid.ends_with('\n'));
     eventually("the build runs", || pid().is_some());
     assert_eq!(cutting(&site).map(|cutting| cutting.operation), asked.operations.first().map(|operation| operation.id));
+    assert_eq!(site.daemon.app("search").cutting, cutting(&site), "it is in the status, too");
     site.daemon.kill();
     // Without a daemon: the process that cuts sees by itself that nobody waits for it.
     eventually("nothing of the cut is left", || site.folders().len() == 1);
@@ -58,6 +59,7 @@ fn an_upgrade_that_is_being_cut_ends_with_the_daemon_that_is_told_to_end_and_can
     site.daemon.kill();
     site.daemon.start_again();
     assert_eq!(cutting(&site), None, "nobody wants it any more");
+    assert_eq!(site.daemon.app("search").cutting, None);
     site.daemon.ctl_ok(&["upgrade", "search", "--no-wait"]);
     site.daemon.ctl_ok(&["daemon", "stop"]);
     assert_eq!(site.daemon.await_end(PATIENCE), Some(0));

@@ -74,18 +74,27 @@ pub(crate) fn deployment(deployment: &DeploymentView) -> String {
 
 /// What is to be said of an app that is not simply running.
 fn beneath(app: &AppView, now: Timestamp) -> Vec<Cell> {
-    let mut lines = Vec::new();
-    if let Some(view) = &app.deployment {
-        lines.push(Cell::styled(deployment(view), state::FAINT));
-    }
-    if let Some(why) = &app.why {
-        lines.push(Cell::styled(why, state::app(app.state).style));
-    }
+    let mut lines = standing(app, now);
     if let Some(words) = super::breaker::words(&app.breaker, now) {
         lines.push(Cell::styled(words, state::WARN));
     }
     if let Some(hint) = super::hint::of_app(app) {
         lines.push(Cell::styled(format!("help: {hint}"), state::BUSY));
+    }
+    lines
+}
+
+/// What is being done with an app, and why it is not well.
+pub(crate) fn standing(app: &AppView, now: Timestamp) -> Vec<Cell> {
+    let mut lines = Vec::new();
+    if let Some(view) = &app.deployment {
+        lines.push(Cell::styled(deployment(view), state::FAINT));
+    }
+    if let Some(view) = &app.cutting {
+        lines.push(Cell::styled(super::releases::cutting(view, now), state::FAINT));
+    }
+    if let Some(why) = &app.why {
+        lines.push(Cell::styled(why, state::app(app.state).style));
     }
     lines
 }

@@ -1,7 +1,8 @@
 //! The table of `releases`.
 
 use agentd_protocol::Timestamp;
-use agentd_protocol::control::{CuttingView, ReleaseState, ReleaseView, Releases};
+use agentd_protocol::control::{ReleaseState, ReleaseView, Releases};
+use agentd_protocol::status::CuttingView;
 
 use super::bytes_time::{between, bytes, span};
 use super::state;
@@ -18,10 +19,7 @@ const COLUMNS: &[Column] = &[
 
 /// The releases at `width`.
 pub(crate) fn table(list: &Releases, now: Timestamp, width: Option<usize>) -> String {
-    let cutting = list.cutting.as_ref().map_or_else(String::new, |cutting| {
-        let CuttingView { operation, origin, since } = cutting;
-        format!("being cut for operation {operation} since {} from {origin}\n", span(between(*since, now)))
-    });
+    let cutting = list.cutting.as_ref().map_or_else(String::new, |view| cutting(view, now) + "\n");
     if list.releases.is_empty() && !cutting.is_empty() {
         return cutting;
     }
@@ -48,6 +46,12 @@ pub(crate) fn table(list: &Releases, now: Timestamp, width: Option<usize>) -> St
         table.row(cells, beneath);
     }
     cutting + &table.render(width)
+}
+
+/// A release that is being cut, in one line.
+pub(crate) fn cutting(view: &CuttingView, now: Timestamp) -> String {
+    let CuttingView { operation, origin, since } = view;
+    format!("a release is being cut from {origin} for operation {operation}, {} so far", span(between(*since, now)))
 }
 
 /// What a release is to its app, in few words.

@@ -56,6 +56,23 @@ impl Cell {
     fn width(&self) -> usize {
         self.text.chars().count()
     }
+
+    /// Writes it in lines of its own, `indent` spaces from the left, wrapped at words.
+    pub(crate) fn write_beneath(&self, text: &mut String, indent: usize, width: Option<usize>) {
+        let style = self.style;
+        for line in wrap(&self.text, width.map(|width| width.saturating_sub(indent).max(20))) {
+            let _ = writeln!(text, "{:indent$}{style}{line}{style:#}", "");
+        }
+    }
+
+    fn write(&self, text: &mut String) {
+        if self.style.is_plain() {
+            text.push_str(&self.text);
+        } else {
+            let style = self.style;
+            let _ = write!(text, "{style}{}{style:#}", self.text);
+        }
+    }
 }
 
 /// One line of a table, with what is to be said of it beneath.
@@ -96,7 +113,7 @@ impl Table {
         for row in &self.rows {
             self.line(&mut text, &row.cells, &widths, &placed);
             for cell in &row.beneath {
-                beneath(&mut text, cell, self.indent + GAP, width);
+                cell.write_beneath(&mut text, self.indent + GAP, width);
             }
         }
         text
@@ -129,29 +146,19 @@ impl Table {
     }
 
     fn line(&self, text: &mut String, cells: &[Cell], widths: &[usize], placed: &[bool]) {
-        let mut line = " ".repeat(self.indent);
-        // Spaces that nothing follows are never written: a terminal of exactly this width would wrap them.
-        let mut owed = 0;
+        let mut owed = self.indent;
         for (index, cell) in cells.iter().enumerate().filter(|&(index, _)| placed[index]) {
             let fill = widths[index] - cell.width();
             let (before, after) = match self.columns[index].align {
                 Align::Left => (0, fill),
                 Align::Right => (fill, 0),
             };
-            let style = cell.style;
-            let _ = write!(line, "{:1$}{style}{2}{style:#}", "", owed + before, cell.text);
+            // Spaces that nothing follows are never written: a terminal of exactly this width would wrap them.
+            text.extend(std::iter::repeat_n(' ', owed + before));
+            cell.write(text);
             owed = after + GAP;
         }
-        text.push_str(&line);
         text.push('\n');
-    }
-}
-
-/// Writes `cell` under a row, wrapped at words.
-fn beneath(text: &mut String, cell: &Cell, indent: usize, width: Option<usize>) {
-    let style = cell.style;
-    for line in wrap(&cell.text, width.map(|width| width.saturating_sub(indent).max(20))) {
-        let _ = writeln!(text, "{:indent$}{style}{line}{style:#}", "");
     }
 }
 

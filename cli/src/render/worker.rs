@@ -39,11 +39,8 @@ pub(crate) fn section(app: &AppView, now: Timestamp, width: Option<usize>) -> St
         span(Duration::from_millis(app.grace_ms)),
         app.release,
     );
-    if let Some(why) = &app.why {
-        let style = state::app(app.state).style;
-        for line in super::table::wrap(why, width.map(|width| width.saturating_sub(2).max(20))) {
-            text.push_str(&format!("  {style}{line}{style:#}\n"));
-        }
+    for line in super::apps::standing(app, now) {
+        line.write_beneath(&mut text, 2, width);
     }
     if !app.workers.is_empty() {
         text.push_str(&table(app, now, width));
@@ -167,6 +164,7 @@ mod tests {
     fn a_drain_shows_what_is_left_of_it_and_a_failure_why() {
         insta::assert_snapshot!(at(80), @"
         support  ↻ deploying  1/2 ready  3 in flight  grace 5m12s  1.5.0+ef56ab78
+          deployment 17: rolling 0 of 2, running: support.0.17 is not ready yet
           SLOT  GEN  STATE        PID  IN FLIGHT  DRAIN LEFT  RESTARTS   MEM  UPTIME
              0   16  ◒ draining  4100          3       4m58s         0  200M   1d12h
              0   17  ◐ starting  4242          0           -         0   85M      2s
@@ -191,6 +189,8 @@ mod tests {
     fn sixty_columns_hold_less() {
         insta::assert_snapshot!(at(60), @"
         support  ↻ deploying  1/2 ready  3 in flight  grace 5m12s  1.5.0+ef56ab78
+          deployment 17: rolling 0 of 2, running: support.0.17 is
+          not ready yet
           SLOT  GEN  STATE        PID  IN FLIGHT  DRAIN LEFT  UPTIME
              0   16  ◒ draining  4100          3       4m58s   1d12h
              0   17  ◐ starting  4242          0           -      2s
@@ -215,6 +215,7 @@ mod tests {
     fn a_hundred_and_twenty_columns_hold_almost_everything() {
         insta::assert_snapshot!(at(120), @"
         support  ↻ deploying  1/2 ready  3 in flight  grace 5m12s  1.5.0+ef56ab78
+          deployment 17: rolling 0 of 2, running: support.0.17 is not ready yet
           SLOT  GEN  STATE        PID  SHARE  IN FLIGHT  OLDEST  DRAIN LEFT  RESTARTS   CPU   MEM  UPTIME  RELEASE
              0   16  ◒ draining  4100     0%          3     41s       4m58s         0  1.5%  200M   1d12h  1.4.0+ab12cd34
              0   17  ◐ starting  4242     0%          0       -           -         0   88%   85M      2s  1.5.0+ef56ab78

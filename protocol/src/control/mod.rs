@@ -44,7 +44,7 @@ pub use deployments::{
 };
 pub use error::{Diagnostic, ErrorData, ErrorKind, ErrorObject};
 pub use message::{Call, CallRejected, Notice, RequestId, ServerMessage, ServerMessageError};
-pub use releases::{CuttingView, ReleaseState, ReleaseView, Releases, ReleasesParams};
+pub use releases::{ReleaseState, ReleaseView, Releases, ReleasesParams};
 pub use reply::{
     Accepted, AppDetails, Changed, ConnectionCounts, DaemonStop, DaemonView, HelloReply, ListenerView, LogFileView,
     LogLine, LogsEnd, LostTask, OperationKind, OperationResult, OperationState, OperationView, PlannedRun, Progress,

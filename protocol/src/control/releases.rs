@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::status::CuttingView;
+
 /// Parameters of `releases`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReleasesParams {
@@ -24,17 +26,6 @@ pub struct Releases {
     pub cutting: Option<CuttingView>,
     /// Those that are kept, the one that was cut last first. None for an app that runs in place.
     pub releases: Vec<ReleaseView>,
-}
-
-/// A release that is being cut.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct CuttingView {
-    /// The number of what it is cut for.
-    pub operation: u64,
-    /// What it is cut from.
-    pub origin: String,
-    /// Since when, by this supervisor: one that died over it is not counted.
-    pub since: Timestamp,
 }
 
 /// What became of a release.
