@@ -23,6 +23,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 #[command(name = "agentctl", version, propagate_version = true, disable_help_subcommand = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 no such app, 4 refused, \
                         5 rolled back, 6 no daemon, 7 timed out, 8 not allowed, 130 detached by Ctrl-C.")]
+// Each command gets them when it is called; here they stand before it.
+#[command(mut_args(|flag| flag.global(false)))]
 pub(crate) struct Cli {
     /// Flags that every command takes.
     #[command(flatten)]
@@ -99,7 +101,7 @@ pub(crate) enum Command {
     /// Show one deployment: its steps, its gates, what became of tasks; as a page with --html
     Deployment(Deferred<DeploymentArgs>),
     /// List the apps
-    #[command(visible_aliases = ["list", "l", "ps"])]
+    #[command(visible_aliases = ["list", "l", "ps"], defer(deferred::with_global))]
     Ls,
     /// Show the workers of apps
     Status(Deferred<StatusArgs>),
@@ -114,8 +116,10 @@ pub(crate) enum Command {
     /// Write a commented configuration for what is found in a folder
     Init(Deferred<InitArgs>),
     /// Look for what on this machine keeps agentd from keeping its promises
+    #[command(defer(deferred::with_global))]
     Doctor,
     /// Print the JSON schema of configuration files, for editors
+    #[command(defer(deferred::with_global))]
     Schema,
     /// Print completions for a shell
     Completions(Deferred<CompletionsArgs>),
@@ -132,8 +136,7 @@ pub(crate) enum Command {
     /// Make agentd a service of systemd, which starts with the machine
     Startup(Deferred<StartupArgs>),
     /// Start, stop or look at the daemon
-    #[command(subcommand)]
-    Daemon(DaemonCommand),
+    Daemon(Deferred<DaemonArgs>),
 }
 
 /// `start FILE|SCRIPT|NAME...`.
@@ -445,6 +448,14 @@ pub(crate) struct EventsArgs {
     pub(crate) since: Option<u64>,
 }
 
+/// `daemon`.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub(crate) command: DaemonCommand,
+}
+
 /// `daemon …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DaemonCommand {
@@ -581,6 +592,25 @@ mod tests {
             assert!(cli.global.json);
             assert_eq!(cli.global.home.unwrap(), "/srv/a");
         }
+        for line in
+            ["--color never tasks usage", "tasks --color never usage", "--color always tasks usage --color never"]
+        {
+            assert_eq!(parse(line).unwrap().global.color, Color::Never, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_takes_the_global_flags() {
+        fn look(command: &clap::Command) {
+            let has = |id| command.get_arguments().any(|argument| argument.get_id() == id);
+            for flag in ["home", "json", "color"] {
+                assert!(has(flag), "{} has no --{flag}", command.get_display_name().unwrap_or_default());
+            }
+            command.get_subcommands().for_each(look);
+        }
+        let mut all = Cli::command();
+        all.build();
+        look(&all);
     }
 
     #[test]

@@ -64,10 +64,12 @@ fn first(lines: &mut LineStream) -> Result<(StatusDocument, Vec<u8>), StatusErro
         Arrival::OutputClosed => return Err(StatusError::OutputClosed),
         Arrival::Closed | Arrival::Interrupted => return Err(StatusError::Closed),
     };
-    // Reading the shape that it almost always has at once is half the work of finding out which it has.
-    let document = match serde_json::from_slice::<StatusDocument>(&line) {
-        Ok(document) if document.schema <= agentd_protocol::status::SCHEMA => document,
-        Ok(_) | Err(_) => match StatusLine::decode(&line)? {
+    // Reading the shape that it almost always has at once is half the work of finding out which it has; and to see once
+    // that all of it is text is less than to see it of each word.
+    let text = std::str::from_utf8(&line).ok();
+    let document = match text.map(serde_json::from_str::<StatusDocument>) {
+        Some(Ok(document)) if document.schema <= agentd_protocol::status::SCHEMA => document,
+        None | Some(Ok(_) | Err(_)) => match StatusLine::decode(&line)? {
             StatusLine::Document(document) => *document,
             StatusLine::Event(_) => return Err(StatusError::Order),
             StatusLine::Error(error) => return Err(StatusError::Refused(error)),

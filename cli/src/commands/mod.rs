@@ -80,7 +80,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Sessions(Deferred(args)) => sessions::run(&context, args),
         Command::Grace(Deferred(args)) => grace::run(&context, args),
         Command::Startup(Deferred(args)) => startup::run(&context, &args),
-        Command::Daemon(command) => daemon::run(&context, command),
+        Command::Daemon(Deferred(args)) => daemon::run(&context, args.command),
     }
 }
 
