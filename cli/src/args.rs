@@ -593,9 +593,12 @@ mod tests {
             assert_eq!(cli.global.home.unwrap(), "/srv/a");
         }
         for line in
-            ["--color never tasks usage", "tasks --color never usage", "--color always tasks usage --color never"]
+            ["--color never daemon status", "daemon --color never status", "--color always daemon status --color never"]
         {
-            assert_eq!(parse(line).unwrap().global.color, Color::Never, "{line}");
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.global.color, Color::Never, "{line}");
+            let Command::Daemon(Deferred(daemon)) = cli.command else { panic!("{line} became {:?}", cli.command) };
+            assert!(matches!(daemon.command, DaemonCommand::Status), "{line} became {:?}", daemon.command);
         }
     }
 

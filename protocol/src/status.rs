@@ -41,6 +41,17 @@ pub struct StatusDocument {
     pub apps: Vec<AppView>,
 }
 
+impl StatusDocument {
+    /// The document as one line of JSON, without its end. It is written here, because this crate is compiled for speed.
+    ///
+    /// # Panics
+    /// Never: its keys are text, and no part of it fails to be written.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        serde_json::to_string(self).expect("a status document is plain data")
+    }
+}
+
 /// What an app is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

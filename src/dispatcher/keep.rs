@@ -206,6 +206,7 @@ impl Dispatcher {
         self.abort_cut(name, "the app was deleted");
         self.forget_releases(name);
         self.forget_hooks(name);
+        self.owed.forget(name);
         let Some(mut app) = self.apps.remove(name) else { return };
         app.addresses.retain(|_| false);
         self.remember_order(name);

@@ -332,8 +332,9 @@ impl Dispatcher {
         self.last_words(launch);
         let Some(process) = self.processes.get_mut(&launch) else { return };
         if process.streams.iter().all(|stream| stream.fifo.is_moved()) {
-            // The log thread lets go of them once what follows was done.
-            return self.logs_drained(launch);
+            // The log thread lets go of them once what follows was done. Behind what was heard of it already.
+            let _ = self.inputs.send(Input::LogsDrained(launch));
+            return;
         }
         let streams = std::mem::take(&mut process.streams);
         let Some(written) = self.finish(&streams) else { return self.logs_drained(launch) };

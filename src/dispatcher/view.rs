@@ -52,9 +52,8 @@ impl Dispatcher {
             StatusQuery::Document { reply } => {
                 let document = self.document(|_| true);
                 let seq = self.journal.seq();
-                let text = serde_json::to_string(&document).expect("a status document is plain data");
                 // A client that went away needs no answer.
-                drop(reply.send(Snapshot { document: text.into(), seq }));
+                drop(reply.send(Snapshot { document: document.to_line().into(), seq }));
             }
             StatusQuery::Events { since, reply } => {
                 drop(reply.send(self.journal.subscribe(since, Timestamp::now())));

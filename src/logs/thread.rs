@@ -1,6 +1,6 @@
 //! The log thread as the rest of the daemon sees it: a handle that sends commands and never waits.
 //!
-//! One thread owns every supervisor end of a FIFO and every live log file; `pump` is what it does. It has a
+//! One thread reads every supervisor end of a FIFO and owns every live log file; `pump` is what it does. It has a
 //! thread of its own because writing a file blocks, and nothing else in the daemon may wait for a disk.
 //!
 //! What can go wrong: only starting it. A file that cannot be opened or written drops lines, counted, and is no error
@@ -8,13 +8,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use agentd_core::id::Launch;
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::event::EventfdFlags;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
@@ -33,7 +33,7 @@ pub struct StreamId(pub u64);
 #[derive(Debug)]
 pub struct Inlet {
     fifo: OwnedFd,
-    /// The thread has taken bytes out, or is about to, that are not where they belong yet.
+    /// The thread is at work on it.
     moving: AtomicBool,
 }
 
@@ -44,12 +44,19 @@ impl Inlet {
         Arc::new(Self { fifo, moving: AtomicBool::new(false) })
     }
 
-    /// Whether all that was printed so far has reached its file, or was dropped. Never waits; where the kernel does not tell,
-    /// and for half a line on its way to the journal, the answer is no.
+    /// Whether all that was printed so far has reached its file, or was dropped. Where the kernel does not tell, and for half a
+    /// line on its way to the journal, the answer is no.
+    ///
+    /// Never waits: to be asked whether it can be read a pipe needs no lock, and to be asked how much is in it needs the one
+    /// that is held while its bytes are written to a disk.
     #[must_use]
     pub fn is_moved(&self) -> bool {
-        // In this order: the thread says that it moves bytes before it takes the first of them out.
-        rustix::io::ioctl_fionread(&self.fifo).is_ok_and(|left| left == 0) && !self.moving.load(Ordering::SeqCst)
+        let mut asked = [PollFd::new(&self.fifo, PollFlags::IN)];
+        // A writer that is gone is told of as well: only bytes count.
+        let empty = poll(&mut asked, Some(&Timespec::default())).is_ok() && !asked[0].revents().contains(PollFlags::IN);
+        // In this order: the thread says that it is at work before it takes the first byte out.
+        fence(Ordering::SeqCst);
+        empty && !self.moving.load(Ordering::SeqCst)
     }
 
     pub(super) const fn end(&self) -> &OwnedFd {
@@ -58,6 +65,7 @@ impl Inlet {
 
     pub(super) fn set_moving(&self, moving: bool) {
         self.moving.store(moving, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
     }
 }
 

@@ -142,6 +142,8 @@ fn what_is_said_to_be_moved_is_in_the_file() {
             std::thread::yield_now();
         }
         assert_eq!(bench.read(), printed, "said too early");
+        let last = tail(&[bench.source()], 1).expect("read back");
+        assert_eq!((last[0].text.as_str(), last[0].launch), (line.trim_end(), Some(Launch(1))), "its index lacks it");
     }
 }
 

@@ -148,8 +148,9 @@ impl Listeners {
         self.groups.iter().filter_map(|(name, group)| Some((name.as_str(), group.lane(lane as usize)?))).collect()
     }
 
-    /// Where new connections go from now on, per lane; lanes beyond the list get weight 0, and a weight of 0 may be a lane's that is not there. Established connections
-    /// and queued ones stay where they are. A Unix socket has one receiver: the heaviest lane, the first of equals.
+    /// Where new connections go from now on, per lane; lanes beyond the list get weight 0, and a weight of 0 may be a lane's
+    /// that is not there. Established connections and queued ones stay where they are. A Unix socket has one receiver: the
+    /// heaviest lane, the first of equals.
     ///
     /// # Errors
     /// Weights that cannot be, before anything is changed; or a refusal of the kernel at one address.
