@@ -1,5 +1,6 @@
 //! A configuration against what runs.
 
+use agentd_protocol::control::{Applied, Work};
 use agentd_protocol::status::AppView;
 
 use crate::site::{App, PATIENCE, Site, answer, assert_code};
@@ -151,6 +152,30 @@ fn only_pruning_deletes_and_only_what_came_from_the_same_file() {
     site.daemon.ctl_ok(&["apply", "--prune", "./site.toml"]);
     let names: Vec<String> = site.daemon.status().apps.into_iter().map(|app| app.name).collect();
     assert_eq!(names, ["other", "web"]);
+}
+
+#[test]
+fn what_is_to_go_stays_as_long_as_what_takes_its_place_does_not_come_to_be() {
+    let site = Site::new();
+    let old = App::new("old");
+    assert_code(&site.apply(std::slice::from_ref(&old)), 0);
+    let before = site.pids("old");
+    let new = App::new("new");
+    site.write(&[new.with("env = { FAIL = \"1\" }")]);
+    let output = site.daemon.ctl(&["apply", "--prune", "./site.toml"]);
+    assert_code(&output, 5);
+    assert!(output.stderr.contains("old was not deleted"), "{output:#?}");
+    assert_eq!(site.pids("old"), before);
+    assert_eq!(answer(old.port), "ok");
+    site.write(std::slice::from_ref(&new));
+    let output = site.daemon.ctl(&["--json", "apply", "--prune", "./site.toml"]);
+    assert_code(&output, 0);
+    let done: Applied = serde_json::from_str(output.stdout.trim()).expect("one document");
+    let works: Vec<(&str, Work)> = done.apps.iter().map(|app| (app.app.as_str(), app.work)).collect();
+    assert_eq!(works, [("new", Work::New), ("old", Work::Gone)]);
+    assert_eq!(done.results.len(), 2, "{done:#?}");
+    let names: Vec<String> = site.daemon.status().apps.into_iter().map(|app| app.name).collect();
+    assert_eq!(names, ["new"]);
 }
 
 #[test]
