@@ -48,7 +48,7 @@ pub(crate) fn run(context: &Context, args: ApplyArgs) -> Result<u8, Failure> {
         return Ok(done.exit_code());
     }
     let stays: Vec<&str> =
-        plan.apps.iter().filter(|app| app.work == Work::Gone && kept(app, &done)).map(name).collect();
+        plan.apps.iter().filter(|app| app.work == Work::Gone && kept(app, &done)).map(|app| app.app.as_str()).collect();
     if !stays.is_empty() {
         return stayed(&done, &stays);
     }
@@ -83,10 +83,6 @@ fn last_prune(context: &Context, params: ApplyParams, wait: WaitArgs) -> Result<
 /// Whether an app that was to go was left.
 fn kept(app: &AppDifference, done: &Applied) -> bool {
     done.apps.iter().any(|other| other.app == app.app && other.work == Work::Left)
-}
-
-fn name(app: &AppDifference) -> &str {
-    &app.app
 }
 
 /// Not all came to be, so that nothing was deleted.
