@@ -2,7 +2,8 @@
 //!
 //! Owns: the lines that wait for a client to read them, and their bound. Putting one in never waits, so a client that
 //! does not read costs the dispatcher nothing: when more than [`BUDGET`] bytes wait, it is given up.
-//! Who reads a log back for a client is not the dispatcher and may wait for room instead.
+//! Who reads a log back for a client is not the dispatcher and may wait for room instead. It leaves most of the bound to those
+//! who may not, so that an answer finds its place behind any amount of lines, and a client that reads slowly is served whole.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +13,9 @@ use tokio::sync::{Notify, mpsc};
 
 /// A client for whom this many bytes wait gets nothing more. One line may go beyond it.
 pub(super) const BUDGET: usize = 4 * 1024 * 1024;
+
+/// Who may wait does so while this many bytes wait.
+const ROOM: usize = BUDGET / 4;
 
 /// What a queued line costs beside its bytes.
 const OVERHEAD: usize = 64;
@@ -59,7 +63,7 @@ pub(super) fn outbox() -> (Outbox, Outgoing) {
 impl Outbox {
     /// Queues a line, or gives the client up.
     pub(super) fn put(&self, line: String) -> Result<(), Closed> {
-        if self.shared.is_full() {
+        if self.shared.waiting() >= BUDGET {
             self.give_up();
             return Err(Closed);
         }
@@ -86,7 +90,7 @@ impl Outbox {
             if self.is_closed() {
                 return Err(Closed);
             }
-            if !self.shared.is_full() {
+            if self.shared.waiting() < ROOM {
                 return self.push(line);
             }
             room.await;
@@ -143,7 +147,7 @@ impl Shared {
 
     /// Whether every line was written.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) == 0
+        self.waiting() == 0
     }
 
     pub(super) fn is_endless(&self) -> bool {
@@ -155,8 +159,9 @@ impl Shared {
         self.over_budget.notified().await;
     }
 
-    fn is_full(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) >= BUDGET
+    /// Bytes that wait to be written.
+    fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 }
 
@@ -186,6 +191,25 @@ mod tests {
         outgoing.written(&line);
         assert_eq!(waiter.await.expect("no panic"), Ok(()));
         assert_eq!(outgoing.next().await.as_deref(), Some("y"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_finds_its_place_behind_whoever_waits_for_room() {
+        let (outbox, mut outgoing) = outbox();
+        let filling = outbox.clone();
+        let filler = tokio::spawn(async move { while filling.put_when_room("x".repeat(1000)).await.is_ok() {} });
+        tokio::task::yield_now().await;
+        assert!(outgoing.shared.waiting() >= ROOM, "it fills the room and waits");
+        assert_eq!(outbox.put("answer".to_owned()), Ok(()));
+        assert!(!outbox.is_closed());
+        loop {
+            match outgoing.next().await.expect("there is more") {
+                line if line == "answer" => break,
+                line => outgoing.written(&line),
+            }
+        }
+        drop(outgoing);
+        filler.await.expect("no panic");
     }
 
     #[tokio::test]
