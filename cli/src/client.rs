@@ -118,6 +118,11 @@ impl Client {
         Ok(self.calls)
     }
 
+    /// Whether the daemon has said something more that is here already.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.lines.has_line()
+    }
+
     /// The next thing that the daemon says. Without `until` it waits for ever.
     ///
     /// # Errors

@@ -125,6 +125,11 @@ impl LineStream {
         self.stream.shutdown(Shutdown::Write).map_err(LineError::Write)
     }
 
+    /// Whether the next line is here already.
+    pub(crate) fn has_line(&self) -> bool {
+        self.decoder.has_line()
+    }
+
     /// The next line, or what else ended the wait for it. Without `until` it waits for ever.
     ///
     /// # Errors

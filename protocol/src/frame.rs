@@ -54,6 +54,12 @@ impl LineDecoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Whether more is here than a line that has not ended. An empty line, which is dropped, counts.
+    #[must_use]
+    pub fn has_line(&self) -> bool {
+        memchr::memchr(b'\n', &self.buffer[self.scanned..]).is_some()
+    }
+
     /// The next whole line, without its end; none when more must be fed.
     ///
     /// # Errors

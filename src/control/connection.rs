@@ -261,10 +261,12 @@ fn fault(outbox: &Outbox, why: String) -> End {
 
 /// Writes lines until nobody can send one any more, or the client takes none.
 async fn write_lines(stream: &Stream, mut outgoing: Outgoing, stall: Duration) {
-    while let Some(line) = outgoing.next().await {
-        if write_line(stream, &line, stall).await.is_err() {
+    loop {
+        let lines = outgoing.next().await;
+        // What waits is written in one call: a log that is read back has short lines, and many.
+        if lines.is_empty() || write_line(stream, &lines.join("\n"), stall).await.is_err() {
             return;
         }
-        outgoing.written(&line);
+        outgoing.written(&lines);
     }
 }

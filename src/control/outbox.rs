@@ -17,6 +17,9 @@ pub(super) const BUDGET: usize = 4 * 1024 * 1024;
 /// Who may wait does so while this many bytes wait.
 const ROOM: usize = BUDGET / 4;
 
+/// Lines that are written together.
+const AT_ONCE: usize = 64;
+
 /// What a queued line costs beside its bytes.
 const OVERHEAD: usize = 64;
 
@@ -116,14 +119,17 @@ impl Outbox {
 }
 
 impl Outgoing {
-    /// The next line; none when nobody can put one in any more.
-    pub(super) async fn next(&mut self) -> Option<String> {
-        self.lines.recv().await
+    /// The next lines, as many as are there, up to [`AT_ONCE`]; none when nobody can put one in any more.
+    pub(super) async fn next(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.lines.recv_many(&mut lines, AT_ONCE).await;
+        lines
     }
 
-    /// A line was written, and costs nothing any more.
-    pub(super) fn written(&self, line: &str) {
-        self.shared.waiting.fetch_sub(line.len() + OVERHEAD, Ordering::Relaxed);
+    /// Lines were written, and cost nothing any more.
+    pub(super) fn written(&self, lines: &[String]) {
+        let bytes = lines.iter().map(|line| line.len() + OVERHEAD).sum();
+        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
         self.shared.room.notify_waiters();
     }
 
@@ -187,10 +193,11 @@ mod tests {
         let waiter = tokio::spawn(async move { outbox.put_when_room("y".to_owned()).await });
         tokio::task::yield_now().await;
         assert!(!waiter.is_finished(), "it waits");
-        let line = outgoing.next().await.expect("the first line");
-        outgoing.written(&line);
+        let lines = outgoing.next().await;
+        assert_eq!(lines.len(), 1, "the first line");
+        outgoing.written(&lines);
         assert_eq!(waiter.await.expect("no panic"), Ok(()));
-        assert_eq!(outgoing.next().await.as_deref(), Some("y"));
+        assert_eq!(outgoing.next().await, ["y"]);
     }
 
     #[tokio::test]
@@ -203,10 +210,12 @@ mod tests {
         assert_eq!(outbox.put("answer".to_owned()), Ok(()));
         assert!(!outbox.is_closed());
         loop {
-            match outgoing.next().await.expect("there is more") {
-                line if line == "answer" => break,
-                line => outgoing.written(&line),
+            let lines = outgoing.next().await;
+            assert!(!lines.is_empty(), "there is more");
+            if lines.iter().any(|line| line == "answer") {
+                break;
             }
+            outgoing.written(&lines);
         }
         drop(outgoing);
         filler.await.expect("no panic");

@@ -32,10 +32,13 @@ pub(crate) fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
         last: args.lines.is_some(),
     };
     let call = client.send(Request::Logs(params))?;
-    let mut printer = Printer { json: context.json, view: LogView::new(args.timestamps) };
+    let mut printer = Printer { json: context.json, view: LogView::new(args.timestamps), gathered: String::new() };
     // A follower cannot wait for the end to sort; the lines of one app are in order already.
     let mut held = (!args.follow && !one_app).then(Vec::new);
     loop {
+        if !client.has_heard() {
+            printer.flush()?;
+        }
         match client.next(None)? {
             Heard::Notice(Notice::Log(line)) => match &mut held {
                 Some(held) => held.push(line),
@@ -46,6 +49,7 @@ pub(crate) fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
                 for line in in_order(held.unwrap_or_default()) {
                     printer.print(&line)?;
                 }
+                printer.flush()?;
                 if end.skipped > 0 {
                     render::note(&format!("{} lines were left out: they were read too slowly", end.skipped));
                 }
@@ -60,14 +64,29 @@ pub(crate) fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
     }
 }
 
+/// Bytes that are printed at once where more lines are there already.
+const AT_ONCE: usize = 64 << 10;
+
 struct Printer {
     json: bool,
     view: LogView,
+    /// Not printed yet.
+    gathered: String,
 }
 
 impl Printer {
     fn print(&mut self, line: &LogLine) -> Result<(), Failure> {
-        if self.json { render::json(line) } else { render::print(&self.view.line(line)) }
+        self.gathered += &if self.json { render::to_json(line) + "\n" } else { self.view.line(line) };
+        if self.gathered.len() < AT_ONCE { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        let lines = std::mem::take(&mut self.gathered);
+        match lines.strip_suffix('\n') {
+            None => Ok(()),
+            Some(json) if self.json => render::raw_line(json.as_bytes()),
+            Some(_) => render::print(&lines),
+        }
     }
 }
 

@@ -115,8 +115,12 @@ pub(crate) fn raw_line(line: &[u8]) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure::Output`]; quiet when its reader is gone.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
-    let line = serde_json::to_vec(value).expect("wire types have text keys and no failing serializer");
-    raw_line(&line)
+    raw_line(to_json(value).as_bytes())
+}
+
+/// `value` as one line of JSON, without its end.
+pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("wire types have text keys and no failing serializer")
 }
 
 /// Writes a line to stderr. What cannot be said there cannot be said at all.

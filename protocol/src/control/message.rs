@@ -191,16 +191,12 @@ impl ServerMessage {
         match self {
             Self::Answer { id, result: Ok(result) } => to_line(&Success { jsonrpc: VERSION, id: id.as_ref(), result }),
             Self::Answer { id, result: Err(error) } => to_line(&Failure { jsonrpc: VERSION, id: id.as_ref(), error }),
-            Self::Notice { call, notice } => {
-                let mut wire = to_value(notice);
-                let method = wire.get_mut("method").map_or(Value::Null, Value::take);
-                let value = wire.get_mut("value").map_or(Value::Null, Value::take);
-                to_line(&serde_json::json!({
-                    "jsonrpc": VERSION,
-                    "method": method,
-                    "params": { "call": call, "value": value },
-                }))
-            }
+            Self::Notice { call, notice } => match notice {
+                Notice::Accepted(value) => notice_line("accepted", call, value),
+                Notice::Progress(value) => notice_line("progress", call, value),
+                Notice::Event(value) => notice_line("event", call, value),
+                Notice::Log(value) => notice_line("log", call, value),
+            },
             Self::UnknownNotice { method } => {
                 to_line(&serde_json::json!({ "jsonrpc": VERSION, "method": method, "params": {} }))
             }
@@ -244,6 +240,21 @@ fn decode_notice(method: String, mut params: Value) -> Result<ServerMessage, Ser
         Ok((call, notice)) => Ok(ServerMessage::Notice { call, notice }),
         Err(source) => Err(ServerMessageError::Notice { method, source }),
     }
+}
+
+fn notice_line<T: Serialize>(method: &str, call: &RequestId, value: &T) -> String {
+    #[derive(Serialize)]
+    struct Wire<'a, T> {
+        jsonrpc: &'static str,
+        method: &'a str,
+        params: Params<'a, T>,
+    }
+    #[derive(Serialize)]
+    struct Params<'a, T> {
+        call: &'a RequestId,
+        value: &'a T,
+    }
+    to_line(&Wire { jsonrpc: VERSION, method, params: Params { call, value } })
 }
 
 fn to_value<T: Serialize>(wire: &T) -> Value {
