@@ -6,7 +6,7 @@ use crate::site::{AGENTD, BETWEEN_LOOKS, PATIENCE, await_printed, files, numbers
 
 #[test]
 fn no_line_is_lost_or_doubled_while_files_are_put_aside_and_packed_and_the_daemon_is_killed() {
-    const LINES: usize = 300_000;
+    const LINES: usize = 150_000;
     let mut daemon = Daemon::start(AGENTD);
     printer(&daemon, LINES, "log = { max_size = \"1M\", keep = 100 }");
     daemon.ctl_ok(&["start", "./web.toml"]);
@@ -27,7 +27,7 @@ fn no_line_is_lost_or_doubled_while_files_are_put_aside_and_packed_and_the_daemo
         std::thread::sleep(BETWEEN_LOOKS);
     }
     let packed = files(&daemon).iter().filter(|name| name.ends_with(".zst")).count();
-    assert!(packed >= 20, "{packed} packed files");
+    assert!(packed >= 5, "{packed} packed files");
     assert_eq!(numbers(&texts(&daemon, &["--since", "1d"])).len(), LINES, "packed, it reads the same");
 }
 
