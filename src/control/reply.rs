@@ -98,14 +98,11 @@ impl ReplySink {
 
     fn answer(&mut self, answer: Result<Reply, ErrorObject>) {
         let Some(Open { id, outbox }) = self.open.take() else { return };
-        let result = match answer {
-            Ok(reply) => match serde_json::to_value(&reply) {
-                Ok(value) => Ok(value),
-                Err(e) => Err(Box::new(ErrorObject::new(ErrorKind::Internal, format!("write the answer: {e}")))),
-            },
-            Err(error) => Err(Box::new(error)),
+        let line = match answer {
+            Ok(reply) => ServerMessage::encode_reply(&id, &reply),
+            Err(error) => ServerMessage::Answer { id: Some(id), result: Err(Box::new(error)) }.encode(),
         };
-        if outbox.put(ServerMessage::Answer { id: Some(id), result }.encode()).is_err() {
+        if outbox.put(line).is_err() {
             tracing::debug!("an answer's client is gone");
         }
     }

@@ -134,6 +134,8 @@ impl App {
                 }
             }
         }
+        // An app is at rest most of its life.
+        self.head.pending.shrink_to_fit();
         undone
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::error::{ErrorKind, ErrorObject};
-use super::reply::{Accepted, LogLine, Progress};
+use super::reply::{Accepted, LogLine, Progress, Reply};
 use super::request::Request;
 use crate::events::Event;
 
@@ -177,19 +177,13 @@ impl ServerMessage {
     #[must_use]
     pub fn encode(&self) -> String {
         #[derive(Serialize)]
-        struct Success<'a> {
-            jsonrpc: &'static str,
-            id: Option<&'a RequestId>,
-            result: &'a Value,
-        }
-        #[derive(Serialize)]
         struct Failure<'a> {
             jsonrpc: &'static str,
             id: Option<&'a RequestId>,
             error: &'a ErrorObject,
         }
         match self {
-            Self::Answer { id, result: Ok(result) } => to_line(&Success { jsonrpc: VERSION, id: id.as_ref(), result }),
+            Self::Answer { id, result: Ok(result) } => success_line(id.as_ref(), result),
             Self::Answer { id, result: Err(error) } => to_line(&Failure { jsonrpc: VERSION, id: id.as_ref(), error }),
             Self::Notice { call, notice } => match notice {
                 Notice::Accepted(value) => notice_line("accepted", call, value),
@@ -201,6 +195,13 @@ impl ServerMessage {
                 to_line(&serde_json::json!({ "jsonrpc": VERSION, "method": method, "params": {} }))
             }
         }
+    }
+
+    /// The line of a call's answer, without its end, written from the reply as it is: one of a hundred apps is half a megabyte
+    /// of [`Value`]s otherwise.
+    #[must_use]
+    pub fn encode_reply(id: &RequestId, reply: &Reply) -> String {
+        success_line(Some(id), reply)
     }
 
     /// Reads a line.
@@ -240,6 +241,16 @@ fn decode_notice(method: String, mut params: Value) -> Result<ServerMessage, Ser
         Ok((call, notice)) => Ok(ServerMessage::Notice { call, notice }),
         Err(source) => Err(ServerMessageError::Notice { method, source }),
     }
+}
+
+fn success_line<T: Serialize>(id: Option<&RequestId>, result: &T) -> String {
+    #[derive(Serialize)]
+    struct Success<'a, T> {
+        jsonrpc: &'static str,
+        id: Option<&'a RequestId>,
+        result: &'a T,
+    }
+    to_line(&Success { jsonrpc: VERSION, id, result })
 }
 
 fn notice_line<T: Serialize>(method: &str, call: &RequestId, value: &T) -> String {
