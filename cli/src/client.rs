@@ -61,6 +61,8 @@ pub(crate) enum Heard {
     Answer(u64, Result<Value, Box<ErrorObject>>),
     /// Something on the way there.
     Notice(Notice),
+    /// Something that only a later version understands.
+    Nothing,
     /// The deadline passed.
     Elapsed,
     /// Somebody pressed Ctrl-C.
@@ -128,22 +130,18 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]. An answer that names no call is `Refused`: our last line was not understood.
     pub(crate) fn next(&mut self, until: Option<Instant>) -> Result<Heard, ClientError> {
-        loop {
-            let line = match self.lines.next(until)? {
-                Arrival::Line(line) => line,
-                Arrival::Closed => return Err(ClientError::Closed),
-                Arrival::OutputClosed => return Err(ClientError::OutputClosed),
-                Arrival::Elapsed => return Ok(Heard::Elapsed),
-                Arrival::Interrupted => return Ok(Heard::Interrupted),
-            };
-            match ServerMessage::decode(&line)? {
-                ServerMessage::Answer { id: Some(RequestId::Number(call)), result } => {
-                    return Ok(Heard::Answer(call, result));
-                }
-                ServerMessage::Answer { result: Err(error), .. } => return Err(ClientError::Refused(error)),
-                ServerMessage::Answer { result: Ok(_), .. } | ServerMessage::UnknownNotice { .. } => {}
-                ServerMessage::Notice { notice, .. } => return Ok(Heard::Notice(notice)),
-            }
+        let line = match self.lines.next(until)? {
+            Arrival::Line(line) => line,
+            Arrival::Closed => return Err(ClientError::Closed),
+            Arrival::OutputClosed => return Err(ClientError::OutputClosed),
+            Arrival::Elapsed => return Ok(Heard::Elapsed),
+            Arrival::Interrupted => return Ok(Heard::Interrupted),
+        };
+        match ServerMessage::decode(&line)? {
+            ServerMessage::Answer { id: Some(RequestId::Number(call)), result } => Ok(Heard::Answer(call, result)),
+            ServerMessage::Answer { result: Err(error), .. } => Err(ClientError::Refused(error)),
+            ServerMessage::Answer { result: Ok(_), .. } | ServerMessage::UnknownNotice { .. } => Ok(Heard::Nothing),
+            ServerMessage::Notice { notice, .. } => Ok(Heard::Notice(notice)),
         }
     }
 
@@ -159,7 +157,7 @@ impl Client {
         loop {
             match self.next(Some(until))? {
                 Heard::Answer(of, result) if of == call => return read(method, result.map_err(ClientError::Refused)?),
-                Heard::Answer(..) | Heard::Notice(_) | Heard::Interrupted => {}
+                Heard::Answer(..) | Heard::Notice(_) | Heard::Nothing | Heard::Interrupted => {}
                 Heard::Elapsed => return Err(ClientError::Silent),
             }
         }

@@ -6,9 +6,9 @@ use agentd_protocol::Timestamp;
 use agentd_protocol::control::{
     AbortParams, Accepted, ApplyParams, Call, Changed, DaemonStatusParams, DaemonStopParams, DaemonUpgradeParams,
     DeleteParams, DeploymentParams, DeploymentsParams, DescribeParams, Diagnostic, EffectJudgement, EffectsParams,
-    ErrorKind, ErrorObject, GraceParams, HelloParams, LogLine, LogStream, LogsParams, Notice, OperationKind,
+    ErrorKind, ErrorObject, GraceParams, HelloParams, LogLine, LogStream, LogsEnd, LogsParams, Notice, OperationKind,
     OperationResult, OperationState, OperationView, PauseParams, Progress, PromoteParams, RefreshParams,
-    ReleasesParams, ReloadParams, Request, RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams,
+    ReleasesParams, ReloadParams, Reply, Request, RequestId, RestartParams, ResumeParams, RollbackParams, ScaleParams,
     ServerMessage, SessionsParams, SignalParams, StartParams, StartTarget, StatusParams, StopParams, TaskChange,
     TaskChangeParams, TaskCounts, TaskState, TasksParams, TasksPruneParams, TasksUsageParams, UpgradeParams,
 };
@@ -305,6 +305,15 @@ fn every_message_of_the_daemon_is_read_as_it_was_written() {
         assert!(!line.contains('\n'), "{line}");
         assert_eq!(ServerMessage::decode(line.as_bytes()).expect(&line), message);
     }
+}
+
+#[test]
+fn a_reply_written_as_it_is_reads_like_one_written_as_a_value() {
+    let reply = Reply::LogsEnd(LogsEnd { lines: 3, skipped: 1, elsewhere: vec!["journalctl".to_owned()] });
+    let id = RequestId::Text("a".to_owned());
+    let read = ServerMessage::decode(ServerMessage::encode_reply(&id, &reply).as_bytes()).expect("read");
+    let result = Ok(serde_json::to_value(&reply).expect("a value"));
+    assert_eq!(read, ServerMessage::Answer { id: Some(id), result });
 }
 
 #[test]

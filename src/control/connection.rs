@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access::Peer;
-use super::line::{hung_up, write_line};
+use super::line::{hung_up, write_all};
 use super::outbox::{Outbox, Outgoing, Shared, outbox};
 use super::reply::{ControlCall, ReplySink};
 use super::server::{Identity, Limits};
@@ -261,12 +261,10 @@ fn fault(outbox: &Outbox, why: String) -> End {
 
 /// Writes lines until nobody can send one any more, or the client takes none.
 async fn write_lines(stream: &Stream, mut outgoing: Outgoing, stall: Duration) {
-    loop {
-        let lines = outgoing.next().await;
-        // What waits is written in one call: a log that is read back has short lines, and many.
-        if lines.is_empty() || write_line(stream, &lines.join("\n"), stall).await.is_err() {
+    while let Some(batch) = outgoing.next().await {
+        if write_all(stream, batch.text.as_bytes(), stall).await.is_err() {
             return;
         }
-        outgoing.written(&lines);
+        outgoing.written(&batch);
     }
 }

@@ -14,14 +14,20 @@ use tokio::time::{sleep, timeout};
 /// How often to look whether a client that says nothing more still listens.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 
-/// Writes `line` and its end. Headway counts, not lines: a large document to a slow reader is no stall.
+/// Writes `line` and its end, as [`write_all`] does: the reader wakes once, and has it whole.
+///
+/// # Errors
+/// As [`write_all`].
+pub(crate) async fn write_line(stream: &Stream, line: &str, stall: Duration) -> io::Result<()> {
+    write_all(stream, &[line.as_bytes(), b"\n"].concat(), stall).await
+}
+
+/// Writes `bytes`. Headway counts, not the end: a large document to a slow reader is no stall.
 ///
 /// # Errors
 /// When the client is gone, or takes no byte for `stall`.
-pub(crate) async fn write_line(mut stream: &Stream, line: &str, stall: Duration) -> io::Result<()> {
-    // In one call: the reader wakes once, and has it whole.
-    let whole = [line.as_bytes(), b"\n"].concat();
-    let mut rest = &whole[..];
+pub(crate) async fn write_all(mut stream: &Stream, bytes: &[u8], stall: Duration) -> io::Result<()> {
+    let mut rest = bytes;
     while !rest.is_empty() {
         match timeout(stall, stream.write(rest)).await?? {
             0 => return Err(io::ErrorKind::WriteZero.into()),

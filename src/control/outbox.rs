@@ -17,8 +17,9 @@ pub(super) const BUDGET: usize = 4 * 1024 * 1024;
 /// Who may wait does so while this many bytes wait.
 const ROOM: usize = BUDGET / 4;
 
-/// Lines that are written together.
-const AT_ONCE: usize = 64;
+/// Lines are written together up to this many bytes. The kernel takes so much whole or not at all, so that a connection that
+/// ends in between leaves no line cut.
+const AT_ONCE: usize = 16 * 1024;
 
 /// What a queued line costs beside its bytes.
 const OVERHEAD: usize = 64;
@@ -39,6 +40,15 @@ pub(super) struct Outbox {
 pub(super) struct Outgoing {
     lines: mpsc::UnboundedReceiver<String>,
     shared: Arc<Shared>,
+}
+
+/// Lines that are written together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// All of them, each with its end.
+    pub(super) text: String,
+    /// What they count for while they wait.
+    cost: usize,
 }
 
 /// Told by either end when a client is given up; shared apart from the ends, so that waiting borrows neither.
@@ -119,17 +129,24 @@ impl Outbox {
 }
 
 impl Outgoing {
-    /// The next lines, as many as are there, up to [`AT_ONCE`]; none when nobody can put one in any more.
-    pub(super) async fn next(&mut self) -> Vec<String> {
-        let mut lines = Vec::new();
-        self.lines.recv_many(&mut lines, AT_ONCE).await;
-        lines
+    /// The next line, and those that wait behind it as far as [`AT_ONCE`] goes; none when nobody can put one in any more.
+    pub(super) async fn next(&mut self) -> Option<Batch> {
+        let mut text = self.lines.recv().await?;
+        let mut cost = text.len() + OVERHEAD;
+        text.push('\n');
+        while text.len() < AT_ONCE
+            && let Ok(line) = self.lines.try_recv()
+        {
+            cost += line.len() + OVERHEAD;
+            text += &line;
+            text.push('\n');
+        }
+        Some(Batch { text, cost })
     }
 
     /// Lines were written, and cost nothing any more.
-    pub(super) fn written(&self, lines: &[String]) {
-        let bytes = lines.iter().map(|line| line.len() + OVERHEAD).sum();
-        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+    pub(super) fn written(&self, batch: &Batch) {
+        self.shared.waiting.fetch_sub(batch.cost, Ordering::Relaxed);
         self.shared.room.notify_waiters();
     }
 
@@ -193,11 +210,10 @@ mod tests {
         let waiter = tokio::spawn(async move { outbox.put_when_room("y".to_owned()).await });
         tokio::task::yield_now().await;
         assert!(!waiter.is_finished(), "it waits");
-        let lines = outgoing.next().await;
-        assert_eq!(lines.len(), 1, "the first line");
-        outgoing.written(&lines);
+        let first = outgoing.next().await.expect("the first line");
+        outgoing.written(&first);
         assert_eq!(waiter.await.expect("no panic"), Ok(()));
-        assert_eq!(outgoing.next().await, ["y"]);
+        assert_eq!(outgoing.next().await.expect("the next").text, "y\n");
     }
 
     #[tokio::test]
@@ -210,15 +226,31 @@ mod tests {
         assert_eq!(outbox.put("answer".to_owned()), Ok(()));
         assert!(!outbox.is_closed());
         loop {
-            let lines = outgoing.next().await;
-            assert!(!lines.is_empty(), "there is more");
-            if lines.iter().any(|line| line == "answer") {
+            let batch = outgoing.next().await.expect("there is more");
+            if batch.text.contains("answer\n") {
                 break;
             }
-            outgoing.written(&lines);
+            outgoing.written(&batch);
         }
         drop(outgoing);
         filler.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn short_lines_are_written_together_and_count_until_they_are() {
+        let (outbox, mut outgoing) = outbox();
+        let line = "x".repeat(AT_ONCE / 4);
+        (0..6).for_each(|_| outbox.put(line.clone()).expect("there is room"));
+        let batch = outgoing.next().await.expect("what waits");
+        assert_eq!(batch.text, format!("{line}\n").repeat(4), "whole lines, in order, not many more bytes than that");
+        let waiting = outgoing.shared.waiting();
+        outgoing.written(&batch);
+        assert_eq!(waiting - outgoing.shared.waiting(), 4 * (line.len() + OVERHEAD));
+        let rest = outgoing.next().await.expect("the rest");
+        outgoing.written(&rest);
+        assert!(outgoing.shared.is_empty());
+        drop(outbox);
+        assert!(outgoing.next().await.is_none());
     }
 
     #[tokio::test]

@@ -35,33 +35,31 @@ pub(crate) fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
     let mut printer = Printer { json: context.json, view: LogView::new(args.timestamps), gathered: String::new() };
     // A follower cannot wait for the end to sort; the lines of one app are in order already.
     let mut held = (!args.follow && !one_app).then(Vec::new);
-    loop {
+    let end = loop {
         if !client.has_heard() {
             printer.flush()?;
         }
-        match client.next(None)? {
-            Heard::Notice(Notice::Log(line)) => match &mut held {
+        match client.next(None) {
+            Ok(Heard::Notice(Notice::Log(line))) => match &mut held {
                 Some(held) => held.push(line),
                 None => printer.print(&line)?,
             },
-            Heard::Answer(of, result) if of == call => {
-                let end: LogsEnd = client::read("logs", result.map_err(ClientError::Refused)?)?;
-                for line in in_order(held.unwrap_or_default()) {
-                    printer.print(&line)?;
-                }
-                printer.flush()?;
-                if end.skipped > 0 {
-                    render::note(&format!("{} lines were left out: they were read too slowly", end.skipped));
-                }
-                end.elsewhere.iter().for_each(|where_and_how| render::note(where_and_how));
-                return Ok(exit::DONE);
-            }
-            Heard::Answer(..)
-            | Heard::Notice(Notice::Accepted(_) | Notice::Progress(_) | Notice::Event(_))
-            | Heard::Elapsed
-            | Heard::Interrupted => {}
+            Ok(Heard::Answer(of, result)) if of == call => break result.map_err(ClientError::Refused),
+            Ok(Heard::Answer(..) | Heard::Notice(_) | Heard::Nothing | Heard::Elapsed | Heard::Interrupted) => {}
+            Err(error) => break Err(error),
         }
+    };
+    // What came is shown, whatever the end is.
+    for line in in_order(held.unwrap_or_default()) {
+        printer.print(&line)?;
     }
+    printer.flush()?;
+    let end: LogsEnd = client::read("logs", end?)?;
+    if end.skipped > 0 {
+        render::note(&format!("{} lines were left out: they were read too slowly", end.skipped));
+    }
+    end.elsewhere.iter().for_each(|where_and_how| render::note(where_and_how));
+    Ok(exit::DONE)
 }
 
 /// Bytes that are printed at once where more lines are there already.

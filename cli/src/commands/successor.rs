@@ -41,7 +41,7 @@ pub(crate) fn run(context: &Context, args: SuccessorArgs) -> Result<u8, Failure>
         match client.next(Some(until)) {
             Ok(Heard::Answer(_, Err(error))) => return Err(ClientError::Refused(error).into()),
             Ok(Heard::Elapsed) => return Err(ClientError::Silent.into()),
-            Ok(Heard::Answer(_, Ok(_)) | Heard::Notice(_) | Heard::Interrupted) => {}
+            Ok(Heard::Answer(_, Ok(_)) | Heard::Notice(_) | Heard::Nothing | Heard::Interrupted) => {}
             Err(ClientError::Closed | ClientError::Line(_)) => break,
             Err(error) => return Err(error.into()),
         }

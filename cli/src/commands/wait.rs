@@ -99,7 +99,7 @@ fn collect(
             }
             Heard::Notice(Notice::Progress(changed)) => progress.app(changed.app),
             Heard::Notice(Notice::Event(event)) => progress.event(&event),
-            Heard::Notice(Notice::Log(_)) => {}
+            Heard::Notice(Notice::Log(_)) | Heard::Nothing => {}
             Heard::Interrupted => return Ok(End::Interrupted(operations)),
             Heard::Elapsed => progress.tick(),
         }

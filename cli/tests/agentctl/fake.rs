@@ -81,6 +81,20 @@ impl Answering {
         self.say(&ServerMessage::Answer { id: Some(self.id.clone()), result: Err(Box::new(error)) });
     }
 
+    /// Tells something and refuses in one breath, so that a client reads both at once.
+    pub(crate) fn notice_and_refuse(&mut self, notice: Notice, error: ErrorObject) {
+        let notice = ServerMessage::Notice { call: self.id.clone(), notice };
+        let refusal = ServerMessage::Answer { id: Some(self.id.clone()), result: Err(Box::new(error)) };
+        // A client that went away is part of some tests.
+        let _ = self.stream.write_all(format!("{}\n{}\n", notice.encode(), refusal.encode()).as_bytes());
+    }
+
+    /// Ends the connection within a line.
+    pub(crate) fn end_within_a_line(&mut self) {
+        self.stream.write_all(br#"{"jsonrpc":"2.0","method":"lo"#).unwrap();
+        self.hang_up();
+    }
+
     /// Closes the connection.
     pub(crate) fn hang_up(&mut self) {
         self.stream.shutdown(Shutdown::Both).unwrap();

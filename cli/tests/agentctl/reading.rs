@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use agentd_protocol::control::{LogLine, LogStream, Notice, Request};
+use agentd_protocol::control::{ErrorKind, ErrorObject, LogLine, LogStream, Notice, Request};
 use serde_json::{Value, json};
 
 use crate::fake::{Answering, Daemon, Play, document, end, event, serve, silent};
@@ -160,6 +160,25 @@ fn logs_of_several_apps_are_interleaved_by_time_behind_who_printed_them() {
     let ended = daemon.run("logs --json -n 5").expect(0);
     let texts: Vec<Value> = ended.stdout.lines().map(|line| parse(line)["text"].clone()).collect();
     assert_eq!(texts, ["one", "two", "three"]);
+}
+
+#[test]
+fn logs_that_end_early_show_what_came_and_then_why() {
+    let refused: fn(Request, &mut Answering) = |_, answering| {
+        let error = ErrorObject::new(ErrorKind::Internal, "failed to read the log /l/support/0.out.log");
+        answering.notice_and_refuse(log_line("support", 1, "one"), error);
+    };
+    let cut: fn(Request, &mut Answering) = |_, answering| {
+        answering.notice(log_line("support", 1, "one"));
+        answering.end_within_a_line();
+    };
+    for (script, code, why) in [(refused, 1, "failed to read the log"), (cut, 6, "closed the connection")] {
+        for line in ["logs support", "logs support -f", "logs"] {
+            let ended = Daemon::answering(script).run(line).expect(code);
+            assert_eq!(ended.stdout, "support.0 │ one\n", "{line}");
+            assert!(ended.stderr.contains(why), "{line}: {}", ended.stderr);
+        }
+    }
 }
 
 fn many_lines(_: Request, answering: &mut Answering) {
