@@ -115,7 +115,7 @@ impl Connection {
     async fn serve(&self, calls: mpsc::Sender<ControlCall>) -> End {
         let (outbox, outgoing) = outbox();
         let shared = outgoing.shared();
-        let mut writing = Box::pin(write_lines(&self.stream, outgoing, self.limits.write_stall));
+        let mut writing = Box::pin(write_lines(&self.stream, outgoing, self.limits));
         let end = tokio::select! {
             biased;
             () = shared.given_up() => {
@@ -260,8 +260,9 @@ fn fault(outbox: &Outbox, why: String) -> End {
 }
 
 /// Writes lines until nobody can send one any more, or the client takes none.
-async fn write_lines(stream: &Stream, mut outgoing: Outgoing, stall: Duration) {
+async fn write_lines(stream: &Stream, mut outgoing: Outgoing, limits: Limits) {
     while let Some(batch) = outgoing.next().await {
+        let stall = if outgoing.reads_back() { limits.reading_stall } else { limits.write_stall };
         if write_all(stream, batch.text.as_bytes(), stall).await.is_err() {
             return;
         }

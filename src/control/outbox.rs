@@ -56,6 +56,7 @@ pub(super) struct Batch {
 pub(super) struct Shared {
     waiting: AtomicUsize,
     given_up: AtomicBool,
+    reads_back: AtomicBool,
     endless: AtomicBool,
     over_budget: Notify,
     room: Notify,
@@ -66,6 +67,7 @@ pub(super) fn outbox() -> (Outbox, Outgoing) {
     let shared = Arc::new(Shared {
         waiting: AtomicUsize::new(0),
         given_up: AtomicBool::new(false),
+        reads_back: AtomicBool::new(false),
         endless: AtomicBool::new(false),
         over_budget: Notify::new(),
         room: Notify::new(),
@@ -95,8 +97,9 @@ impl Outbox {
         self.shared.room.notify_waiters();
     }
 
-    /// Queues a line when there is room for it.
+    /// Queues a line when there is room for it. From the first on, the client counts as one that reads back.
     pub(super) async fn put_when_room(&self, line: String) -> Result<(), Closed> {
+        self.shared.reads_back.store(true, Ordering::Relaxed);
         loop {
             // Made before the look, so that room made in between is not missed.
             let room = self.shared.room.notified();
@@ -142,6 +145,11 @@ impl Outgoing {
             text.push('\n');
         }
         Some(Batch { text, cost })
+    }
+
+    /// Whether the client was told something by one who waits for it.
+    pub(super) fn reads_back(&self) -> bool {
+        self.shared.reads_back.load(Ordering::Relaxed)
     }
 
     /// Lines were written, and cost nothing any more.

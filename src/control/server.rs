@@ -28,6 +28,8 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     /// A client that takes no byte for this long is dropped.
     pub(super) write_stall: Duration,
+    /// And one that reads a log back: a person turns its pages.
+    pub(super) reading_stall: Duration,
     /// How long a client that broke a bound has to read why.
     pub(super) last_words: Duration,
     /// How long clients have, once the daemon ends, to read what they are owed.
@@ -41,6 +43,7 @@ impl Default for Limits {
             line_within: Duration::from_secs(10),
             idle: Duration::from_secs(300),
             write_stall: Duration::from_secs(60),
+            reading_stall: Duration::from_hours(1),
             last_words: Duration::from_secs(1),
             last_answers: Duration::from_secs(2),
         }

@@ -10,9 +10,10 @@ use agentd_protocol::control::{
 };
 use agentd_protocol::frame::REQUEST_MAX;
 use camino::Utf8PathBuf;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::access::Access;
@@ -374,8 +375,32 @@ async fn a_log_is_read_back_at_the_clients_pace_and_whole() {
 }
 
 #[tokio::test]
+async fn who_reads_a_log_back_may_turn_its_pages_for_longer_than_others_may_be_silent() {
+    let limits = Limits { write_stall: Duration::from_millis(10), ..Limits::default() };
+    let mut served = Served::new(limits, Access::owner_only(own_uid()));
+    let mut reader = served.connect().await;
+    reader.call(LogsParams { lines: 20_000, ..Default::default() }).await;
+    reader.next().await.expect("it began");
+    // One that is no reader of a log, and takes nothing, is dropped meanwhile.
+    let mut deaf = served.connect().await;
+    deaf.call(LogsParams { follow: true, lines: 3_000, ..Default::default() }).await;
+    assert!(matches!(soon(served.told.recv()).await, Some(Told::Flooded { taken: 3_000 })));
+    let is_dropped = async {
+        while !deaf.stream.get_ref().ready(Interest::WRITABLE).await.expect("it is watched").is_write_closed() {
+            yield_now().await;
+        }
+    };
+    soon(is_dropped).await;
+    let mut rest = Vec::new();
+    // What was in its socket may be followed by a reset.
+    let _ = soon(deaf.stream.read_to_end(&mut rest)).await;
+    assert!(rest.len() < 3_000_000, "{} bytes came to one who took none for longer than it may", rest.len());
+    assert_eq!(reader.answer().await.expect("the end")["lines"], 20_000);
+}
+
+#[tokio::test]
 async fn reading_a_log_back_ends_when_its_reader_stalls_or_goes() {
-    let limits = Limits { write_stall: Duration::from_millis(100), ..Limits::default() };
+    let limits = Limits { reading_stall: Duration::from_millis(100), ..Limits::default() };
     let mut served = Served::new(limits, Access::owner_only(own_uid()));
     let mut stalled = served.connect().await;
     stalled.call(LogsParams { lines: 100_000, ..Default::default() }).await;
