@@ -17,7 +17,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use agentd_protocol::control::{Call, ErrorKind, ErrorObject, Request, Role, ServerMessage};
 use agentd_protocol::frame::{LineDecoder, REQUEST_MAX};
