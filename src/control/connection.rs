@@ -13,7 +13,7 @@
 //!
 //! When another program is to take the daemon's place the doors close: no further line is read, what was asked is
 //! answered, and a connection that awaits nothing more is handed to that program as it is. Its client notices nothing.
-//! Only who follows something without an end is let go.
+//! Only who follows something without an end is let go, and who has paused in a log.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use agentd_protocol::frame::{LineDecoder, REQUEST_MAX};
 use interprocess::local_socket::tokio::Stream;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::access::Peer;
 use super::line::{hung_up, write_all};
@@ -49,8 +49,8 @@ enum End {
     Lost,
     /// The doors are closed, and every line that was read is answered.
     AtRest,
-    /// The doors are closed, and what it awaits has no end.
-    Endless,
+    /// The doors are closed, and what it awaits has no end, or it has paused in a log.
+    LetGo,
 }
 
 /// How long the next byte may take.
@@ -142,7 +142,7 @@ impl Connection {
                 }
             }
             End::Lost => self.note("cannot be read from"),
-            End::AtRest | End::Endless => {}
+            End::AtRest | End::LetGo => {}
         }
         end
     }
@@ -201,14 +201,15 @@ impl Connection {
         }
     }
 
-    /// Waits until every answer is written. The daemon bounds how long.
+    /// Waits until every answer is written. The daemon bounds how long, and meanwhile nobody is served: who has paused in
+    /// a log would have all others wait for that long.
     async fn come_to_rest(&self, outbox: &Outbox, shared: &Shared) -> End {
         let mut closing = self.closing.clone();
         loop {
             // Made before the look, so that nothing that is written in between is missed.
             let written = shared.written();
             if shared.is_endless() {
-                return End::Endless;
+                return End::LetGo;
             }
             if outbox.pending() == 0 && shared.is_empty() {
                 return End::AtRest;
@@ -216,6 +217,10 @@ impl Connection {
             tokio::select! {
                 _ = closing.changed() => return End::Finished,
                 () = written => {}
+                () = sleep(self.limits.parting_stall), if shared.reads_back() && !shared.is_empty() => {
+                    self.note("has paused in a log, and another program is to take the daemon's place");
+                    return End::LetGo;
+                }
             }
         }
     }
@@ -260,8 +265,9 @@ fn fault(outbox: &Outbox, why: String) -> End {
 
 /// Writes lines until nobody can send one any more, or the client takes none.
 async fn write_lines(stream: &Stream, mut outgoing: Outgoing, limits: Limits) {
+    let shared = outgoing.shared();
     while let Some(batch) = outgoing.next().await {
-        let stall = if outgoing.reads_back() { limits.reading_stall } else { limits.write_stall };
+        let stall = if shared.reads_back() { limits.reading_stall } else { limits.write_stall };
         if write_all(stream, batch.text.as_bytes(), stall).await.is_err() {
             return;
         }

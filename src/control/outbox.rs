@@ -147,11 +147,6 @@ impl Outgoing {
         Some(Batch { text, cost })
     }
 
-    /// Whether the client was told something by one who waits for it.
-    pub(super) fn reads_back(&self) -> bool {
-        self.shared.reads_back.load(Ordering::Relaxed)
-    }
-
     /// Lines were written, and cost nothing any more.
     pub(super) fn written(&self, batch: &Batch) {
         self.shared.waiting.fetch_sub(batch.cost, Ordering::Relaxed);
@@ -179,6 +174,11 @@ impl Shared {
     /// Whether every line was written.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting() == 0
+    }
+
+    /// Whether the client was told something by one who waits for it.
+    pub(super) fn reads_back(&self) -> bool {
+        self.reads_back.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_endless(&self) -> bool {

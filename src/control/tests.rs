@@ -491,7 +491,8 @@ async fn at_the_end_answers_that_are_owed_are_still_read() {
 
 #[tokio::test]
 async fn when_another_program_takes_over_who_waits_is_answered_and_nobody_is_closed() {
-    let mut served = Served::ordinary();
+    let limits = Limits { parting_stall: DEADLINE, ..Limits::default() };
+    let mut served = Served::new(limits, Access::owner_only(own_uid()));
     let mut silent = served.connect().await;
     let mut resting = served.connect().await;
     resting.is_served().await;
@@ -534,6 +535,22 @@ async fn when_another_program_takes_over_who_follows_without_an_end_is_let_go() 
     served.doors.send_replace(true);
     assert!(soon(&mut served.server).await.expect("nobody is waited for").is_empty());
     assert_eq!(follower.next().await, None);
+}
+
+#[tokio::test]
+async fn when_another_program_takes_over_who_has_paused_in_a_log_is_let_go() {
+    let mut served = Served::ordinary();
+    let mut paused = served.connect().await;
+    paused.call(LogsParams { lines: 20_000, ..Default::default() }).await;
+    paused.next().await.expect("it began");
+    served.doors.send_replace(true);
+    assert!(soon(&mut served.server).await.expect("nobody is waited for").is_empty());
+    let mut read = 1;
+    while let Some(message) = paused.next().await {
+        assert!(matches!(message, ServerMessage::Notice { .. }), "no answer, and no line cut in two");
+        read += 1;
+    }
+    assert!(read < 20_000, "what the kernel held for it, then the end: {read}");
 }
 
 impl Client {
