@@ -31,7 +31,7 @@ use super::{Child, Dispatcher};
 use crate::causes::in_full;
 use crate::process::plan::{ExecPlan, Limit, Secrets};
 use crate::process::reaper::Exit;
-use crate::process::spawn::{Report, SpawnFds, spawn};
+use crate::process::spawn::{Company, Report, SpawnFds, spawn};
 use crate::process::tree::{Identity, Tree};
 use crate::tasks::{Command, Inspect, Inspected};
 
@@ -189,7 +189,7 @@ impl Dispatcher {
             stderr: said.as_fd(),
             listeners: Vec::new(),
         };
-        let child = spawn(&mut self.launcher, &plan, &fds).map_err(|error| failed(&error))?;
+        let child = spawn(&mut self.launcher, &plan, &fds, Company::Others).map_err(|error| failed(&error))?;
         let tree = Tree::of_child(identity, child.pid, None);
         let (reply, ended) = oneshot::channel();
         self.children.insert(child.pid, Child::Command(reply));

@@ -39,7 +39,7 @@ use super::{Child, Dispatcher, Input};
 use crate::causes::in_full;
 use crate::config::{Hook, Occasion};
 use crate::process::plan::{ExecPlan, Secrets};
-use crate::process::spawn::{SpawnFds, spawn};
+use crate::process::spawn::{Company, SpawnFds, spawn};
 use crate::process::sys;
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
@@ -238,7 +238,8 @@ impl Dispatcher {
             listeners: Vec::new(),
             stdin: Some(stdin.as_fd()),
         };
-        let child = spawn(&mut self.launcher, &plan, &fds).map_err(|error| failed("making its process", &error))?;
+        let child = spawn(&mut self.launcher, &plan, &fds, Company::Others)
+            .map_err(|error| failed("making its process", &error))?;
         let tree = Tree::of_child(identity, child.pid, None);
         let (reply, ended) = oneshot::channel();
         self.children.insert(child.pid, Child::Command(reply));

@@ -17,7 +17,7 @@ use crate::logs::thread::Stream;
 use crate::notify::NotifySocket;
 use crate::process::account::Account;
 use crate::process::plan::{ExecPlan, Secrets};
-use crate::process::spawn::{SpawnFds, spawn};
+use crate::process::spawn::{Company, SpawnFds, spawn};
 use crate::process::sys::ReadableFd;
 
 impl Dispatcher {
@@ -66,7 +66,9 @@ impl Dispatcher {
             secrets: Secrets::default(),
         };
         let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), stdin: None, listeners: vec![socket.as_fd()] };
-        spawn(&mut self.launcher, &plan, &fds).map(|child| child.pidfd).map_err(|error| in_full(&error))
+        spawn(&mut self.launcher, &plan, &fds, Company::Others)
+            .map(|child| child.pidfd)
+            .map_err(|error| in_full(&error))
     }
 
     /// Notices its end by the end of the connection, whoever's child it is.

@@ -28,7 +28,7 @@ use crate::process::cgroup::Cgroup;
 use crate::process::plan::{ExecPlan, Secrets, Stage, StageFailure, fd_variable};
 use crate::process::reaper::{self, Exit};
 use crate::process::shim::channel_beside;
-use crate::process::spawn::{SpawnFds, spawn};
+use crate::process::spawn::{Company, SpawnFds, spawn};
 use crate::process::sys;
 use crate::process::tree::{Identity, Tree};
 use crate::revision::RevisionRecord;
@@ -138,14 +138,16 @@ impl Dispatcher {
             stderr: outputs.stderr.as_fd(),
             listeners: fds.iter().map(|(_, fd)| *fd).collect(),
         };
-        let child = spawn(&mut self.launcher, &plan, &spawn_fds)
+        let more = self.todo.iter().any(|effect| matches!(effect, Effect::Spawn { .. }));
+        let company = if more { Company::Others } else { Company::Alone };
+        let child = spawn(&mut self.launcher, &plan, &spawn_fds, company)
             .map_err(|error| Obstacle::passing("making its process", &error))?;
         let tree = Tree::of_child(identity, child.pid, cgroup);
         let start_time = tree.started().0;
         fault::point("spawned");
         self.keep_process(launch, &notify, &outputs.streams);
         fault::point("kept");
-        if !self.todo.iter().any(|effect| matches!(effect, Effect::Spawn { .. })) {
+        if company == Company::Alone {
             // Nobody waits for what else we do about it, and somebody for the worker.
             child.report.let_it_begin();
         }

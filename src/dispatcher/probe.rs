@@ -21,7 +21,7 @@ use crate::notify::{Datagram, Notice, judge};
 use crate::probe::{self, NotReady, Proof};
 use crate::process::plan::ExecPlan;
 use crate::process::reaper::Exit;
-use crate::process::spawn::{SpawnFds, spawn};
+use crate::process::spawn::{Company, SpawnFds, spawn};
 use crate::process::tree::Tree;
 use crate::sockets::{ListenAddr, ProbeId};
 
@@ -157,7 +157,7 @@ impl Dispatcher {
                 stderr: std::os::fd::AsFd::as_fd(&null),
                 listeners: Vec::new(),
             };
-            spawn(&mut self.launcher, &plan, &fds).map_err(|error| in_full(&error))
+            spawn(&mut self.launcher, &plan, &fds, Company::Others).map_err(|error| in_full(&error))
         })();
         match child {
             Ok(child) => {

@@ -16,12 +16,11 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, take};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use nix::unistd::execve;
 use rustix::cmsg_space;
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, chown, fchown};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -33,6 +32,7 @@ use rustix::process::{Resource, Rlimit, chdir, getpid, getrlimit, setrlimit, set
 
 use super::account::Taken;
 use super::plan::{ExecPlan, Limit, Secrets, ShimWord, Stage, StageFailure, fd_variable};
+use super::sys::Image;
 use super::{program, secret, sys};
 use crate::causes::in_full;
 
@@ -78,18 +78,24 @@ pub(super) struct Parcel {
 #[must_use]
 pub fn run() -> ExitCode {
     let socket = io::stdin();
-    go_on(unpack(socket.as_fd()), Birth::WithSupervisor, socket.as_fd())
+    go_on(unpack(socket.as_fd()), Birth::WithSupervisor, socket.as_fd(), &mut None).into()
 }
 
-/// Becomes the program of what came over `socket`. Returns only when it could not be executed, after having told so.
-pub(super) fn go_on(unpacked: Result<Parcel, StageFailure>, birth: Birth, socket: BorrowedFd<'_>) -> ExitCode {
+/// Becomes the program of what came over `socket`. Returns only when it could not be executed, after having told so, with
+/// the code to exit with. `left` takes all that it still has in memory when it executes.
+pub(super) fn go_on(
+    unpacked: Result<Parcel, StageFailure>,
+    birth: Birth,
+    socket: BorrowedFd<'_>,
+    left: &mut Option<Ready>,
+) -> u8 {
     let failure = match unpacked {
-        Ok(parcel) => match parcel.become_program(birth) {
+        Ok(parcel) => match parcel.become_program(birth, left) {
             Err(failure) => failure,
         },
         Err(failure) => tell(socket, failure),
     };
-    ExitCode::from(failure.exit_code())
+    failure.exit_code()
 }
 
 /// Sends `failure` to the supervisor, or to standard error where there is none.
@@ -151,30 +157,37 @@ fn first_free(numbered: usize) -> RawFd {
 }
 
 impl Parcel {
-    fn become_program(self, birth: Birth) -> Result<Infallible, StageFailure> {
+    /// Whether another process's memory may be shared on the way to this program: nobody else becomes its owner on the way,
+    /// who could look into it, and nothing comes into it that is secret.
+    pub(super) fn may_share(&self) -> bool {
+        self.plan.account.is_unset() && self.plan.secrets.given.is_empty()
+    }
+
+    fn become_program(self, birth: Birth, left: &mut Option<Ready>) -> Result<Infallible, StageFailure> {
         let Self { plan, streams, stdin, listeners, report } = self;
         let report_to = report.as_fd();
-        prepare(&plan, birth, stdin, streams, listeners)
-            .and_then(|ready| ready.execute(report_to))
+        prepare(plan, birth, stdin, streams, listeners)
+            .and_then(|ready| left.insert(ready).execute(report_to))
             .map_err(|failure| tell(report_to, failure))
     }
 }
 
 /// All that was prepared with the supervisor's rights.
-struct Ready<'a> {
-    plan: &'a ExecPlan,
+pub(super) struct Ready {
+    plan: ExecPlan,
     argv: Vec<CString>,
     env: Vec<CString>,
     account: Option<Taken>,
+    program: Option<(Utf8PathBuf, Image)>,
 }
 
 fn prepare(
-    plan: &ExecPlan,
+    plan: ExecPlan,
     birth: Birth,
     stdin: Option<OwnedFd>,
     streams: [OwnedFd; 2],
     listeners: Vec<OwnedFd>,
-) -> Result<Ready<'_>, StageFailure> {
+) -> Result<Ready, StageFailure> {
     let refused = |stage: Stage| |errno| StageFailure::refused(stage, errno);
     setsid().map_err(refused(Stage::MakingSession))?;
     match birth {
@@ -187,21 +200,21 @@ fn prepare(
     umask(Mode::from_raw_mode(plan.umask));
     let mut listeners = listeners;
     if plan.node_channel {
-        listeners.push(node_channel(plan)?);
+        listeners.push(node_channel(&plan)?);
     }
     place(stdin, streams, listeners).map_err(refused(Stage::PlacingDescriptors))?;
-    let account = look_up(plan)?;
-    let mut plain = environment(plan);
+    let account = look_up(&plan)?;
+    let mut plain = environment(&plan);
     if let Some(account) = &account {
-        give_over(plan, account)?;
+        give_over(&plan, account)?;
         // What the configuration sets itself stays.
         let known = |name: &str| plan.env.iter().any(|(set, _)| set == name);
         plain.extend(account.variables().into_iter().filter(|(name, _)| !known(name)).map(|(n, v)| format!("{n}={v}")));
     }
     let argv = plan.argv.iter().map(|text| without_nul(text.clone())).collect::<Result<_, _>>()?;
     let mut env = plain.into_iter().map(without_nul).collect::<Result<Vec<_>, _>>()?;
-    env.extend(secrets(plan, account.as_ref())?);
-    Ok(Ready { plan, argv, env, account })
+    env.extend(secrets(&plan, account.as_ref())?);
+    Ok(Ready { plan, argv, env, account, program: None })
 }
 
 /// Who the program runs as; none where that is who we are.
@@ -345,9 +358,9 @@ fn without_nul(text: String) -> Result<CString, StageFailure> {
     })
 }
 
-impl Ready<'_> {
-    fn execute(self, report: BorrowedFd<'_>) -> Result<Infallible, StageFailure> {
-        let plan = self.plan;
+impl Ready {
+    fn execute(&mut self, report: BorrowedFd<'_>) -> Result<Infallible, StageFailure> {
+        let plan = &self.plan;
         set_limits(plan)?;
         if let Some(account) = &self.account {
             let stage = || Stage::TakingAccount(plan.account.to_string());
@@ -360,11 +373,16 @@ impl Ready<'_> {
         let command = plan.argv.first().map_or("", String::as_str);
         let path = plan.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str());
         let file = program::find(command, path)?;
-        let executed = without_nul(file.to_string())?;
+        let image = Image::new(without_nul(file.to_string())?, take(&mut self.argv), take(&mut self.env));
+        let (file, image) = self.program.insert((file, image));
         // The supervisor may be gone, which is no reason to not start.
         let _ = say(report, &ShimWord::Executing);
-        execve(&executed, &self.argv, &self.env)
-            .map_err(|errno| program::exec_failure(&file, Errno::from_raw_os_error(errno as i32)))
+        Err(program::exec_failure(file, image.execute()))
+    }
+
+    /// Whether a process went this way to its end, and left nothing half done.
+    pub(super) fn was_executed(&self) -> bool {
+        self.program.as_ref().is_some_and(|(_, image)| image.was_called_for())
     }
 }
 

@@ -36,7 +36,7 @@ use super::cgroup::Cgroup;
 use super::plan::{ExecPlan, ShimWord, Stage, StageFailure};
 use super::shim::DESCRIPTORS_MAX;
 use super::sys::ReadableFd;
-use super::zygote::{Refusal, Zygote};
+use super::zygote::{Order, Refusal, Zygote};
 use super::{INSTANCE_VARIABLE, LAUNCH_VARIABLE};
 
 /// Descriptors beside the listeners in the message to the shim: the plan, standard output, standard error.
@@ -113,6 +113,7 @@ impl Launcher {
         &mut self,
         cgroup: &Utf8Path,
         parcel: BorrowedFd<'_>,
+        alone: bool,
     ) -> Option<Result<rustix::process::Pid, SpawnError>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = match rustix::fs::open(cgroup.as_str(), flags, Mode::empty()) {
@@ -124,14 +125,15 @@ impl Launcher {
         };
         // One that was there may have been killed since; a new one was not.
         for _ in 0..2 {
-            let zygote = match self.zygote.take().map_or_else(|| Zygote::start(self.itself()), Ok) {
+            let mut zygote = match self.zygote.take().map_or_else(|| Zygote::start(self.itself()), Ok) {
                 Ok(zygote) => zygote,
                 Err(error) => {
                     tracing::debug!(%error, "no zygote can be started");
                     return None;
                 }
             };
-            match zygote.copy(parcel, folder.as_fd(), self.lock.as_ref().map(AsFd::as_fd)) {
+            let lock = self.lock.as_ref().map(AsFd::as_fd);
+            match zygote.copy(&Order { parcel, cgroup: folder.as_fd(), lock, alone }) {
                 Ok(pid) => {
                     self.zygote = Some(zygote);
                     return Some(Ok(pid));
@@ -141,7 +143,7 @@ impl Launcher {
                     self.zygote = Some(zygote);
                     return None;
                 }
-                Err(Refusal::Gone(errno)) => tracing::debug!(%errno, "the zygote is gone"),
+                Err(Refusal::Gone(errno)) => tracing::debug!(%errno, "the zygote is gone, or its last copy hangs"),
                 Err(Refusal::Unanswered) => {
                     // Nobody would know of a copy that it still makes.
                     let _ = Cgroup::at(cgroup.to_owned()).kill();
@@ -170,6 +172,15 @@ pub struct SpawnFds<'fd> {
     pub stdin: Option<BorrowedFd<'fd>>,
     /// Descriptors from 3 on: listeners, then stored ones; as many as [`ExecPlan::listen_names`].
     pub listeners: Vec<BorrowedFd<'fd>>,
+}
+
+/// What else is to be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// Nothing, before this process has become its program.
+    Alone,
+    /// Other processes, at once: several at a time are on their way.
+    Others,
 }
 
 /// A process that was started and is about to become its program.
@@ -231,7 +242,12 @@ pub enum SpawnError {
 ///
 /// # Errors
 /// [`SpawnError`]; no process remains then, though one that was started and killed may still have to be reaped.
-pub fn spawn(launcher: &mut Launcher, plan: &ExecPlan, fds: &SpawnFds<'_>) -> Result<Child, SpawnError> {
+pub fn spawn(
+    launcher: &mut Launcher,
+    plan: &ExecPlan,
+    fds: &SpawnFds<'_>,
+    company: Company,
+) -> Result<Child, SpawnError> {
     let (given, named) = (fds.listeners.len(), plan.listen_names.len());
     if given != named {
         return Err(SpawnError::Unnamed { given, named });
@@ -240,7 +256,7 @@ pub fn spawn(launcher: &mut Launcher, plan: &ExecPlan, fds: &SpawnFds<'_>) -> Re
         return Err(SpawnError::TooManyDescriptors(given));
     }
     let written = write_plan(plan).map_err(SpawnError::Plan)?;
-    let (pid, ours) = match born_in_its_cgroup(launcher, plan, &written, fds)? {
+    let (pid, ours) = match born_in_its_cgroup(launcher, plan, &written, fds, company)? {
         Some(born) => born,
         None => {
             let (ours, theirs) = pack(&written, fds)?;
@@ -292,10 +308,11 @@ fn born_in_its_cgroup(
     plan: &ExecPlan,
     written: &OwnedFd,
     fds: &SpawnFds<'_>,
+    company: Company,
 ) -> Result<Option<(rustix::process::Pid, OwnedFd)>, SpawnError> {
     let Some(cgroup) = &plan.cgroup else { return Ok(None) };
     let (ours, theirs) = pack(written, fds)?;
-    let born = launcher.born_in(cgroup, theirs.as_fd()).transpose()?;
+    let born = launcher.born_in(cgroup, theirs.as_fd(), company == Company::Alone).transpose()?;
     Ok(born.map(|pid| (pid, ours)))
 }
 
@@ -438,10 +455,10 @@ mod tests {
             stdin: None,
             listeners: vec![null.as_fd(); count],
         };
-        let unnamed = spawn(&mut launcher, &plan, &with(2)).unwrap_err();
+        let unnamed = spawn(&mut launcher, &plan, &with(2), Company::Others).unwrap_err();
         assert_eq!(unnamed.to_string(), "pass 2 descriptors under 1 names");
         plan.listen_names = vec!["x".into(); 251];
-        let too_many = spawn(&mut launcher, &plan, &with(251)).unwrap_err();
+        let too_many = spawn(&mut launcher, &plan, &with(251), Company::Others).unwrap_err();
         assert_eq!(too_many.to_string(), "pass 251 descriptors to a program, at most 250 can be");
     }
 }

@@ -5,10 +5,12 @@
 //! offer safely is called from where it is needed, not wrapped here again.
 #![expect(unsafe_code, reason = "the one module that may hold it; see the module head")]
 
+use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use agentd_core::time::Moment;
 use nix::libc;
@@ -243,6 +245,9 @@ pub(super) fn reset_signals() {
     }
 }
 
+/// A flag of `clone3` that the C library's headers do not have in the type it takes.
+const INTO_CGROUP: u64 = 1 << 33;
+
 /// Which of two a process is after it was copied.
 pub(super) enum Copied {
     /// The one that was there before.
@@ -264,7 +269,6 @@ pub(super) enum Copied {
 /// # Errors
 /// What `clone3` refused, as for a kernel before 5.7, a sandbox, or a folder that is no cgroup.
 pub(super) fn copy_into_cgroup(cgroup: BorrowedFd<'_>) -> Result<Copied, rustix::io::Errno> {
-    const INTO_CGROUP: u64 = 1 << 33;
     // SAFETY: all zeroes are a valid value of this plain structure of numbers.
     let mut args = unsafe { std::mem::zeroed::<libc::clone_args>() };
     args.flags = INTO_CGROUP | u64::from(libc::CLONE_PARENT.unsigned_abs());
@@ -280,6 +284,191 @@ pub(super) fn copy_into_cgroup(cgroup: BorrowedFd<'_>) -> Result<Copied, rustix:
     copied.ok_or_else(|| {
         rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::INVAL)
     })
+}
+
+/// Where a process runs that shares our memory.
+#[derive(Debug)]
+pub(super) struct Stack(ptr::NonNull<libc::c_void>);
+
+impl Stack {
+    /// In bytes. What is never touched takes no memory.
+    const LENGTH: usize = 512 << 10;
+    /// At its end, where whoever needs more is stopped.
+    const GUARD: usize = 16 << 10;
+
+    /// A stack that stays for as long as this process.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(super) fn make() -> io::Result<Self> {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: new memory at a place of the kernel's choice, which nobody else knows of.
+        let made = unsafe { libc::mmap(ptr::null_mut(), Self::LENGTH, access, kind | libc::MAP_STACK, -1, 0) };
+        if made == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: within what was just made, where nothing is yet.
+        if unsafe { libc::mprotect(made, Self::GUARD, libc::PROT_NONE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        ptr::NonNull::new(made).map(Self).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
+    }
+}
+
+/// Starts a process in the cgroup whose folder `cgroup` is that shares our memory, as `posix_spawn` does it, and not our
+/// descriptors: its own are copies. It does `steps` with `theirs` and ends with their exit code, unless they execute a
+/// program. `meanwhile` is done with its id as soon as it is there, and must be brief and touch none of that. Returns when
+/// the process has a memory of its own, or is gone. As of [`copy_into_cgroup`], it is no child of ours but our parent's,
+/// and this is for a process of one thread.
+///
+/// What it has made and not let go of when it executes is nobody's, unless it is in `theirs`. Where it ended before that,
+/// which may be anywhere, locks that it took stay locked: then nothing may be done but to [`end_now`].
+///
+/// # Errors
+/// What `clone3` refused; `theirs` is as it was. ENOSYS on a processor for which nobody has written it.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn share_until_execution<T>(
+    cgroup: BorrowedFd<'_>,
+    stack: &mut Stack,
+    steps: fn(&mut T) -> u8,
+    theirs: &mut T,
+    meanwhile: impl FnOnce(rustix::process::Pid),
+) -> Result<(), rustix::io::Errno> {
+    use std::sync::atomic::AtomicU32;
+
+    struct Begin<T> {
+        steps: fn(&mut T) -> u8,
+        theirs: *mut T,
+    }
+
+    extern "C" fn begin<T>(with: *mut Begin<T>) -> ! {
+        // SAFETY: both live until the caller's function returns, which it does not before this process is gone from its
+        // memory; nobody but this process uses `theirs` until then. A panic ends this process here.
+        let code = unsafe { ((*with).steps)(&mut *(*with).theirs) };
+        end_now(code)
+    }
+
+    /// A number that no process has.
+    const THERE: u32 = u32::MAX;
+    // Set to 0 by the kernel, which then wakes who waits for it.
+    let there = AtomicU32::new(THERE);
+    let mut with = Begin { steps, theirs: ptr::from_mut(theirs) };
+    // SAFETY: all zeroes are a valid value of this plain structure of numbers.
+    let mut args = unsafe { std::mem::zeroed::<libc::clone_args>() };
+    let flags = libc::CLONE_PARENT | libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID;
+    args.flags = INTO_CGROUP | u64::from(flags.unsigned_abs());
+    args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    args.child_tid = there.as_ptr() as u64;
+    args.stack = stack.0.as_ptr() as u64;
+    args.stack_size = Stack::LENGTH as u64;
+    let answer: i64;
+    // SAFETY: the new process has nothing of this one's stack, but one of its own that nobody else uses, aligned to a
+    // page; it calls `begin`, which does not return. What the kernel changes is named. The structures outlive the call,
+    // and `with` and `there` the process's use of them: see below.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            // Where a backtrace ends.
+            "xor ebp, ebp",
+            "mov rdi, {with}",
+            "call {begin}",
+            "ud2",
+            "2:",
+            begin = in(reg) begin::<T> as extern "C" fn(*mut Begin<T>) -> !,
+            with = in(reg) &raw mut with,
+            inlateout("rax") libc::SYS_clone3 => answer,
+            in("rdi") &raw mut args,
+            in("rsi") size_of::<libc::clone_args>(),
+            // Not to be taken for an input: the kernel changes them before those are read.
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    let Some(pid) = i32::try_from(answer).ok().filter(|&pid| pid > 0).and_then(rustix::process::Pid::from_raw) else {
+        let errno = i32::try_from(answer.saturating_neg()).unwrap_or(libc::EINVAL);
+        return Err(rustix::io::Errno::from_raw_os_error(errno));
+    };
+    meanwhile(pid);
+    while there.load(Ordering::Acquire) != 0 {
+        // Not private: the kernel's own call wakes without that flag. Whatever it says, the number tells.
+        let _ = rustix::thread::futex::wait(&there, rustix::thread::futex::Flags::empty(), THERE, None);
+    }
+    Ok(())
+}
+
+/// Elsewhere, nobody has written it.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn share_until_execution<T>(
+    _cgroup: BorrowedFd<'_>,
+    _stack: &mut Stack,
+    _steps: fn(&mut T) -> u8,
+    _theirs: &mut T,
+    _meanwhile: impl FnOnce(rustix::process::Pid),
+) -> Result<(), rustix::io::Errno> {
+    Err(rustix::io::Errno::NOSYS)
+}
+
+/// Ends this process at once, without what is usually done before.
+pub(super) fn end_now(code: u8) -> ! {
+    // SAFETY: every state of the process allows it, and it does not return.
+    unsafe { libc::_exit(libc::c_int::from(code)) }
+}
+
+/// Closes descriptor `number`, which in this process nobody owns: a copy of one whose owner is in another process that
+/// shares its memory with this one.
+pub(super) fn close_copied(number: RawFd) {
+    // SAFETY: no memory is involved. That nobody owns it is the caller's to keep; a failure to do so could close a
+    // descriptor under its owner, not corrupt memory.
+    unsafe { libc::syscall(libc::SYS_close, number) };
+}
+
+/// Closes every descriptor from `first` on, none of which anybody owns in this process any more: they were let go of in
+/// another that shares its memory with this one.
+///
+/// # Errors
+/// What `close_range` refused: nothing, on a kernel from 5.9 on.
+pub(super) fn close_from(first: RawFd) -> io::Result<()> {
+    let first = libc::c_uint::try_from(first).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: as of `close_copied`.
+    let refused = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    if refused == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What `execve` takes, made beforehand: the call itself makes nothing that would be left behind.
+#[derive(Debug)]
+pub(super) struct Image {
+    file: CString,
+    _arguments: Vec<CString>,
+    _environment: Vec<CString>,
+    /// Into both, each with a null at its end.
+    argv: Vec<*const libc::c_char>,
+    envp: Vec<*const libc::c_char>,
+    called: AtomicBool,
+}
+
+impl Image {
+    pub(super) fn new(file: CString, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
+        let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
+        let (argv, envp) = (pointers(&arguments), pointers(&environment));
+        Self { file, _arguments: arguments, _environment: environment, argv, envp, called: AtomicBool::new(false) }
+    }
+
+    /// Makes this process the program. Returns what the kernel said where it would not.
+    pub(super) fn execute(&self) -> rustix::io::Errno {
+        self.called.store(true, Ordering::Release);
+        // SAFETY: the pointers are to texts that this value owns and nobody changes, each list with a null at its end.
+        unsafe { libc::execve(self.file.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
+        let refused = io::Error::last_os_error();
+        self.called.store(false, Ordering::Release);
+        rustix::io::Errno::from_io_error(&refused).unwrap_or(rustix::io::Errno::INVAL)
+    }
+
+    /// Whether a process has called for it and was not refused: it was in the kernel's hands when it left this memory.
+    pub(super) fn was_called_for(&self) -> bool {
+        self.called.load(Ordering::Acquire)
+    }
 }
 
 /// Whether both descriptors stand for one open file, and not only for one file opened twice. `None` where the kernel
@@ -517,12 +706,12 @@ mod tests {
     #[test]
     fn a_program_that_was_let_go_of_runs_on_with_what_it_had() {
         static WRITTEN: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        WRITTEN.store(7, std::sync::atomic::Ordering::Relaxed);
+        WRITTEN.store(7, Ordering::Relaxed);
         let relocated: [fn() -> u64; 2] = [page_size, ticks_per_second];
         let before = relocated.map(|function| function());
         let_go_of_program().unwrap();
         assert_eq!(relocated.map(|function| function()), before);
-        assert_eq!(WRITTEN.load(std::sync::atomic::Ordering::Relaxed), 7);
+        assert_eq!(WRITTEN.load(Ordering::Relaxed), 7);
     }
 
     #[test]

@@ -12,6 +12,12 @@
 //!  ◄───────────────────────── pid ── waits for the next order
 //! ```
 //!
+//! A copy that is ordered alone does not copy the memory: it shares the zygote's until it executes, which waits for that and
+//! then says that it is free ([`sys::share_until_execution`]). Who comes in numbers is copied, so that several prepare
+//! themselves at a time; so is who changes its user or is told secrets. A zygote that is not free in time, because
+//! its copy hangs, is left behind for another, and ends when its copy has executed or is gone. One whose copy failed
+//! ends with it: nobody knows what it left half done.
+//!
 //! Every order carries the instance's lock until the copy is born: a supervisor that dies before the answer leaves an order
 //! that may still be carried out, and its successor cannot begin before that. It finds the copy by its cgroup.
 //!
@@ -21,12 +27,12 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use rustix::cmsg_space;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -35,7 +41,9 @@ use rustix::net::{
 };
 use rustix::process::{Pid, Signal, kill_process, setsid};
 
-use super::sys::{self, Copied};
+use super::plan::StageFailure;
+use super::shim::{Parcel, Ready};
+use super::sys::{self, Copied, Stack};
 use super::{rest, shim};
 
 /// The argument that makes this binary a zygote.
@@ -47,11 +55,33 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Descriptors of an order: the parcel's socket, the cgroup's folder, and the lock where there is one.
 const ORDER_MAX: usize = 3;
 
+/// Longest wait for a zygote that shares its memory to be free again. Its copy takes half a millisecond; its supervisor has
+/// waited for that already when it gives the next order.
+const FREE_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+
+/// In an order, that no other is to follow before the copy has executed, as far as its supervisor knows.
+const ALONE: u8 = 1;
+
 /// The supervisor's hold on its zygote.
 #[derive(Debug)]
 pub(super) struct Zygote {
     socket: OwnedFd,
     pid: Pid,
+    /// Whether it shares its memory with a copy and has not said yet that it is free.
+    shares: bool,
+}
+
+/// What a zygote is to do.
+#[derive(Debug)]
+pub(super) struct Order<'fd> {
+    /// The socket in which waits what the copy carries out.
+    pub(super) parcel: BorrowedFd<'fd>,
+    /// The folder of the cgroup that it is born in.
+    pub(super) cgroup: BorrowedFd<'fd>,
+    /// Nobody else gets it before that.
+    pub(super) lock: Option<BorrowedFd<'fd>>,
+    /// Whether no other order is to follow at once.
+    pub(super) alone: bool,
 }
 
 /// Why no copy was made.
@@ -74,23 +104,20 @@ impl Zygote {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         set_socket_timeout(&ours, Timeout::Recv, Some(ANSWER_WITHIN))?;
         let child = command.arg(COMMAND).env_clear().stdin(theirs).spawn()?;
-        Ok(Self { socket: ours, pid: Pid::from_child(&child) })
+        Ok(Self { socket: ours, pid: Pid::from_child(&child), shares: false })
     }
 
-    /// Has it copy itself into `cgroup`; the copy carries out what waits in the socket `parcel`. Nobody else gets `lock`
-    /// before that. Waits for the answer.
-    pub(super) fn copy(
-        &self,
-        parcel: BorrowedFd<'_>,
-        cgroup: BorrowedFd<'_>,
-        lock: Option<BorrowedFd<'_>>,
-    ) -> Result<Pid, Refusal> {
+    /// Has it copy itself. Waits for the answer.
+    pub(super) fn copy(&mut self, order: &Order<'_>) -> Result<Pid, Refusal> {
+        self.await_free().map_err(Refusal::Gone)?;
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(ORDER_MAX))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let order: Vec<BorrowedFd<'_>> = [Some(parcel), Some(cgroup), lock].into_iter().flatten().collect();
-        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&order)), "the space holds an order");
-        sendmsg(&self.socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL).map_err(Refusal::Gone)?;
-        let mut answer = [0_u8; size_of::<i32>()];
+        let all: Vec<BorrowedFd<'_>> =
+            [Some(order.parcel), Some(order.cgroup), order.lock].into_iter().flatten().collect();
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&all)), "the space holds an order");
+        let word = [if order.alone { ALONE } else { 0 }];
+        sendmsg(&self.socket, &[IoSlice::new(&word)], &mut ancillary, SendFlags::NOSIGNAL).map_err(Refusal::Gone)?;
+        let mut answer = [0_u8; Answer::LENGTH];
         let length = loop {
             match recv(&self.socket, answer.as_mut_slice(), RecvFlags::empty()) {
                 Ok((length, _)) => break length,
@@ -108,9 +135,50 @@ impl Zygote {
         if length != answer.len() {
             return Err(Refusal::Unanswered);
         }
-        let answer = i32::from_ne_bytes(answer);
-        let copy = if answer > 0 { Pid::from_raw(answer) } else { None };
-        copy.ok_or_else(|| Refusal::ByKernel(Errno::from_raw_os_error(answer.saturating_neg())))
+        let Answer { copy, shares } = Answer::of_bytes(answer);
+        self.shares = shares;
+        let pid = if copy > 0 { Pid::from_raw(copy) } else { None };
+        pid.ok_or_else(|| Refusal::ByKernel(Errno::from_raw_os_error(copy.saturating_neg())))
+    }
+
+    /// Waits until it shares its memory with nobody, for a moment only.
+    fn await_free(&mut self) -> Result<(), Errno> {
+        if !self.shares {
+            return Ok(());
+        }
+        if poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&FREE_WITHIN))? == 0 {
+            return Err(Errno::TIMEDOUT);
+        }
+        let mut word = [0_u8; 1];
+        match recv(&self.socket, word.as_mut_slice(), RecvFlags::empty())? {
+            (0, _) => Err(Errno::CONNRESET),
+            (_, _) => {
+                self.shares = false;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What a zygote says of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Answer {
+    /// The copy's id, or below zero the kernel's error.
+    copy: i32,
+    /// Whether one byte more will follow, when it is free for the next.
+    shares: bool,
+}
+
+impl Answer {
+    const LENGTH: usize = size_of::<i32>() + 1;
+
+    fn to_bytes(self) -> [u8; Self::LENGTH] {
+        let [a, b, c, d] = self.copy.to_ne_bytes();
+        [a, b, c, d, u8::from(self.shares)]
+    }
+
+    const fn of_bytes([a, b, c, d, shares]: [u8; Self::LENGTH]) -> Self {
+        Self { copy: i32::from_ne_bytes([a, b, c, d]), shares: shares != 0 }
     }
 }
 
@@ -121,39 +189,118 @@ pub fn run() -> ExitCode {
     let _ = setsid();
     // Its copies inherit it.
     shim::leave_supervisor_behind();
+    // Where there is none, every copy has a memory of its own.
+    let mut stack = Stack::make().ok();
     loop {
-        let Ok(Order { parcel, cgroup, lock }) = receive_order() else { return ExitCode::SUCCESS };
+        let Ok(Received { parcel, cgroup, lock, alone }) = receive_order() else { return ExitCode::SUCCESS };
         // Read here, where the code and the memory for it are warm: all of it would be new to the copy.
         let unpacked = shim::unpack(parcel.as_fd());
+        let may_share = alone && unpacked.as_ref().is_ok_and(Parcel::may_share);
+        let mut worker = Worker { unpacked: Some(unpacked), parcel, lock: None, left: None };
+        let lock = match &mut stack {
+            Some(stack) if may_share => match share(stack, cgroup.as_fd(), lock, &mut worker) {
+                Shared::Refused(lock) => lock,
+                Shared::Executed => {
+                    drop((worker, cgroup));
+                    // What the copy let go of is closed there, and not here.
+                    if sys::close_from(FIRST_OF_ORDERS).is_err()
+                        || send(io::stdin(), &[0], SendFlags::NOSIGNAL).is_err()
+                    {
+                        return ExitCode::SUCCESS;
+                    }
+                    continue;
+                }
+            },
+            Some(_) | None => lock,
+        };
         let answer = match sys::copy_into_cgroup(cgroup.as_fd()) {
             Ok(Copied::Copy) => {
                 // From here on it is found by its cgroup. What it does next may take long.
                 drop(lock);
-                // Where orders came from: one that is slow must not take the next for the zygote.
-                return match sys::place_descriptor(parcel.as_fd(), 0) {
-                    Ok(()) => shim::go_on(unpacked, shim::Birth::InCgroup, io::stdin().as_fd()),
-                    Err(_) => ExitCode::FAILURE,
-                };
+                return worker.begin().into();
             }
             Ok(Copied::Original { copy }) => copy.as_raw_nonzero().get(),
             Err(errno) => errno.raw_os_error().saturating_neg(),
         };
-        if send(io::stdin(), &answer.to_ne_bytes(), SendFlags::NOSIGNAL).is_err() {
+        if tell(Answer { copy: answer, shares: false }).is_err() {
             return ExitCode::SUCCESS;
         }
     }
 }
 
-/// What a copy is made of.
-struct Order {
+/// The first descriptor that came with an order: what is below, the zygote was started with.
+const FIRST_OF_ORDERS: RawFd = 3;
+
+/// A process on its way to its program.
+struct Worker {
+    unpacked: Option<Result<Parcel, StageFailure>>,
+    parcel: OwnedFd,
+    /// The number under which a process has the lock that shares its memory with the owner of it.
+    lock: Option<RawFd>,
+    /// What it leaves in memory.
+    left: Option<Ready>,
+}
+
+impl Worker {
+    /// The shim's steps, in a process of its own. Returns only when they failed, with the code to exit with.
+    fn begin(&mut self) -> u8 {
+        if let Some(lock) = self.lock {
+            sys::close_copied(lock);
+        }
+        // Where orders came from: one that is slow must not take the next for the zygote.
+        match (sys::place_descriptor(self.parcel.as_fd(), 0), self.unpacked.take()) {
+            (Ok(()), Some(unpacked)) => {
+                shim::go_on(unpacked, shim::Birth::InCgroup, io::stdin().as_fd(), &mut self.left)
+            }
+            (Ok(()) | Err(_), _) => 1,
+        }
+    }
+}
+
+/// What became of a copy that was to share the zygote's memory.
+enum Shared {
+    /// There is none, and nothing is changed: another way may work. The order's lock.
+    Refused(Option<OwnedFd>),
+    /// It is its program.
+    Executed,
+}
+
+/// A copy that shares this memory. Returns when it does not any more; not at all where it ended on the way.
+fn share(stack: &mut Stack, cgroup: BorrowedFd<'_>, lock: Option<OwnedFd>, worker: &mut Worker) -> Shared {
+    worker.lock = lock.as_ref().map(AsRawFd::as_raw_fd);
+    let mut lock = lock;
+    let mut told = Ok(());
+    let made = sys::share_until_execution(cgroup, stack, Worker::begin, worker, |copy| {
+        // It is found by its cgroup now.
+        drop(lock.take());
+        told = tell(Answer { copy: copy.as_raw_nonzero().get(), shares: true });
+    });
+    if made.is_err() {
+        worker.lock = None;
+        return Shared::Refused(lock);
+    }
+    if told.is_ok() && worker.left.as_ref().is_some_and(Ready::was_executed) {
+        return Shared::Executed;
+    }
+    // It may have been in the middle of anything, with locks that nobody else will open.
+    sys::end_now(0)
+}
+
+fn tell(answer: Answer) -> Result<(), Errno> {
+    send(io::stdin(), &answer.to_bytes(), SendFlags::NOSIGNAL).map(drop)
+}
+
+/// An order, as it comes.
+struct Received {
     parcel: OwnedFd,
     cgroup: OwnedFd,
     /// Held for no other purpose than that nobody else has it.
     lock: Option<OwnedFd>,
+    alone: bool,
 }
 
 /// The next order. An error when there is nobody to give one.
-fn receive_order() -> Result<Order, Errno> {
+fn receive_order() -> Result<Received, Errno> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(ORDER_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0_u8; 1];
@@ -171,7 +318,68 @@ fn receive_order() -> Result<Order, Errno> {
     }
     let mut descriptors = descriptors.into_iter();
     match (descriptors.next(), descriptors.next(), descriptors.next()) {
-        (Some(parcel), Some(cgroup), lock) => Ok(Order { parcel, cgroup, lock }),
+        (Some(parcel), Some(cgroup), lock) => Ok(Received { parcel, cgroup, lock, alone: byte == [ALONE] }),
         (_, _, _) => Err(Errno::BADMSG),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A zygote of which this test is the other side.
+    fn zygote() -> (Zygote, OwnedFd) {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        // Beyond what a process can have.
+        (Zygote { socket: ours, pid: Pid::from_raw(i32::MAX).unwrap(), shares: false }, theirs)
+    }
+
+    /// Has `zygote` copy itself, with `answer` there already.
+    fn order(zygote: &mut Zygote, theirs: &OwnedFd, answer: Answer) -> Result<Pid, Refusal> {
+        send(theirs, &answer.to_bytes(), SendFlags::NOSIGNAL).unwrap();
+        let any = theirs.try_clone().unwrap();
+        zygote.copy(&Order { parcel: any.as_fd(), cgroup: any.as_fd(), lock: None, alone: true })
+    }
+
+    #[test]
+    fn one_that_shares_its_memory_takes_the_next_order_when_it_has_said_that_it_is_free() {
+        let (mut zygote, theirs) = zygote();
+        for copy in 1..4 {
+            assert_eq!(
+                order(&mut zygote, &theirs, Answer { copy, shares: true }).unwrap(),
+                Pid::from_raw(copy).unwrap()
+            );
+            send(&theirs, &[0], SendFlags::NOSIGNAL).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_whose_copy_hangs_is_given_no_order_and_another_may_work() {
+        let (mut zygote, theirs) = zygote();
+        order(&mut zygote, &theirs, Answer { copy: 5, shares: true }).unwrap();
+        let any = theirs.try_clone().unwrap();
+        let next = zygote.copy(&Order { parcel: any.as_fd(), cgroup: any.as_fd(), lock: None, alone: true });
+        assert!(matches!(next, Err(Refusal::Gone(Errno::TIMEDOUT))), "{next:?}");
+        let mut orders = [0; 8];
+        recv(&theirs, orders.as_mut_slice(), RecvFlags::DONTWAIT).unwrap();
+        assert!(recv(&theirs, orders.as_mut_slice(), RecvFlags::DONTWAIT).is_err(), "only the first came");
+    }
+
+    #[test]
+    fn one_that_ended_with_its_copy_is_gone() {
+        let (mut zygote, theirs) = zygote();
+        order(&mut zygote, &theirs, Answer { copy: 5, shares: true }).unwrap();
+        let any = theirs.try_clone().unwrap();
+        drop(theirs);
+        let next = zygote.copy(&Order { parcel: any.as_fd(), cgroup: any.as_fd(), lock: None, alone: true });
+        assert!(matches!(next, Err(Refusal::Gone(_))), "{next:?}");
+    }
+
+    #[test]
+    fn an_answer_is_read_as_it_was_written() {
+        for answer in [Answer { copy: 1 << 21, shares: true }, Answer { copy: -38, shares: false }] {
+            assert_eq!(Answer::of_bytes(answer.to_bytes()), answer);
+        }
     }
 }

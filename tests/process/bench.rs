@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use agentd::process::cgroup::Cgroups;
-use agentd::process::spawn::{SpawnFds, spawn};
+use agentd::process::spawn::{Company, SpawnFds, spawn};
 use agentd::process::tree::Tree;
 use agentd::process::usage::of_trees;
 use agentd_core::id::{Launch, Pid};
@@ -25,7 +25,7 @@ async fn half_of_all_starts_take_less_than_half_a_second() {
         for _ in 0..200 {
             let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), stdin: None, listeners: vec![] };
             let begin = Instant::now();
-            let child = spawn(&mut launcher, &plan, &fds).unwrap();
+            let child = spawn(&mut launcher, &plan, &fds, Company::Others).unwrap();
             called.push(begin.elapsed());
             child.report.outcome().await.unwrap();
             executed.push(begin.elapsed());

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use agentd::process::cgroup::{Cgroup, Cgroups};
-use agentd::process::spawn::{SpawnFds, spawn};
+use agentd::process::spawn::{Company, SpawnFds, spawn};
 use agentd::process::stat;
 use agentd::process::tree::{Identity, Tree};
 use agentd::process::usage::of_trees;
@@ -231,7 +231,7 @@ async fn a_process_is_in_its_cgroup_from_its_first_moment_on() {
     plan.cgroup = Some(cgroup.dir().to_owned());
     let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
     let fds = SpawnFds { stdout: null.as_fd(), stderr: null.as_fd(), stdin: None, listeners: vec![] };
-    let child = spawn(&mut launcher(), &plan, &fds).unwrap();
+    let child = spawn(&mut launcher(), &plan, &fds, Company::Others).unwrap();
     assert_eq!(cgroup.processes().unwrap(), [child.pid], "before anything of it has run");
     child.report.outcome().await.unwrap();
     Tree::of_child(identity(), child.pid, Some(cgroup.clone())).kill().unwrap();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use agentd::process::plan::{ExecPlan, StageFailure};
-use agentd::process::spawn::{Child, Launcher, SpawnFds, spawn};
+use agentd::process::spawn::{Child, Company, Launcher, SpawnFds, spawn};
 use agentd::process::tree::Identity;
 use agentd_core::id::Launch;
 use camino::Utf8Path;
@@ -59,6 +59,7 @@ pub(crate) fn identity() -> Identity {
 }
 
 /// A started program; its process group is killed and its leader reaped when it goes out of scope.
+#[derive(Debug)]
 pub(crate) struct OnStage {
     pub(crate) pid: Pid,
     pidfd: rustix::fd::OwnedFd,
@@ -82,9 +83,19 @@ pub(crate) async fn start_by(
     plan: &ExecPlan,
     listeners: Vec<BorrowedFd<'_>>,
 ) -> Result<OnStage, StageFailure> {
+    start_in(launcher, plan, listeners, Company::Others).await
+}
+
+/// The same, alone or not.
+pub(crate) async fn start_in(
+    launcher: &mut Launcher,
+    plan: &ExecPlan,
+    listeners: Vec<BorrowedFd<'_>>,
+    company: Company,
+) -> Result<OnStage, StageFailure> {
     let output = tempfile::tempfile().unwrap();
     let fds = SpawnFds { stdout: output.as_fd(), stderr: output.as_fd(), stdin: None, listeners };
-    let Child { pid, pidfd, report } = spawn(launcher, plan, &fds).unwrap();
+    let Child { pid, pidfd, report } = spawn(launcher, plan, &fds, company).unwrap();
     let pid = Pid::from_raw(i32::try_from(pid.0).unwrap()).unwrap();
     let mut on_stage = OnStage { pid, pidfd, output, reaped: false };
     match tokio::time::timeout(DEADLINE, report.outcome()).await.expect("the shim did not report in time") {

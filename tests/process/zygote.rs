@@ -1,13 +1,16 @@
 //! Programs that are copies of a zygote, and what becomes of it.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use agentd::process::cgroup::{Cgroup, Cgroups};
+use agentd::process::plan::Stage;
+use agentd::process::spawn::Company;
 use agentd_core::id::Launch;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
-use crate::stage::{DEADLINE, launcher, shell, start_by};
+use crate::stage::{DEADLINE, launcher, shell, start_by, start_in};
 
 /// The cgroups of one test, gone with it.
 struct Groups(Option<Cgroups>);
@@ -53,6 +56,68 @@ fn parent_of(pid: Pid) -> u32 {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
     line.trim().parse().unwrap()
+}
+
+/// KiB of memory that are `pid`'s alone.
+fn memory_of(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test]
+async fn one_that_is_started_alone_becomes_its_program_and_leaves_nothing_in_the_zygote() {
+    let Some(groups) = Groups::open("alone") else { return };
+    let cgroup = groups.make(1);
+    // Long enough to be seen, if a tenth of it stayed.
+    let long = "x".repeat(8192);
+    let mut plan = shell(
+        "[ \"$LISTEN_PID\" = $$ ] || exit 1
+         while read line; do case $line in *-alone*) exit 41;; esac; done < /proc/self/cgroup",
+    );
+    plan.env.push(("LONG".to_owned(), long));
+    plan.listen_pid = true;
+    plan.listen_names = vec!["http".to_owned()];
+    plan.cgroup = Some(cgroup.dir().to_owned());
+    let before = zygotes();
+    let mut launcher = launcher();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut first = 0;
+    for round in 0..300 {
+        let mut on_stage = start_in(&mut launcher, &plan, vec![listener.as_fd()], Company::Alone).await.unwrap();
+        assert_eq!(parent_of(on_stage.pid), std::process::id());
+        assert_eq!(on_stage.ending(), 41);
+        if round == 50 {
+            let [zygote] = zygotes().into_iter().filter(|pid| !before.contains(pid)).collect::<Vec<_>>()[..] else {
+                panic!("there is one zygote, and it stays");
+            };
+            first = memory_of(zygote);
+        }
+    }
+    let [zygote] = zygotes().into_iter().filter(|pid| !before.contains(pid)).collect::<Vec<_>>()[..] else {
+        panic!("there is one zygote, and it stays");
+    };
+    let last = memory_of(zygote);
+    assert!(last < first + 100, "{first} KiB after 50 copies, {last} after 300");
+}
+
+#[tokio::test]
+async fn one_that_is_started_alone_and_fails_says_so_and_the_next_is_started_by_another_zygote() {
+    let Some(groups) = Groups::open("failing") else { return };
+    let cgroup = groups.make(1);
+    let mut failing = shell("");
+    failing.argv = vec!["/nowhere/at-all".to_owned()];
+    failing.cgroup = Some(cgroup.dir().to_owned());
+    let mut good = shell("exit 7");
+    good.cgroup = Some(cgroup.dir().to_owned());
+    let mut launcher = launcher();
+    for _ in 0..3 {
+        let failure = start_in(&mut launcher, &failing, vec![], Company::Alone).await.unwrap_err();
+        assert_eq!(failure.exit_code(), 127, "{failure}");
+        assert!(matches!(failure.stage, Stage::FindingProgram(_)), "{failure}");
+        assert_eq!(start_in(&mut launcher, &good, vec![], Company::Alone).await.unwrap().ending(), 7);
+        assert_eq!(start_by(&mut launcher, &good, vec![]).await.unwrap().ending(), 7);
+    }
 }
 
 #[tokio::test]
