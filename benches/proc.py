@@ -38,6 +38,11 @@ def lives(pid):
     return bool(fields) and fields[0] not in (b"Z", b"X")
 
 
+def stolen():
+    """Ticks in which one of our processors was to run and the hypervisor ran somebody else."""
+    return int(read("/proc/stat").split(b"\n", 1)[0].split()[8])
+
+
 def descendants(root):
     children = {}
     for pid in pids():

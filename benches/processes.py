@@ -44,29 +44,50 @@ def supervisors_only(names):
 
 
 def crash(args):
-    """kill -9 of a worker until the next has its program's arguments. Ten apps in turn, busy poll of /proc."""
-    seen = {}
-    for cls in chosen(args.peers):
-        tag, took, lost = new_tag(), [], 0
-        with supervised(cls, tag) as supervisor:
-            supervisor.start(sleepers(tag, 10, more=cls.least_delay))
-            tagged = proc.Tagged(tag)
-            proc.wait_for(lambda: len(tagged.look()) >= 10, 60)
-            time.sleep(2)
-            alive = sorted(tagged.known)
-            for _ in range(args.kills):
-                seconds, new = one_crash(tag, alive.pop(0))
-                if new is None:
-                    lost += 1
-                    if not alive:
-                        break
-                else:
-                    took.append(seconds * 1000)
-                    alive.append(new)
+    """kill -9 of a worker until the next has its program's arguments. Ten apps in turn, busy poll of /proc.
+
+    All supervisors run at once and each round kills a worker of every one, in any order: whatever the machine does to one it
+    does to all. `calm` are the kills during which the hypervisor gave none of our processor time to others.
+    """
+    with contextlib.ExitStack() as running:
+        fleets = [Fleet(cls, running) for cls in chosen(args.peers)]
+        time.sleep(2)
+        for _ in range(args.kills):
+            for fleet in random.sample(fleets, len(fleets)):
+                fleet.kill_one()
                 time.sleep(0.1 + random.uniform(0, 0.1))
-        row = proc.emit(args, "crash", cls.name, {"ms": proc.summary(took), "not_restarted": lost})
-        seen[cls.name] = {key: row["ms"].get(key) for key in ("median", "p99", "min")}
-    proc.emit_ratios(args, "crash", seen)
+    rows = {fleet.name: proc.emit(args, "crash", fleet.name, fleet.result()) for fleet in fleets}
+    for key in ("ms", "calm"):
+        seen = {name: {k: row[key][k] for k in ("median", "p99", "min") if k in row[key]} for name, row in rows.items()}
+        proc.emit_ratios(args, "crash" if key == "ms" else "crash, calm", seen)
+
+
+class Fleet:
+    """Ten workers of a supervisor, one after the other killed."""
+
+    def __init__(self, cls, running):
+        self.name, self.tag = cls.name, new_tag()
+        running.enter_context(supervised(cls, self.tag)).start(sleepers(self.tag, 10, more=cls.least_delay))
+        tagged = proc.Tagged(self.tag)
+        proc.wait_for(lambda: len(tagged.look()) >= 10, 60)
+        self.alive = sorted(tagged.known)
+        self.took, self.calm, self.lost = [], [], 0
+
+    def kill_one(self):
+        if not self.alive:
+            return
+        before = proc.stolen()
+        seconds, new = one_crash(self.tag, self.alive.pop(0))
+        if new is None:
+            self.lost += 1
+            return
+        self.alive.append(new)
+        self.took.append(seconds * 1000)
+        if proc.stolen() == before:
+            self.calm.append(seconds * 1000)
+
+    def result(self):
+        return {"ms": proc.summary(self.took), "calm": proc.summary(self.calm), "not_restarted": self.lost}
 
 
 def one_crash(tag, victim, limit_s=6):
