@@ -124,59 +124,120 @@ def ready_after_kill(given):
                         median_ms=round(statistics.median(times), 1), max_ms=round(max(times), 1))
 
 
+class Bare:
+    """A program that does nothing but to execute itself: what the system alone takes for an upgrade in place."""
+
+    def __init__(self, folder):
+        self.socket = os.path.join(folder, "bare.sock")
+        program = os.path.join(folder, "bare")
+        source = os.path.join(REPOSITORY, "benches", "workers", "bare.c")
+        subprocess.run(["cc", "-O2", "-Wall", "-o", program, source], check=True, timeout=PATIENCE)
+        self.process = subprocess.Popen([program, self.socket], stdin=subprocess.DEVNULL)
+        proc.wait_for(lambda: os.path.exists(self.socket), PATIENCE)
+
+    def ask(self, word=b"a"):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(self.socket)
+            client.sendall(word)
+            return client.recv(64)
+
+    def upgrade(self):
+        """How long it accepted nobody, in ms."""
+        self.ask(b"u")
+        return int(self.ask()) / 1e3
+
+    def end(self):
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+
+class Watch:
+    """Asks over and over, and knows how long the slowest answer took, in ms."""
+
+    def __init__(self, ask):
+        self.ask, self.slowest, self.closed, self.over = ask, 0.0, 0, threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        while not self.over.is_set():
+            begun = time.monotonic()
+            try:
+                self.ask()
+            except OSError:
+                # Accepted by the program before, and not answered any more.
+                self.closed += 1
+                self.ask()
+            self.slowest = max(self.slowest, (time.monotonic() - begun) * 1e3)
+
+    def end(self):
+        self.over.set()
+        self.thread.join()
+
+
+# When the workers of a round end, in seconds, so that it is while the supervisor is replaced, and with which code.
+ENDINGS = [(0.25 + 0.004 * n, 40 + n) for n in range(4)]
+
+
 def upgrade(given):
-    """How long nobody answers on the control socket while the daemon is upgraded in place, in ms; and exit codes kept."""
-    codes = 4
+    """How long nobody answers on the control socket while the daemon is upgraded in place, in ms; and exit codes kept.
+
+    In turns with a bare program that executes itself, beside which as many processes end.
+    """
     with Instance(given.bin) as one:
         one.start()
         script = os.path.join(one.home, "ends.py")
         with open(script, "w", encoding="utf-8") as file:
             file.write("import sys, time\ntime.sleep(float(sys.argv[1]))\nsys.exit(int(sys.argv[2]))\n")
-        gaps, asked, kept, wrong = [], [], 0, []
-        stop = threading.Event()
-        slowest, closed = [0.0], [0]
-
-        def watch():
-            while not stop.is_set():
-                begun = time.monotonic()
-                try:
-                    one.document()
-                except OSError:
-                    # Accepted by the program before, and not answered any more.
-                    closed[0] += 1
-                    one.document()
-                slowest[0] = max(slowest[0], (time.monotonic() - begun) * 1e3)
-
-        for _ in range(given.upgrades):
-            apps = ""
-            for n in range(codes):
-                after = 0.25 + 0.004 * n
-                apps += (f'[agent.e{n}]\ncommand = ["python3", "{script}", "{after}", "{40 + n}"]\n'
-                         f'restart = {{ policy = "never" }}\n')
-            one.ctl("start", one.config(apps), "--no-wait")
-            time.sleep(0.27)
-            slowest[0] = 0.0
-            stop.clear()
-            watcher = threading.Thread(target=watch)
-            watcher.start()
-            told = json.loads(one.ctl("daemon", "upgrade", "--json"))
-            stop.set()
-            watcher.join()
-            assert told["in_place"], told
-            gaps.append(told["unwatched_us"] / 1e3)
-            asked.append(slowest[0])
-            document = one.until(lambda d: all(w["state"] in ("exited", "failed") for a in d["apps"] for w in a["workers"]))
-            for app in document["apps"]:
-                code = (app["workers"][0]["last_exit"] or {}).get("code")
-                kept += code == 40 + int(app["name"][1:])
-                if code != 40 + int(app["name"][1:]):
-                    wrong.append((app["name"], code))
-            one.ctl("delete", "all")
+        bare = Bare(one.home) if shutil.which("cc") else None
+        gaps, asked, floor, closed, wrong = [], [], [], 0, []
+        try:
+            for _ in range(given.upgrades):
+                if bare:
+                    floor.append(bare_round(bare, script))
+                apps = "".join(f'[agent.e{code}]\ncommand = ["python3", "{script}", "{after}", "{code}"]\n'
+                               f'restart = {{ policy = "never" }}\n' for after, code in ENDINGS)
+                one.ctl("start", one.config(apps), "--no-wait")
+                time.sleep(0.27)
+                watch = Watch(one.document)
+                told = json.loads(one.ctl("daemon", "upgrade", "--json"))
+                watch.end()
+                assert told["in_place"], told
+                gaps.append(told["unwatched_us"] / 1e3)
+                asked.append(watch.slowest)
+                closed += watch.closed
+                document = one.until(lambda d: all(w["state"] in ("exited", "failed") for a in d["apps"] for w in a["workers"]))
+                for app in document["apps"]:
+                    code = (app["workers"][0]["last_exit"] or {}).get("code")
+                    if code != int(app["name"][1:]):
+                        wrong.append((app["name"], code))
+                one.ctl("delete", "all")
+        finally:
+            if bare:
+                bare.end()
+        codes = given.upgrades * len(ENDINGS)
         emit(given, "upgrade", upgrades=given.upgrades, gap_median_ms=round(statistics.median(gaps), 2),
                     gap_max_ms=round(max(gaps), 2), slowest_answer_median_ms=round(statistics.median(asked), 2),
-                    slowest_answer_max_ms=round(max(asked), 2), closed_unanswered=closed[0],
-                    exit_codes=given.upgrades * codes, kept=kept,
-                    wrong=wrong[:5])
+                    slowest_answer_max_ms=round(max(asked), 2), closed_unanswered=closed, exit_codes=codes,
+                    kept=codes - len(wrong), wrong=wrong[:5])
+        if floor:
+            of = {"agentd": {"median": statistics.median(gaps), "max": max(gaps)},
+                  "a bare execve": {"median": statistics.median(floor), "max": max(floor)}}
+            proc.emit(given, "upgrade", "a bare execve", {f"gap_{key}_ms": round(of["a bare execve"][key], 2) for key in of["agentd"]})
+            proc.emit_ratios(given, "upgrade", of)
+
+
+def bare_round(bare, script):
+    """The gap of the bare program, with as many processes that end beside it."""
+    ending = [subprocess.Popen(["python3", script, str(after), str(code)]) for after, code in ENDINGS]
+    time.sleep(0.27)
+    watch = Watch(bare.ask)
+    gap = bare.upgrade()
+    watch.end()
+    for process in ending:
+        process.wait(PATIENCE)
+    return gap
 
 
 def fsyncs(given):

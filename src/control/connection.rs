@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::access::Peer;
-use super::line::{hung_up, write_all};
+use super::line::{hung_up, write_noting};
 use super::outbox::{Outbox, Outgoing, Shared, outbox};
 use super::reply::{ControlCall, ReplySink};
 use super::server::{Identity, Limits};
@@ -217,9 +217,11 @@ impl Connection {
             tokio::select! {
                 _ = closing.changed() => return End::Finished,
                 () = written => {}
-                () = sleep(self.limits.parting_stall), if shared.reads_back() && !shared.is_empty() => {
-                    self.note("has paused in a log, and another program is to take the daemon's place");
-                    return End::LetGo;
+                () = sleep(self.limits.parting_stall) => {
+                    if shared.reads_back() && shared.is_between_lines() {
+                        self.note("has paused in a log, and another program is to take the daemon's place");
+                        return End::LetGo;
+                    }
                 }
             }
         }
@@ -268,7 +270,7 @@ async fn write_lines(stream: &Stream, mut outgoing: Outgoing, limits: Limits) {
     let shared = outgoing.shared();
     while let Some(batch) = outgoing.next().await {
         let stall = if shared.reads_back() { limits.reading_stall } else { limits.write_stall };
-        if write_all(stream, batch.text.as_bytes(), stall).await.is_err() {
+        if write_noting(stream, batch.text.as_bytes(), stall, || shared.has_begun()).await.is_err() {
             return;
         }
         outgoing.written(&batch);

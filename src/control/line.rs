@@ -26,15 +26,31 @@ pub(crate) async fn write_line(stream: &Stream, line: &str, stall: Duration) -> 
 ///
 /// # Errors
 /// When the client is gone, or takes no byte for `stall`.
-pub(crate) async fn write_all(mut stream: &Stream, bytes: &[u8], stall: Duration) -> io::Result<()> {
+pub(crate) async fn write_all(stream: &Stream, bytes: &[u8], stall: Duration) -> io::Result<()> {
+    write_noting(stream, bytes, stall, || {}).await
+}
+
+/// The same; `headway` is told each time that the client took some and not all.
+///
+/// # Errors
+/// As [`write_all`].
+pub(crate) async fn write_noting(
+    mut stream: &Stream,
+    bytes: &[u8],
+    stall: Duration,
+    mut headway: impl FnMut(),
+) -> io::Result<()> {
     let mut rest = bytes;
-    while !rest.is_empty() {
+    loop {
         match timeout(stall, stream.write(rest)).await?? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
+            0 if !rest.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
             count => rest = &rest[count..],
         }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        headway();
     }
-    Ok(())
 }
 
 /// Tells a fresh connection `line` and closes it, without waiting: for clients that shall cost nothing more.

@@ -58,6 +58,8 @@ pub(super) struct Shared {
     given_up: AtomicBool,
     reads_back: AtomicBool,
     endless: AtomicBool,
+    /// Of the lines that are being written the client has some and not all.
+    within: AtomicBool,
     over_budget: Notify,
     room: Notify,
 }
@@ -69,6 +71,7 @@ pub(super) fn outbox() -> (Outbox, Outgoing) {
         given_up: AtomicBool::new(false),
         reads_back: AtomicBool::new(false),
         endless: AtomicBool::new(false),
+        within: AtomicBool::new(false),
         over_budget: Notify::new(),
         room: Notify::new(),
     });
@@ -150,6 +153,7 @@ impl Outgoing {
     /// Lines were written, and cost nothing any more.
     pub(super) fn written(&self, batch: &Batch) {
         self.shared.waiting.fetch_sub(batch.cost, Ordering::Relaxed);
+        self.shared.within.store(false, Ordering::Relaxed);
         self.shared.room.notify_waiters();
     }
 
@@ -166,9 +170,20 @@ impl Drop for Outgoing {
 }
 
 impl Shared {
-    /// Ends when a line was written, or there may be another reason to look again.
+    /// Ends when the client took something, or there may be another reason to look again.
     pub(super) fn written(&self) -> Notified<'_> {
         self.room.notified()
+    }
+
+    /// The client took some of what is being written.
+    pub(super) fn has_begun(&self) {
+        self.within.store(true, Ordering::Relaxed);
+        self.room.notify_waiters();
+    }
+
+    /// Whether lines wait of which the client has none, so that its connection can end without a line cut in two.
+    pub(super) fn is_between_lines(&self) -> bool {
+        !self.is_empty() && !self.within.load(Ordering::Relaxed)
     }
 
     /// Whether every line was written.

@@ -30,7 +30,7 @@ pub(super) struct Limits {
     pub(super) write_stall: Duration,
     /// And one that reads a log back: a person turns its pages.
     pub(super) reading_stall: Duration,
-    /// And once the doors are closed. It has 200 KiB to read in the kernel by then.
+    /// And once the doors are closed, where it has no part of the next line yet. It has 200 KiB to read in the kernel by then.
     pub(super) parting_stall: Duration,
     /// How long a client that broke a bound has to read why.
     pub(super) last_words: Duration,
@@ -46,7 +46,7 @@ impl Default for Limits {
             idle: Duration::from_secs(300),
             write_stall: Duration::from_secs(60),
             reading_stall: Duration::from_hours(1),
-            parting_stall: Duration::from_millis(25),
+            parting_stall: Duration::from_millis(50),
             last_words: Duration::from_secs(1),
             last_answers: Duration::from_secs(2),
         }

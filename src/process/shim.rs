@@ -19,6 +19,7 @@ use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::{MaybeUninit, take};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::cmsg_space;
@@ -78,16 +79,16 @@ pub(super) struct Parcel {
 #[must_use]
 pub fn run() -> ExitCode {
     let socket = io::stdin();
-    go_on(unpack(socket.as_fd()), Birth::WithSupervisor, socket.as_fd(), &mut None).into()
+    go_on(unpack(socket.as_fd()), Birth::WithSupervisor, socket.as_fd(), &mut Left::default()).into()
 }
 
 /// Becomes the program of what came over `socket`. Returns only when it could not be executed, after having told so, with
-/// the code to exit with. `left` takes all that it still has in memory when it executes.
+/// the code to exit with.
 pub(super) fn go_on(
     unpacked: Result<Parcel, StageFailure>,
     birth: Birth,
     socket: BorrowedFd<'_>,
-    left: &mut Option<Ready>,
+    left: &mut Left,
 ) -> u8 {
     let failure = match unpacked {
         Ok(parcel) => match parcel.become_program(birth, left) {
@@ -163,17 +164,32 @@ impl Parcel {
         self.plan.account.is_unset() && self.plan.secrets.given.is_empty()
     }
 
-    fn become_program(self, birth: Birth, left: &mut Option<Ready>) -> Result<Infallible, StageFailure> {
+    fn become_program(self, birth: Birth, left: &mut Left) -> Result<Infallible, StageFailure> {
         let Self { plan, streams, stdin, listeners, report } = self;
         let report_to = report.as_fd();
         prepare(plan, birth, stdin, streams, listeners)
-            .and_then(|ready| left.insert(ready).execute(report_to))
+            .and_then(|ready| left.ready.insert(ready).execute(report_to, &left.executing))
             .map_err(|failure| tell(report_to, failure))
     }
 }
 
+/// What a process leaves behind in memory when it executes: everything that it still has by then.
+#[derive(Default)]
+pub(super) struct Left {
+    ready: Option<Ready>,
+    /// Apart from the rest, which may be half written by a process that was killed.
+    executing: AtomicBool,
+}
+
+impl Left {
+    /// Whether a process went its way to the end, and the rest can be read.
+    pub(super) fn is_whole(&self) -> bool {
+        self.executing.load(Ordering::Acquire)
+    }
+}
+
 /// All that was prepared with the supervisor's rights.
-pub(super) struct Ready {
+struct Ready {
     plan: ExecPlan,
     argv: Vec<CString>,
     env: Vec<CString>,
@@ -359,7 +375,7 @@ fn without_nul(text: String) -> Result<CString, StageFailure> {
 }
 
 impl Ready {
-    fn execute(&mut self, report: BorrowedFd<'_>) -> Result<Infallible, StageFailure> {
+    fn execute(&mut self, report: BorrowedFd<'_>, executing: &AtomicBool) -> Result<Infallible, StageFailure> {
         let plan = &self.plan;
         set_limits(plan)?;
         if let Some(account) = &self.account {
@@ -377,12 +393,7 @@ impl Ready {
         let (file, image) = self.program.insert((file, image));
         // The supervisor may be gone, which is no reason to not start.
         let _ = say(report, &ShimWord::Executing);
-        Err(program::exec_failure(file, image.execute()))
-    }
-
-    /// Whether a process went this way to its end, and left nothing half done.
-    pub(super) fn was_executed(&self) -> bool {
-        self.program.as_ref().is_some_and(|(_, image)| image.was_called_for())
+        Err(program::exec_failure(file, image.execute(executing)))
     }
 }
 

@@ -96,15 +96,21 @@ impl Launcher {
         command
     }
 
-    /// Starts the zygote where there is none, so that the next start need not wait for it. Where none can be had, the next start
-    /// finds that out.
+    /// Starts a zygote where there is none, or it has ended with its last copy, or is held up by it: the next start need not wait
+    /// for that. Where none can be had, the next start finds that out.
     pub fn make_ready(&mut self) {
-        if self.zygote.is_none() {
+        if !self.zygote.as_mut().is_some_and(Zygote::is_ready) {
             match Zygote::start(self.itself()) {
                 Ok(zygote) => self.zygote = Some(zygote),
                 Err(error) => tracing::debug!(%error, "no zygote can be started"),
             }
         }
+    }
+
+    /// The zygote's process, where there is one.
+    #[must_use]
+    pub fn zygote(&self) -> Option<rustix::process::Pid> {
+        self.zygote.as_ref().map(Zygote::pid)
     }
 
     /// A copy of the zygote in `cgroup`, which carries out what waits in the socket `parcel`. None where none can be had,
@@ -174,12 +180,12 @@ pub struct SpawnFds<'fd> {
     pub listeners: Vec<BorrowedFd<'fd>>,
 }
 
-/// What else is to be started.
+/// What else waits to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Company {
-    /// Nothing, before this process has become its program.
+    /// Nothing, as far as is known: the start is to be soon over.
     Alone,
-    /// Other processes, at once: several at a time are on their way.
+    /// Other processes, at once: as many as can be are to be on their way.
     Others,
 }
 

@@ -308,7 +308,10 @@ impl Stack {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: within what was just made, where nothing is yet.
-        if unsafe { libc::mprotect(made, Self::GUARD, libc::PROT_NONE) } != 0 {
+        let guarded = unsafe { libc::mprotect(made, Self::GUARD, libc::PROT_NONE) };
+        // SAFETY: as before. No copy of this process needs it.
+        let kept = unsafe { libc::madvise(made, Self::LENGTH, libc::MADV_DONTFORK) };
+        if guarded != 0 || kept != 0 {
             return Err(io::Error::last_os_error());
         }
         ptr::NonNull::new(made).map(Self).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
@@ -317,12 +320,18 @@ impl Stack {
 
 /// Starts a process in the cgroup whose folder `cgroup` is that shares our memory, as `posix_spawn` does it, and not our
 /// descriptors: its own are copies. It does `steps` with `theirs` and ends with their exit code, unless they execute a
-/// program. `meanwhile` is done with its id as soon as it is there, and must be brief and touch none of that. Returns when
-/// the process has a memory of its own, or is gone. As of [`copy_into_cgroup`], it is no child of ours but our parent's,
-/// and this is for a process of one thread.
+/// program. `meanwhile` is done with its id as soon as it is there. Returns when the process has a memory of its own, or is
+/// gone. As of [`copy_into_cgroup`], it is no child of ours but our parent's, and this is for a process of one thread.
 ///
-/// What it has made and not let go of when it executes is nobody's, unless it is in `theirs`. Where it ended before that,
-/// which may be anywhere, locks that it took stay locked: then nothing may be done but to [`end_now`].
+/// The two are like threads that the libraries take for one: they have the same thread-local values and the same
+/// allocator, and the process may stand still at any moment, for as long as somebody stops it. `meanwhile` therefore makes
+/// system calls only: it takes no memory and no lock, logs nothing, and reads no `errno`.
+///
+/// What the process has made and not let go of when it executes is nobody's, unless it is in `theirs`. Where it ended
+/// before that, which may be anywhere, locks that it took stay locked and what it wrote may be half of it: then nothing
+/// may be done but to [`end_now`], and whether it was so must be told by an atomic value.
+///
+/// As long as memory is shared, `oom_score_adj` is, and who is killed for having too much of it takes the other along.
 ///
 /// # Errors
 /// What `clone3` refused; `theirs` is as it was. ENOSYS on a processor for which nobody has written it.
@@ -372,16 +381,16 @@ pub(super) fn share_until_execution<T>(
             "jnz 2f",
             // Where a backtrace ends.
             "xor ebp, ebp",
-            "mov rdi, {with}",
-            "call {begin}",
+            "mov rdi, r9",
+            "call r8",
             "ud2",
             "2:",
-            begin = in(reg) begin::<T> as extern "C" fn(*mut Begin<T>) -> !,
-            with = in(reg) &raw mut with,
             inlateout("rax") libc::SYS_clone3 => answer,
             in("rdi") &raw mut args,
             in("rsi") size_of::<libc::clone_args>(),
-            // Not to be taken for an input: the kernel changes them before those are read.
+            // By name: one of the compiler's choice may be one that is changed before it is read.
+            in("r8") begin::<T> as extern "C" fn(*mut Begin<T>) -> !,
+            in("r9") &raw mut with,
             out("rcx") _,
             out("r11") _,
         );
@@ -402,11 +411,12 @@ pub(super) fn share_until_execution<T>(
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn share_until_execution<T>(
     _cgroup: BorrowedFd<'_>,
-    _stack: &mut Stack,
+    stack: &mut Stack,
     _steps: fn(&mut T) -> u8,
     _theirs: &mut T,
     _meanwhile: impl FnOnce(rustix::process::Pid),
 ) -> Result<(), rustix::io::Errno> {
+    tracing::trace!(?stack, "not used here");
     Err(rustix::io::Errno::NOSYS)
 }
 
@@ -424,8 +434,8 @@ pub(super) fn close_copied(number: RawFd) {
     unsafe { libc::syscall(libc::SYS_close, number) };
 }
 
-/// Closes every descriptor from `first` on, none of which anybody owns in this process any more: they were let go of in
-/// another that shares its memory with this one.
+/// Closes every descriptor from `first` on, none of which anybody owns in this process any more: what does is in another
+/// one that shares its memory with this one, and has copies of its own. Allocates nothing.
 ///
 /// # Errors
 /// What `close_range` refused: nothing, on a kernel from 5.9 on.
@@ -445,29 +455,24 @@ pub(super) struct Image {
     /// Into both, each with a null at its end.
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
-    called: AtomicBool,
 }
 
 impl Image {
     pub(super) fn new(file: CString, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
         let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
         let (argv, envp) = (pointers(&arguments), pointers(&environment));
-        Self { file, _arguments: arguments, _environment: environment, argv, envp, called: AtomicBool::new(false) }
+        Self { file, _arguments: arguments, _environment: environment, argv, envp }
     }
 
-    /// Makes this process the program. Returns what the kernel said where it would not.
-    pub(super) fn execute(&self) -> rustix::io::Errno {
-        self.called.store(true, Ordering::Release);
+    /// Makes this process the program. Returns what the kernel said where it would not. `called` is true from before to then:
+    /// a process that is gone meanwhile was in the kernel's hands.
+    pub(super) fn execute(&self, called: &AtomicBool) -> rustix::io::Errno {
+        called.store(true, Ordering::Release);
         // SAFETY: the pointers are to texts that this value owns and nobody changes, each list with a null at its end.
         unsafe { libc::execve(self.file.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
         let refused = io::Error::last_os_error();
-        self.called.store(false, Ordering::Release);
+        called.store(false, Ordering::Release);
         rustix::io::Errno::from_io_error(&refused).unwrap_or(rustix::io::Errno::INVAL)
-    }
-
-    /// Whether a process has called for it and was not refused: it was in the kernel's hands when it left this memory.
-    pub(super) fn was_called_for(&self) -> bool {
-        self.called.load(Ordering::Acquire)
     }
 }
 

@@ -23,11 +23,12 @@
 //!
 //! What can go wrong: it was killed, and another is started ([`Launcher`](super::spawn::Launcher)); the kernel refuses the
 //! copy, which is answered and has the supervisor take the longer road; it took an order and does not answer, and is
-//! killed with all that is in the cgroup. It ends when its supervisor does.
+//! killed with all that is in the cgroup. It ends when its supervisor does, or as soon after that as it shares its memory with
+//! nobody.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ use rustix::net::{
 use rustix::process::{Pid, Signal, kill_process, setsid};
 
 use super::plan::StageFailure;
-use super::shim::{Parcel, Ready};
+use super::shim::{Left, Parcel};
 use super::sys::{self, Copied, Stack};
 use super::{rest, shim};
 
@@ -59,7 +60,7 @@ const ORDER_MAX: usize = 3;
 /// waited for that already when it gives the next order.
 const FREE_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
-/// In an order, that no other is to follow before the copy has executed, as far as its supervisor knows.
+/// In an order, that no other waits behind it.
 const ALONE: u8 = 1;
 
 /// The supervisor's hold on its zygote.
@@ -80,7 +81,7 @@ pub(super) struct Order<'fd> {
     pub(super) cgroup: BorrowedFd<'fd>,
     /// Nobody else gets it before that.
     pub(super) lock: Option<BorrowedFd<'fd>>,
-    /// Whether no other order is to follow at once.
+    /// Whether no other waits behind it.
     pub(super) alone: bool,
 }
 
@@ -143,20 +144,39 @@ impl Zygote {
 
     /// Waits until it shares its memory with nobody, for a moment only.
     fn await_free(&mut self) -> Result<(), Errno> {
-        if !self.shares {
-            return Ok(());
+        while self.shares {
+            match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&FREE_WITHIN)) {
+                Ok(0) => return Err(Errno::TIMEDOUT),
+                Ok(_) => self.hear_whether_free()?,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
         }
-        if poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&FREE_WITHIN))? == 0 {
-            return Err(Errno::TIMEDOUT);
-        }
+        Ok(())
+    }
+
+    /// Takes the word that it is free, where it has come.
+    fn hear_whether_free(&mut self) -> Result<(), Errno> {
         let mut word = [0_u8; 1];
-        match recv(&self.socket, word.as_mut_slice(), RecvFlags::empty())? {
-            (0, _) => Err(Errno::CONNRESET),
-            (_, _) => {
+        match recv(&self.socket, word.as_mut_slice(), RecvFlags::DONTWAIT) {
+            Ok((0, _)) => Err(Errno::CONNRESET),
+            Ok((_, _)) => {
                 self.shares = false;
                 Ok(())
             }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
         }
+    }
+
+    /// Whether it takes an order at once: it is there, and shares its memory with nobody.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.hear_whether_free().is_ok() && !self.shares
+    }
+
+    /// Its process.
+    pub(super) const fn pid(&self) -> Pid {
+        self.pid
     }
 }
 
@@ -196,22 +216,19 @@ pub fn run() -> ExitCode {
         // Read here, where the code and the memory for it are warm: all of it would be new to the copy.
         let unpacked = shim::unpack(parcel.as_fd());
         let may_share = alone && unpacked.as_ref().is_ok_and(Parcel::may_share);
-        let mut worker = Worker { unpacked: Some(unpacked), parcel, lock: None, left: None };
-        let lock = match &mut stack {
-            Some(stack) if may_share => match share(stack, cgroup.as_fd(), lock, &mut worker) {
-                Shared::Refused(lock) => lock,
-                Shared::Executed => {
-                    drop((worker, cgroup));
-                    // What the copy let go of is closed there, and not here.
-                    if sys::close_from(FIRST_OF_ORDERS).is_err()
-                        || send(io::stdin(), &[0], SendFlags::NOSIGNAL).is_err()
-                    {
+        let mut worker = Worker { unpacked: Some(unpacked), parcel, lock: None, left: Left::default() };
+        let (cgroup, lock) = match &mut stack {
+            Some(stack) if may_share => match share(stack, cgroup, lock, &mut worker) {
+                Err(refused) => refused,
+                Ok(()) => {
+                    worker.let_go();
+                    if send(io::stdin(), &[0], SendFlags::NOSIGNAL).is_err() {
                         return ExitCode::SUCCESS;
                     }
                     continue;
                 }
             },
-            Some(_) | None => lock,
+            Some(_) | None => (cgroup, lock),
         };
         let answer = match sys::copy_into_cgroup(cgroup.as_fd()) {
             Ok(Copied::Copy) => {
@@ -235,10 +252,9 @@ const FIRST_OF_ORDERS: RawFd = 3;
 struct Worker {
     unpacked: Option<Result<Parcel, StageFailure>>,
     parcel: OwnedFd,
-    /// The number under which a process has the lock that shares its memory with the owner of it.
+    /// The number of its copy of the lock, where it shares memory with the lock's owner.
     lock: Option<RawFd>,
-    /// What it leaves in memory.
-    left: Option<Ready>,
+    left: Left,
 }
 
 impl Worker {
@@ -255,32 +271,36 @@ impl Worker {
             (Ok(()) | Err(_), _) => 1,
         }
     }
+
+    /// Lets go of what a process left behind that shared this memory. The zygote's descriptor is closed already.
+    fn let_go(self) {
+        let _closed = self.parcel.into_raw_fd();
+    }
 }
 
-/// What became of a copy that was to share the zygote's memory.
-enum Shared {
-    /// There is none, and nothing is changed: another way may work. The order's lock.
-    Refused(Option<OwnedFd>),
-    /// It is its program.
-    Executed,
-}
-
-/// A copy that shares this memory. Returns when it does not any more; not at all where it ended on the way.
-fn share(stack: &mut Stack, cgroup: BorrowedFd<'_>, lock: Option<OwnedFd>, worker: &mut Worker) -> Shared {
+/// Has a copy share this memory, and returns when it does not any more; not at all where it ended on the way. Where there
+/// can be none, nothing is changed, and the order's cgroup and lock come back.
+fn share(
+    stack: &mut Stack,
+    cgroup: OwnedFd,
+    lock: Option<OwnedFd>,
+    worker: &mut Worker,
+) -> Result<(), (OwnedFd, Option<OwnedFd>)> {
     worker.lock = lock.as_ref().map(AsRawFd::as_raw_fd);
-    let mut lock = lock;
-    let mut told = Ok(());
-    let made = sys::share_until_execution(cgroup, stack, Worker::begin, worker, |copy| {
-        // It is found by its cgroup now.
-        drop(lock.take());
-        told = tell(Answer { copy: copy.as_raw_nonzero().get(), shares: true });
+    let mut told = false;
+    let made = sys::share_until_execution(cgroup.as_fd(), stack, Worker::begin, worker, |copy| {
+        // It has copies of all descriptors that came with the order, and is found by its cgroup: nobody is to wait for the
+        // zygote, which may be held up, to let go of a lock, a listener, or the end of a report.
+        let answer = Answer { copy: copy.as_raw_nonzero().get(), shares: true };
+        told = sys::close_from(FIRST_OF_ORDERS).is_ok() && tell(answer).is_ok();
     });
     if made.is_err() {
         worker.lock = None;
-        return Shared::Refused(lock);
+        return Err((cgroup, lock));
     }
-    if told.is_ok() && worker.left.as_ref().is_some_and(Ready::was_executed) {
-        return Shared::Executed;
+    let _closed = (cgroup.into_raw_fd(), lock.map(IntoRawFd::into_raw_fd));
+    if told && worker.left.is_whole() {
+        return Ok(());
     }
     // It may have been in the middle of anything, with locks that nobody else will open.
     sys::end_now(0)
@@ -335,31 +355,35 @@ mod tests {
         (Zygote { socket: ours, pid: Pid::from_raw(i32::MAX).unwrap(), shares: false }, theirs)
     }
 
-    /// Has `zygote` copy itself, with `answer` there already.
-    fn order(zygote: &mut Zygote, theirs: &OwnedFd, answer: Answer) -> Result<Pid, Refusal> {
-        send(theirs, &answer.to_bytes(), SendFlags::NOSIGNAL).unwrap();
-        let any = theirs.try_clone().unwrap();
+    /// Has `zygote` copy itself.
+    fn order(zygote: &mut Zygote) -> Result<Pid, Refusal> {
+        let any = std::fs::File::open("/dev/null").unwrap();
         zygote.copy(&Order { parcel: any.as_fd(), cgroup: any.as_fd(), lock: None, alone: true })
+    }
+
+    /// The same, where it answers that `copy` shares its memory.
+    fn order_shared(zygote: &mut Zygote, theirs: &OwnedFd, copy: i32) -> Result<Pid, Refusal> {
+        send(theirs, &Answer { copy, shares: true }.to_bytes(), SendFlags::NOSIGNAL).unwrap();
+        order(zygote)
     }
 
     #[test]
     fn one_that_shares_its_memory_takes_the_next_order_when_it_has_said_that_it_is_free() {
         let (mut zygote, theirs) = zygote();
         for copy in 1..4 {
-            assert_eq!(
-                order(&mut zygote, &theirs, Answer { copy, shares: true }).unwrap(),
-                Pid::from_raw(copy).unwrap()
-            );
+            assert!(zygote.is_ready());
+            assert_eq!(order_shared(&mut zygote, &theirs, copy).unwrap(), Pid::from_raw(copy).unwrap());
+            assert!(!zygote.is_ready());
             send(&theirs, &[0], SendFlags::NOSIGNAL).unwrap();
         }
+        assert!(zygote.await_free().is_ok());
     }
 
     #[test]
     fn one_whose_copy_hangs_is_given_no_order_and_another_may_work() {
         let (mut zygote, theirs) = zygote();
-        order(&mut zygote, &theirs, Answer { copy: 5, shares: true }).unwrap();
-        let any = theirs.try_clone().unwrap();
-        let next = zygote.copy(&Order { parcel: any.as_fd(), cgroup: any.as_fd(), lock: None, alone: true });
+        order_shared(&mut zygote, &theirs, 5).unwrap();
+        let next = order(&mut zygote);
         assert!(matches!(next, Err(Refusal::Gone(Errno::TIMEDOUT))), "{next:?}");
         let mut orders = [0; 8];
         recv(&theirs, orders.as_mut_slice(), RecvFlags::DONTWAIT).unwrap();
@@ -369,11 +393,13 @@ mod tests {
     #[test]
     fn one_that_ended_with_its_copy_is_gone() {
         let (mut zygote, theirs) = zygote();
-        order(&mut zygote, &theirs, Answer { copy: 5, shares: true }).unwrap();
-        let any = theirs.try_clone().unwrap();
+        order_shared(&mut zygote, &theirs, 5).unwrap();
+        // What it had not read would be answered by a reset.
+        recv(&theirs, [0; 8].as_mut_slice(), RecvFlags::DONTWAIT).unwrap();
         drop(theirs);
-        let next = zygote.copy(&Order { parcel: any.as_fd(), cgroup: any.as_fd(), lock: None, alone: true });
-        assert!(matches!(next, Err(Refusal::Gone(_))), "{next:?}");
+        assert!(!zygote.is_ready());
+        let next = order(&mut zygote);
+        assert!(matches!(next, Err(Refusal::Gone(Errno::CONNRESET))), "{next:?}");
     }
 
     #[test]

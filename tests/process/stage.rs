@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use agentd::process::plan::{ExecPlan, StageFailure};
-use agentd::process::spawn::{Child, Company, Launcher, SpawnFds, spawn};
+use agentd::process::spawn::{Child, Company, Launcher, Report, SpawnFds, spawn};
 use agentd::process::tree::Identity;
 use agentd_core::id::Launch;
 use camino::Utf8Path;
@@ -93,22 +93,35 @@ pub(crate) async fn start_in(
     listeners: Vec<BorrowedFd<'_>>,
     company: Company,
 ) -> Result<OnStage, StageFailure> {
+    let (mut on_stage, report) = begin(launcher, plan, listeners, company);
+    on_stage.has_begun(report).await.map(|()| on_stage)
+}
+
+/// A process that is on its way to its program, and what will tell how that went.
+pub(crate) fn begin(
+    launcher: &mut Launcher,
+    plan: &ExecPlan,
+    listeners: Vec<BorrowedFd<'_>>,
+    company: Company,
+) -> (OnStage, Report) {
     let output = tempfile::tempfile().unwrap();
     let fds = SpawnFds { stdout: output.as_fd(), stderr: output.as_fd(), stdin: None, listeners };
     let Child { pid, pidfd, report } = spawn(launcher, plan, &fds, company).unwrap();
     let pid = Pid::from_raw(i32::try_from(pid.0).unwrap()).unwrap();
-    let mut on_stage = OnStage { pid, pidfd, output, reaped: false };
-    match tokio::time::timeout(DEADLINE, report.outcome()).await.expect("the shim did not report in time") {
-        Ok(()) => Ok(on_stage),
-        Err(failure) => {
-            let ending = on_stage.ending();
-            assert_eq!(ending, i32::from(failure.exit_code()), "the shim's status tells the same as its report");
-            Err(failure)
-        }
-    }
+    (OnStage { pid, pidfd, output, reaped: false }, report)
 }
 
 impl OnStage {
+    /// Waits until it is its program, or could not become it and has ended.
+    pub(crate) async fn has_begun(&mut self, report: Report) -> Result<(), StageFailure> {
+        let outcome = tokio::time::timeout(DEADLINE, report.outcome()).await.expect("the shim did not report in time");
+        if let Err(failure) = &outcome {
+            let ending = self.ending();
+            assert_eq!(ending, i32::from(failure.exit_code()), "the shim's status tells the same as its report");
+        }
+        outcome
+    }
+
     /// Waits for the program's end.
     pub(crate) fn ending(&mut self) -> Ending {
         assert!(self.ends_within(DEADLINE), "process {:?} did not end in time", self.pid);
